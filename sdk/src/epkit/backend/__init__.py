@@ -1,0 +1,53 @@
+"""The door for plugin authors. Everything that a plugin may import is named here."""
+
+from __future__ import annotations
+
+from ..dtypes import ALL, BOOL, FLOATS, INTS, NUMBERS, SIGNED, STRINGS, UNSIGNED
+from .claim import REFUSAL_CODES, Claim, Refusal
+from .contract import CONTRACT_VERSION
+from .device import Device, Devices
+from .hooks import CustomOperator, Notice, hookimpl
+from .kernel import Kernel, kernel
+from .kernel_provider import KernelProvider
+from .memory import Allocator, Event, HostAllocator, HostStream, Stream, Tensor
+from .portable import portable_kernels
+from .program import MemoryStep, Program, RunContext
+from .provider import Provider
+from .subgraph import Subgraph, element_type, static_shape
+
+__all__ = [
+    "ALL",
+    "BOOL",
+    "CONTRACT_VERSION",
+    "FLOATS",
+    "INTS",
+    "NUMBERS",
+    "REFUSAL_CODES",
+    "SIGNED",
+    "STRINGS",
+    "UNSIGNED",
+    "Allocator",
+    "Claim",
+    "CustomOperator",
+    "Device",
+    "Devices",
+    "Event",
+    "HostAllocator",
+    "HostStream",
+    "Kernel",
+    "KernelProvider",
+    "MemoryStep",
+    "Notice",
+    "Program",
+    "Provider",
+    "Refusal",
+    "RunContext",
+    "Stream",
+    "Subgraph",
+    "Tensor",
+    "element_type",
+    "hookimpl",
+    "kernel",
+    "portable_kernels",
+    "static_shape",
+]

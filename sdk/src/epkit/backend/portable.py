@@ -1,0 +1,44 @@
+"""The portable operators as kernels, for any provider whose device has an array library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from ..kernels import Operator, OperatorTable, table
+from .kernel import Kernel
+
+
+def portable_kernels(xp: Any, only: Iterable[str] | None = None, operators: OperatorTable | None = None) -> list[Kernel]:
+    """Kernels that run the operators of ``epkit.kernels`` on the array namespace ``xp``.
+
+    Args:
+        xp: an array namespace: ``numpy``, ``cupy``, ...
+        only: operator names (``"Relu"``, ``"ai.onnx.ml.Scaler"``); all by default.
+        operators: another table than the standard's.
+    """
+    chosen = list(operators if operators is not None else table())
+    if only is not None:
+        names = set(only)
+        chosen = [item for item in chosen if ".".join(filter(None, (item.domain, item.name))) in names]
+    return [as_kernel(xp, item, _until(item, chosen)) for item in chosen]
+
+
+def _until(item: Operator, chosen: list[Operator]) -> int | None:
+    """The last opset before the next declaration of the same operator."""
+    later = [o.since for o in chosen if (o.domain, o.name) == (item.domain, item.name) and o.since > item.since]
+    return min(later) - 1 if later else None
+
+
+def as_kernel(xp: Any, item: Operator, until: int | None) -> Kernel:
+    """One portable operator as a kernel."""
+    return Kernel(
+        item.name,
+        partial(item.function, xp),
+        item.domain,
+        item.since,
+        until,
+        attributes=item.attributes,
+        wants=item.wants,
+    )

@@ -1,0 +1,77 @@
+"""What ``compile`` returns, and the context that it runs in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .device import Device
+from .memory import Stream, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+
+class RunContext(ABC):
+    """One run of one partition. Grows by new methods; never loses one within a contract version.
+
+    Attributes:
+        device: where the program runs.
+        stream: the run's queue on that device.
+    """
+
+    device: Device
+    stream: Stream
+
+    @abstractmethod
+    def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        """Memory for a value, from the core's arena on this device; contents undefined.
+
+        It stays valid for as long as the steps that the provider stated (``memory_steps``) need it.
+
+        Raises:
+            DeviceMemoryError: if the device has too little memory.
+        """
+
+    @abstractmethod
+    def begin(self, node: ir.Node) -> None:
+        """Call before a node that is run on its own; raises CancelledError if the caller cancelled the run."""
+
+    @abstractmethod
+    def end(self, node: ir.Node) -> None:
+        """Call after it; the node goes into the profile, memory that it used last is given back."""
+
+
+class Program(ABC):
+    """A compiled partition. It must allow several ``run`` calls at once, each with its own context."""
+
+    @abstractmethod
+    def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute the partition's outputs, in the order of ``Subgraph.outputs``.
+
+        Inputs come in the order of ``Subgraph.inputs`` and must not be written. Any exception is reported
+        with the provider's, the partition's and (after ``context.begin``) the node's name.
+        """
+
+    def close(self) -> None:  # noqa: B027 - optional, most programs own nothing
+        """Give back what the program holds; called once, when the session is closed."""
+
+
+@dataclass(frozen=True)
+class MemoryStep:
+    """One step of a program, as the memory planner sees it.
+
+    Attributes:
+        node: the node of the step, or None if the whole program is one step.
+        reads: values that are read.
+        writes: outputs whose memory the program asks from the core (``RunContext.empty``).
+        aliases: outputs that it makes itself; they may be views of what it reads.
+    """
+
+    node: ir.Node | None
+    reads: tuple[ir.Value, ...]
+    writes: tuple[ir.Value, ...]
+    aliases: tuple[ir.Value, ...]

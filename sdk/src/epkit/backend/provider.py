@@ -1,0 +1,75 @@
+"""The contract: what a plugin implements so that epkit can run models on its hardware.
+
+Five members make a provider: ``name``, ``version``, ``devices``, ``claim``, ``compile``.
+Everything else has a host default.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from .claim import Claim, Refusal
+from .contract import CONTRACT_VERSION
+from .device import Device, Devices
+from .memory import Allocator, HostAllocator, HostStream, Stream
+from .options import NoOptions
+from .program import MemoryStep, Program
+from .subgraph import Subgraph
+
+
+class Provider(ABC):
+    """An execution provider. One instance belongs to one session.
+
+    Attributes:
+        name: the name that applications use; equal to the entry point's name.
+        version: the plugin's version.
+        contract: oldest and newest contract version that the plugin supports.
+        Options: a frozen dataclass of the provider's options.
+        options: the instance's options.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    contract: ClassVar[tuple[int, int]] = (CONTRACT_VERSION, CONTRACT_VERSION)
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def devices(self) -> Devices:
+        """The hardware that is there; the first one found is used. None found, with a reason, is a valid answer."""
+
+    @abstractmethod
+    def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
+        """Which nodes the provider can run, and why not the others.
+
+        Asked for the main graph and for each body of If, Loop and Scan. Must be a pure function of the graph
+        and the options.
+        """
+
+    @abstractmethod
+    def compile(self, subgraph: Subgraph) -> Program:
+        """Compile nodes that were claimed. Subgraphs are convex: no path leaves one and comes back."""
+
+    # ---- optional: each has a host default ----
+
+    def allocator(self, device: Device) -> Allocator:
+        """Raw memory of a device whose ``host_memory`` is False."""
+        return HostAllocator()
+
+    def stream(self, device: Device) -> Stream:
+        """A new queue on the device, for one run."""
+        return HostStream()
+
+    def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
+        """The steps of the program that ``compile`` will return, for the memory planner.
+
+        By default the program is one step that makes all its outputs itself.
+        """
+        return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
+
+    def close(self) -> None:  # noqa: B027 - optional, most providers own nothing
+        """Give back what the instance holds; called once, when its session is closed."""

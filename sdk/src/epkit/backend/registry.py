@@ -1,0 +1,277 @@
+"""Discovery: which plugins are installed, and in what state.
+
+Reading entry-point metadata imports nothing. A plugin is imported when it is first asked for, inside a
+guard: whatever it raises becomes its state, and never another plugin's problem.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from .. import knobs
+from ..errors import (
+    BrokenProviderError,
+    EpkitError,
+    IncompatibleProviderError,
+    ProviderError,
+    UnavailableProviderError,
+    UnknownProviderError,
+    Where,
+)
+from . import hooks
+from .contract import CONTRACT_VERSION
+from .device import Devices
+from .options import make_options
+from .provider import Provider
+
+PROVIDER_GROUP = "epkit.providers"
+PLUGIN_GROUP = "epkit.plugins"
+
+
+@dataclass(frozen=True)
+class ProviderState:
+    """One installed provider as discovery sees it.
+
+    Attributes:
+        state: ``ready``, ``absent`` (no hardware or driver), ``incompatible`` (contract) or ``broken``.
+        reason, remedy: why it is not ready, and what to do.
+    """
+
+    name: str
+    package: str
+    version: str
+    state: str
+    reason: str = ""
+    remedy: str = ""
+    devices: Devices = field(default_factory=Devices)
+    options: tuple[str, ...] = ()
+
+
+class Registry:
+    """The installed plugins. One instance serves the process; tests make their own."""
+
+    def __init__(self, entry_points: Callable[[str], Iterable[importlib.metadata.EntryPoint]] | None = None) -> None:
+        self._entry_points = entry_points or _installed_entry_points
+        self._manager = pluggy.PluginManager(hooks.PROJECT)
+        self._manager.add_hookspecs(hooks)
+        self._lock = threading.RLock()
+        self._types: dict[str, type[Provider]] = {}
+        self._extensions_loaded = False
+        self.warnings: list[str] = []
+
+    # ---- providers ----
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the installed providers, without importing any."""
+        names = dict.fromkeys(sorted(entry.name for entry in self._entry_points(PROVIDER_GROUP)))
+        names.update(dict.fromkeys(self._types))
+        return tuple(name for name in names if name not in knobs.DISABLED_PLUGINS.get())
+
+    def register(self, provider: type[Provider]) -> None:
+        """Make a provider class known in this process, without a package (applications, tests)."""
+        with self._lock:
+            self._types[provider.name] = provider
+
+    def provider_type(self, name: str) -> type[Provider]:
+        """Import the plugin and return its provider class.
+
+        Raises:
+            UnknownProviderError: if no plugin has this name.
+            BrokenProviderError: if the plugin raises while it is imported, or does not provide the name.
+            IncompatibleProviderError: if it supports other versions of the contract.
+        """
+        with self._lock:
+            if name not in self._types:
+                self._types[name] = self._import_provider(name)
+            return _compatible(self._types[name])
+
+    def _import_provider(self, name: str) -> type[Provider]:
+        entries = [entry for entry in self._entry_points(PROVIDER_GROUP) if entry.name == name]
+        if not entries or name not in self.names():
+            raise self._unknown(name)
+        where = Where(provider=name, stage="import")
+        remedy = f"reinstall or upgrade the package {_package(entries[0])!r}, or leave {name!r} out"
+        try:
+            module = entries[0].load()
+            self._add_module(module)
+            # pluggy knows no call to one plugin only; the module's function is the hook itself
+            found = {provider.name: provider for provider in module.epkit_providers()}
+        except EpkitError:
+            raise
+        except Exception as error:
+            raise BrokenProviderError(
+                f"the plugin {name!r} cannot be imported: {type(error).__name__}: {error}", where=where, remedy=remedy
+            ) from error
+        if name not in found:
+            raise BrokenProviderError(
+                f"the plugin {name!r} provides {', '.join(found) or 'nothing'}, not {name!r}", where=where, remedy=remedy
+            )
+        return found[name]
+
+    def _unknown(self, name: str) -> UnknownProviderError:
+        installed = self.names()
+        close = difflib.get_close_matches(name, installed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return UnknownProviderError(
+            f"no provider {name!r} is installed; installed: {', '.join(installed) or 'none'}",
+            where=Where(provider=name),
+            remedy=f"{hint}pip install epkit-{name.replace('_', '-').lower()}",
+        )
+
+    def create(self, name: str, options: Mapping[str, Any] | None = None) -> tuple[Provider, Devices]:
+        """An instance of a provider with its options, and its devices (at least one).
+
+        Raises:
+            ProviderError: if it is unknown, broken, incompatible, or has no device.
+            OptionError: if an option does not fit.
+        """
+        provider_type = self.provider_type(name)
+        chosen = make_options(provider_type.Options, options or {}, name)
+        provider, devices = _start(provider_type, chosen)
+        if not devices.found:
+            raise UnavailableProviderError(
+                f"provider {name!r} has no device: {devices.reason or 'no reason given'}",
+                where=Where(provider=name, stage="devices"),
+                remedy=devices.remedy or f"leave {name!r} out of providers",
+            )
+        return provider, devices
+
+    def states(self) -> tuple[ProviderState, ...]:
+        """The state of every installed provider; never raises for a plugin's fault."""
+        return tuple(self.state(name) for name in self.names())
+
+    def state(self, name: str) -> ProviderState:
+        """The state of one provider."""
+        entry = next((entry for entry in self._entry_points(PROVIDER_GROUP) if entry.name == name), None)
+        package, version = _package(entry), _version(entry)
+        try:
+            provider_type = self.provider_type(name)
+            version = str(provider_type.version)
+            provider, devices = _start(provider_type, provider_type.Options())
+        except IncompatibleProviderError as error:
+            return ProviderState(name, package, version, "incompatible", error.what, error.remedy)
+        except ProviderError as error:
+            return ProviderState(name, package, version, "broken", error.what, error.remedy)
+        except Exception as error:
+            return ProviderState(name, package, version, "broken", f"{type(error).__name__}: {error}")
+        _close(provider)
+        from .options import describe_options
+
+        options = describe_options(provider_type.Options)
+        if not devices.found:
+            return ProviderState(name, package, version, "absent", devices.reason, devices.remedy, devices, options)
+        return ProviderState(name, package, version, "ready", "", "", devices, options)
+
+    # ---- other plugins ----
+
+    def _add_module(self, module: Any) -> None:
+        if not self._manager.is_registered(module):
+            self._manager.register(module)
+
+    def load_extensions(self) -> None:
+        """Import the packages that add operators, rewrites and observers; a broken one becomes a warning."""
+        with self._lock:
+            if self._extensions_loaded:
+                return
+            self._extensions_loaded = True
+            for entry in self._entry_points(PLUGIN_GROUP):
+                if entry.name in knobs.DISABLED_PLUGINS.get():
+                    continue
+                try:
+                    self._add_module(entry.load())
+                except Exception as error:
+                    self.warnings.append(f"plugin {entry.name!r} was left out: {type(error).__name__}: {error}")
+
+    def add_extension(self, plugin: object) -> None:
+        """Register an object or module with hook implementations in this process."""
+        self._add_module(plugin)
+
+    def operators(self) -> list[hooks.CustomOperator]:
+        """The custom operators of all imported plugins."""
+        self.load_extensions()
+        return [item for items in self._guarded("epkit_operators") for item in items]
+
+    def rewrites(self) -> list[Callable[[Any], int]]:
+        """The graph passes of all imported plugins."""
+        self.load_extensions()
+        return [item for items in self._guarded("epkit_rewrites") for item in items]
+
+    def notify(self, notice: hooks.Notice) -> None:
+        """Tell the observers; one that raises is reported once as a warning and not asked again."""
+        self._guarded("epkit_notice", notice=notice)
+
+    def _guarded(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call each plugin's implementation by itself, so that one that raises is only its own problem."""
+        results = []
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            given = {name: arguments[name] for name in implementation.argnames}
+            try:
+                results.append(implementation.function(**given))
+            except Exception as error:
+                self.warnings.append(f"{implementation.plugin_name}.{hook} raised {type(error).__name__}: {error}")
+                self._manager.unregister(implementation.plugin)
+        return results
+
+
+def _installed_entry_points(group: str) -> Iterable[importlib.metadata.EntryPoint]:
+    return importlib.metadata.entry_points(group=group)
+
+
+def _package(entry: importlib.metadata.EntryPoint | None) -> str:
+    return entry.dist.name if entry is not None and entry.dist is not None else "-"
+
+
+def _version(entry: importlib.metadata.EntryPoint | None) -> str:
+    return entry.dist.version if entry is not None and entry.dist is not None else "-"
+
+
+def _compatible(provider_type: type[Provider]) -> type[Provider]:
+    oldest, newest = provider_type.contract
+    if not oldest <= CONTRACT_VERSION <= newest:
+        older = CONTRACT_VERSION > newest
+        raise IncompatibleProviderError(
+            f"provider {provider_type.name!r} supports contract {oldest} to {newest}; this epkit speaks {CONTRACT_VERSION}",
+            where=Where(provider=provider_type.name),
+            remedy=f"pip install --upgrade epkit-{provider_type.name}" if older else "pip install --upgrade epkit",
+        )
+    return provider_type
+
+
+def _start(provider_type: type[Provider], options: Any) -> tuple[Provider, Devices]:
+    """Make an instance and ask for its devices; anything it raises becomes BrokenProviderError."""
+    name = provider_type.name
+    try:
+        provider = provider_type(options)
+        devices = provider.devices()
+    except EpkitError as error:
+        raise error.at(provider=name, stage="devices")
+    except Exception as error:
+        raise BrokenProviderError(
+            f"provider {name!r} failed while it looked for its devices: {type(error).__name__}: {error}",
+            where=Where(provider=name, stage="devices"),
+            remedy=f"report this to the maker of the plugin, or leave {name!r} out of providers",
+        ) from error
+    if not isinstance(devices, Devices):
+        raise BrokenProviderError(
+            f"provider {name!r} returned {type(devices).__name__} from devices(), not Devices",
+            where=Where(provider=name, stage="devices"),
+        )
+    return provider, devices
+
+
+def _close(provider: Provider) -> None:
+    try:
+        provider.close()
+    except Exception:  # the state was found; a failing close must not hide it
+        return
+
+
+default = Registry()
+"""The registry of this process."""

@@ -1,0 +1,80 @@
+"""Checked axes, small integer inputs and output sizes, shared by the families that move data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+LARGEST_RESULT = 1 << 38
+"""Bytes above which a result is taken for a mistake (or an attack) in a shape input."""
+
+
+def ints(values: Any) -> tuple[int, ...]:
+    """A small integer tensor (any rank), or an attribute, as Python integers."""
+    if hasattr(values, "reshape"):
+        values = values.reshape(-1).tolist()
+    return tuple(int(v) for v in values)
+
+
+def scalar(value: Any, name: str) -> int:
+    """The single integer that a scalar input (or one of shape [1]) holds."""
+    if (found := ints(value)) and len(found) == 1:
+        return found[0]
+    raise ValueError(f"{name} must hold one value, got {len(found)}")
+
+
+def one_axis(axis: int, rank: int, name: str = "axis") -> int:
+    """``axis`` counted from the front."""
+    if not -rank <= axis < rank:
+        raise ValueError(f"{name} {axis} is out of range for rank {rank}")
+    return axis % rank
+
+
+def all_axes(axes: Iterable[int], rank: int, name: str = "axes") -> tuple[int, ...]:
+    """Distinct ``axes`` counted from the front."""
+    result = tuple(one_axis(axis, rank, name) for axis in axes)
+    if len(set(result)) != len(result):
+        raise ValueError(f"{name} {tuple(axes)} repeats an axis of rank {rank}")
+    return result
+
+
+def choice(value: str, allowed: Sequence[str], name: str) -> str:
+    """``value``, if it is one of those that the attribute ``name`` may have."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def bounded(shape: Sequence[int], x: Any) -> tuple[int, ...]:
+    """``shape``, if an array of it with ``x``'s element type can be meant seriously."""
+    if any(d < 0 for d in shape):
+        raise ValueError(f"the result would have the negative dimension {min(shape)}: {tuple(shape)}")
+    if prod(shape) * x.dtype.itemsize > LARGEST_RESULT:
+        raise ValueError(f"the result of shape {tuple(shape)} would exceed {LARGEST_RESULT >> 30} GiB")
+    return tuple(shape)
+
+
+def in_range(xp: Any, indices: Any, size: int, name: str = "indices") -> Any:
+    """``indices`` into a dimension of ``size``, counted from the front.
+
+    Raises:
+        ValueError: if one is outside [-size, size - 1].
+    """
+    if 0 in indices.shape:
+        return indices
+    low, high = int(xp.min(indices)), int(xp.max(indices))
+    if low < -size or high >= size:
+        raise ValueError(f"{name} hold {low if low < -size else high}, outside [{-size}, {size - 1}]")
+    return xp.where(indices < 0, indices + size, indices) if low < 0 else indices
+
+
+def wide_type(xp: Any, x: Any) -> Any:
+    """The type that x is computed in: float32 for narrower floats (and what else NumPy lacks), else its own."""
+    narrow = x.dtype.kind in "fV" and x.dtype.itemsize <= 2
+    return xp.float32 if narrow else x.dtype
+
+
+def widened(xp: Any, x: Any) -> Any:
+    """``x`` in the type that it is computed in."""
+    return xp.astype(x, wide_type(xp, x), copy=False)

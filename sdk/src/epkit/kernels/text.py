@@ -1,0 +1,1 @@
+"""Family text (empty)."""

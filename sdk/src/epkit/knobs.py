@@ -1,0 +1,58 @@
+"""Every environment variable that epkit reads: typed, documented, listable (`epkit providers --knobs`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from .errors import OptionError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Knob(Generic[T]):
+    """One environment variable; ``get()`` reads it afresh each time."""
+
+    name: str
+    default: T
+    parse: Callable[[str], T]
+    help: str
+
+    def get(self) -> T:
+        """The value in force.
+
+        Raises:
+            OptionError: if the variable is set to something that does not parse.
+        """
+        text = os.environ.get(self.name)
+        if text is None or text == "":
+            return self.default
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise OptionError(
+                f"the environment variable {self.name}={text!r} is not usable: {error}",
+                remedy=f"{self.help} (default: {self.default!r})",
+            ) from error
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("expected 0 or 1")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+PROVIDERS = Knob("EPKIT_PROVIDERS", (), _names, "comma-separated provider names used when a load names none")
+DISABLED_PLUGINS = Knob("EPKIT_DISABLED_PLUGINS", (), _names, "comma-separated plugins that discovery leaves out")
+CHECKED = Knob("EPKIT_CHECKED", False, _flag, "verify the graph after every optimiser pass")
+
+ALL: tuple[Knob[tuple[str, ...]] | Knob[bool], ...] = (PROVIDERS, DISABLED_PLUGINS, CHECKED)

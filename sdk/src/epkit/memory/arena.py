@@ -1,0 +1,115 @@
+"""The arena of one device: blocks for planned runs, buffers for values whose size came as a surprise.
+
+Runs take a block and give it back; a later run of equal or smaller size takes it again. So a session
+that is run by one thread at a time holds one block, and no run allocates after the first.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from ..backend.memory import Allocator
+from ..errors import DeviceMemoryError, Where
+
+
+@dataclass(frozen=True)
+class ArenaStatistics:
+    """Bytes of one device's arena.
+
+    Attributes:
+        held: what the arena holds now.
+        in_use: what runs are using now.
+        peak: the most that it ever held.
+        allocations: calls of the vendor's ``allocate``.
+        reused: requests that were served without one.
+    """
+
+    device: str
+    held: int
+    in_use: int
+    peak: int
+    allocations: int
+    reused: int
+
+
+class Arena:
+    """Raw memory of a device, reused between runs. Safe from several threads."""
+
+    def __init__(self, device: str, allocator: Allocator) -> None:
+        self.device = device
+        self.allocator = allocator
+        self._lock = threading.Lock()
+        self._free: list[tuple[int, Any]] = []
+        self._used: dict[int, tuple[int, Any]] = {}
+        self._held = self._peak = self._allocations = self._reused = 0
+        self._closed = False
+
+    def take(self, nbytes: int) -> Any:
+        """A buffer of at least ``nbytes``.
+
+        Raises:
+            DeviceMemoryError: if the device has too little memory, also after unused buffers were given back.
+        """
+        nbytes = max(nbytes, 1)
+        with self._lock:
+            fitting = [item for item in self._free if nbytes <= item[0] <= 2 * nbytes + 4096]
+            if fitting:
+                item = min(fitting, key=lambda item: item[0])
+                self._free.remove(item)
+                self._reused += 1
+            else:
+                item = (nbytes, self._allocate(nbytes))
+            self._used[id(item[1])] = item
+            return item[1]
+
+    def give(self, buffer: Any) -> None:
+        """Give back what ``take`` returned, for reuse."""
+        with self._lock:
+            item = self._used.pop(id(buffer))
+            if self._closed:
+                self._release(item)
+            else:
+                self._free.append(item)
+
+    def _allocate(self, nbytes: int) -> Any:
+        try:
+            buffer = self.allocator.allocate(nbytes)
+        except MemoryError:
+            self._trim()
+            try:
+                buffer = self.allocator.allocate(nbytes)
+            except MemoryError as error:
+                raise DeviceMemoryError(
+                    f"{self.device} has no {nbytes:,} bytes left (this session holds {self._held:,}): {error}",
+                    where=Where(stage="run", provider=self.device),
+                    remedy="use smaller inputs, close other sessions, or run fewer at once",
+                ) from error
+        self._allocations += 1
+        self._held += nbytes
+        self._peak = max(self._peak, self._held)
+        return buffer
+
+    def _trim(self) -> None:
+        for item in self._free:
+            self._release(item)
+        self._free.clear()
+
+    def _release(self, item: tuple[int, Any]) -> None:
+        self._held -= item[0]
+        self.allocator.free(item[1])
+
+    def statistics(self) -> ArenaStatistics:
+        """A snapshot."""
+        with self._lock:
+            in_use = sum(size for size, _ in self._used.values())
+            return ArenaStatistics(
+                self.device, self._held, in_use, self._peak, self._allocations, self._reused
+            )
+
+    def close(self) -> None:
+        """Free what no run uses; what a run still uses is freed when it is given back."""
+        with self._lock:
+            self._closed = True
+            self._trim()

@@ -1,0 +1,216 @@
+"""Types and symbolic shapes of all values, by onnx's own inference on a copy of the model without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import onnx
+import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
+import onnx_ir as ir
+
+from epkit.model import maptypes
+
+SMALL = 1024  # bytes; tensors up to this keep their elements, since shapes may depend on them
+
+
+def infer(model: ir.Model) -> list[str]:
+    """Set types and shapes on the values of a model, in bodies of control flow too.
+
+    What was known stays, except where inference contradicts it; where inference is silent or fails, nothing changes.
+    May be called again after any change of the graph.
+
+    Returns:
+        Warnings about declared outputs that the model does not produce.
+    """
+    return merge(model, weightless(model))
+
+
+def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
+    """Infer on `proto`, the same model as protobuf, and bring the result into `model`.
+
+    The declared shapes of the outputs are cleared in `proto` first, so that they show up as contradictions.
+    """
+    for output in proto.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+    try:
+        result = onnx_inference.infer_shapes(proto.SerializeToString(), False, False, True)
+    except Exception as error:  # a model that inference cannot follow still runs
+        return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
+    return _Merge().graph(model.graph, onnx.ModelProto.FromString(result).graph)
+
+
+class _Merge:
+    def __init__(self) -> None:
+        self.symbols: dict[str, ir.SymbolicDim] = {}
+        self.warnings: list[str] = []
+
+    def graph(self, graph: ir.Graph, proto: onnx.GraphProto) -> list[str]:
+        types = {info.name: info.type for info in proto.value_info}
+        types.update((info.name, info.type) for info in proto.output)
+        for node, node_proto in zip(graph, proto.node, strict=True):
+            for value in node.outputs:
+                found = types.get(value.name or "")
+                if found is not None:
+                    self.value(value, found)
+            if node_proto.attribute:
+                self.bodies(node, node_proto)
+        return self.warnings
+
+    def bodies(self, node: ir.Node, proto: onnx.NodeProto) -> None:
+        for attribute in proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                self.graph(node.attributes[attribute.name].as_graph(), attribute.g)
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
+                for graph, inner in zip(
+                    node.attributes[attribute.name].as_graphs(), attribute.graphs, strict=True
+                ):
+                    self.graph(graph, inner)
+
+    def value(self, value: ir.Value, proto: onnx.TypeProto) -> None:
+        kind = proto.WhichOneof("value")
+        if kind is None:
+            return
+        if kind == "tensor_type":
+            tensor = proto.tensor_type
+            if tensor.elem_type and (value.type is None or value.dtype != tensor.elem_type):
+                value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+            if tensor.HasField("shape"):
+                self.shape(value, tensor.shape)
+        elif value.type is None:
+            value.type = maptypes.from_proto(proto)
+
+    def shape(self, value: ir.Value, proto: onnx.TensorShapeProto) -> None:
+        dims = [self.dim(dim) for dim in proto.dim]
+        known = value.shape
+        if known is not None:
+            if len(known) != len(dims) or any(
+                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(known, dims, strict=True)
+            ):
+                self.contradiction(value, known, dims)
+            else:
+                dims = [_better(a, b) for a, b in zip(known, dims, strict=True)]
+                if dims == known.dims:
+                    return
+        value.shape = ir.Shape(dims)
+
+    def contradiction(self, value: ir.Value, declared: ir.Shape, dims: Sequence[int | ir.SymbolicDim]) -> None:
+        self.warnings.append(
+            f"{'output' if value.is_graph_output() else 'value'} {value.name!r} is declared as {declared}, "
+            f"but the model produces {ir.Shape(dims)}"
+        )
+
+    def dim(self, proto: onnx.TensorShapeProto.Dimension) -> int | ir.SymbolicDim:
+        if proto.HasField("dim_value"):
+            return int(proto.dim_value)
+        name = proto.dim_param
+        if name not in self.symbols:
+            self.symbols[name] = ir.SymbolicDim(name or None)
+        return self.symbols[name]
+
+
+def _better(known: int | ir.SymbolicDim, found: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+    """A number before a name, a given name before an invented one, any name before none."""
+    if isinstance(known, int) or isinstance(found, int):
+        return known if isinstance(known, int) else found
+    if known.value is None or (known.value.startswith("unk__") and found.value is not None):
+        return found
+    return known
+
+
+def weightless(model: ir.Model) -> onnx.ModelProto:
+    """The model as protobuf, its large tensors reduced to name, type and dims; for inference and checks only."""
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    _opsets(model.graph.opset_imports, proto.opset_import)
+    _graph(model.graph, proto.graph)
+    for function in model.functions.values():
+        _function(function, proto.functions.add())
+    return proto
+
+
+def _function(function: ir.Function, proto: onnx.FunctionProto) -> None:
+    proto.domain, proto.name, proto.overload = function.domain, function.name, function.overload
+    proto.input.extend(value.name or "" for value in function.inputs)
+    proto.output.extend(value.name or "" for value in function.outputs)
+    _opsets(function.opset_imports, proto.opset_import)
+    for attribute in function.attributes.values():
+        if attribute.value is None:
+            proto.attribute.append(attribute.name)
+        else:
+            _attribute(attribute, proto.attribute_proto.add())
+    for node in function:
+        _node(node, proto.node.add())
+
+
+def _opsets(imports: dict[str, int], protos: Any) -> None:
+    for domain, version in imports.items():
+        protos.add(domain=domain, version=version)
+
+
+def _graph(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    proto.name = graph.name or "graph"
+    for value in graph.inputs:
+        _value(value, proto.input.add())
+    for value in graph.outputs:
+        _value(value, proto.output.add())
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            _tensor(value.const_value, proto.initializer.add(), value.name)
+    for node in graph:
+        _node(node, proto.node.add())
+        _value_infos(node.outputs, proto)
+
+
+def _value_infos(values: Iterable[ir.Value], proto: onnx.GraphProto) -> None:
+    for value in values:
+        if value.name and value.type is not None and not value.is_graph_output():
+            _value(value, proto.value_info.add())
+
+
+def _value(value: ir.Value, proto: onnx.ValueInfoProto) -> None:
+    proto.name = value.name or ""
+    if value.type is not None:
+        maptypes.into_proto(value.type, proto.type)
+    if value.shape is not None and value.type is not None and not isinstance(value.type, maptypes.MapType):
+        ir.serde.serialize_shape_into(proto.type, value.shape)
+
+
+def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
+    proto.name, proto.domain, proto.op_type, proto.overload = (
+        node.name or "",
+        node.domain,
+        node.op_type,
+        node.overload,
+    )
+    proto.input.extend("" if value is None else value.name or "" for value in node.inputs)
+    proto.output.extend(value.name or "" for value in node.outputs)
+    for attribute in node.attributes.values():
+        _attribute(attribute, proto.attribute.add())
+
+
+def _attribute(attribute: ir.Attr, proto: onnx.AttributeProto) -> None:
+    kind = attribute.type
+    if attribute.is_ref():
+        ir.serde.serialize_reference_attribute_into(proto, attribute)
+    elif kind == ir.AttributeType.GRAPH:
+        proto.name, proto.type = attribute.name, onnx.AttributeProto.GRAPH
+        _graph(attribute.as_graph(), proto.g)
+    elif kind == ir.AttributeType.GRAPHS:
+        proto.name, proto.type = attribute.name, onnx.AttributeProto.GRAPHS
+        for graph in attribute.as_graphs():
+            _graph(graph, proto.graphs.add())
+    elif kind == ir.AttributeType.TENSOR:
+        proto.name, proto.type = attribute.name, onnx.AttributeProto.TENSOR
+        _tensor(attribute.as_tensor(), proto.t, attribute.as_tensor().name)
+    else:
+        ir.serde.serialize_attribute_into(proto, attribute)
+
+
+def _tensor(tensor: ir.TensorProtocol, proto: onnx.TensorProto, name: str | None) -> None:
+    if tensor.dtype == ir.DataType.STRING or tensor.nbytes <= SMALL:
+        ir.serde.serialize_tensor_into(proto, tensor)
+    else:
+        proto.data_type = tensor.dtype.value
+        proto.dims.extend(int(dim) for dim in tensor.shape)
+    proto.name = name or ""

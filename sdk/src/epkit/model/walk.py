@@ -1,0 +1,56 @@
+"""Walking graphs with their control-flow bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+"""Operators of the default domain whose bodies the runtime itself can run."""
+
+
+def is_control_flow(node: ir.Node) -> bool:
+    """True for If, Loop and Scan."""
+    return node.domain == "" and node.op_type in CONTROL_FLOW
+
+
+def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """The graphs among a node's attributes, by attribute name; lists give ``name[0]``, ``name[1]``, ..."""
+    for name, attribute in node.attributes.items():
+        if attribute.type == ir.AttributeType.GRAPH and isinstance(attribute.value, ir.Graph):
+            yield name, attribute.value
+        elif attribute.type == ir.AttributeType.GRAPHS and attribute.value:
+            yield from ((f"{name}[{i}]", graph) for i, graph in enumerate(attribute.value))
+
+
+def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """The graph and every body below it, outer ones first."""
+    yield graph
+    for node in graph:
+        for _, body in bodies(node):
+            yield from all_graphs(body)
+
+
+def captured(graph: ir.Graph) -> tuple[ir.Value, ...]:
+    """Values that a body uses from outside, in order of first use."""
+    own: set[ir.Value] = set(graph.inputs) | set(graph.initializers.values())
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        found.update(dict.fromkeys(value for value in reads(node) if value not in own))
+        own.update(node.outputs)
+    found.update(dict.fromkeys(value for value in graph.outputs if value is not None and value not in own))
+    return tuple(found)
+
+
+def reads(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Everything a node needs: its inputs, then what its bodies capture; each once."""
+    found = dict.fromkeys(value for value in node.inputs if value is not None)
+    for _, body in bodies(node):
+        found.update(dict.fromkeys(captured(body)))
+    return tuple(found)
+
+
+def writes(node: ir.Node) -> tuple[ir.Value, ...]:
+    """The outputs that have a name; an optional output that is left out has none."""
+    return tuple(value for value in node.outputs if value.name)

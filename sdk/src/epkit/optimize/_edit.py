@@ -1,0 +1,73 @@
+"""Small graph edits that several passes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+
+def replace_by_constant(node: ir.Node, tensor: ir.TensorProtocol | np.ndarray[Any, Any]) -> None:
+    """Replace a node of one output by an initializer of the same name."""
+    old = node.outputs[0]
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    name = old.name
+    add = make_constant(graph, tensor, f"{name}/constant")
+    replace_value(old, add)
+    graph.remove(node, safe=True)
+    rename_initializer(graph, add, str(name))
+
+
+def make_constant(graph: ir.Graph, tensor: ir.TensorProtocol | np.ndarray[Any, Any], name: str) -> ir.Value:
+    """A new initializer of the graph."""
+    if isinstance(tensor, np.ndarray):
+        tensor = as_tensor(tensor)
+    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.initializers[name] = value
+    return value
+
+
+def as_tensor(array: np.ndarray[Any, Any]) -> ir.TensorProtocol:
+    """An onnx_ir tensor over the array, which becomes read-only; object arrays are strings."""
+    if array.dtype.kind == "O":
+        encoded = [str(item).encode("utf-8") for item in array.ravel()]
+        return ir.StringTensor(encoded, shape=ir.Shape(array.shape))
+    array = array.copy() if array.base is not None else array
+    array.flags.writeable = False
+    return ir.tensor(array)
+
+
+def rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Give an initializer another name, in the graph's table too."""
+    graph.initializers.pop(str(value.name))
+    value.name = name
+    graph.initializers[name] = value
+
+
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Let every reader of ``old`` read ``new``, graph results included."""
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def bypass(node: ir.Node, source: ir.Value) -> bool:
+    """Remove a node whose first output equals ``source``; False if a graph's interface needs it to stay.
+
+    A result keeps its name: if ``source`` is made by a node of the same graph, it takes over the name.
+    """
+    output = node.outputs[0]
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    if output.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not graph or source.is_graph_output():
+            return False
+        name = output.name
+        replace_value(output, source)
+        graph.remove(node, safe=True)
+        source.name = name
+        return True
+    replace_value(output, source)
+    graph.remove(node, safe=True)
+    return True

@@ -1,0 +1,98 @@
+"""Constant folding: a node whose inputs are all known is computed once, here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..backend.subgraph import constant_of, opset_of, static_shape
+from ..kernels import table
+from ..kernels.attributes import attribute_values
+from ..model.walk import all_graphs, bodies
+from ._edit import as_tensor, make_constant, rename_initializer, replace_by_constant, replace_value
+
+LIMIT_BYTES = 16 * 1024 * 1024
+"""Results above this size are folded only if they are not larger than what they are made of."""
+
+KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "Constant", "Identity"})
+"""Quantised weights stay small, for providers that compute with them."""
+
+
+def fold_constants(model: ir.Model) -> int:
+    """Replace nodes of known inputs by their results, and ``Shape(x)`` by its value where it is static."""
+    changes = 0
+    for graph in all_graphs(model.graph):
+        for node in list(graph):
+            changes += _fold_shape(node, model) or _fold(node, model)
+    return changes
+
+
+def _fold_shape(node: ir.Node, model: ir.Model) -> int:
+    if node.domain != "" or node.op_type not in ("Shape", "Size"):
+        return 0
+    shape = static_shape(node.inputs[0])
+    if shape is None:
+        return 0
+    result = np.array(shape, np.int64)
+    if node.op_type == "Size":
+        result = np.array(result.prod(), np.int64)
+    else:
+        attributes = attribute_values(node)
+        result = result[attributes.get("start", 0) : attributes.get("end")]
+    replace_by_constant(node, np.array(result, np.int64))
+    return 1
+
+
+def _fold(node: ir.Node, model: ir.Model) -> int:
+    if node.op_type in KEEP or node.domain not in ("", "ai.onnx.ml") or not node.inputs or any(bodies(node)):
+        return 0
+    inputs = [constant_of(value) for value in node.inputs]
+    if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
+        return 0
+    opset = opset_of(node, model.opset_imports)
+    operator = table().find(node.domain, node.op_type, opset)
+    if operator is None or _is_random(node, opset) or _too_large(node, inputs):
+        return 0
+    try:
+        results = operator(np, inputs, attribute_values(node), n_outputs=len(node.outputs), opset=opset)
+    except Exception:
+        return 0  # the node stays, and reports its error with its place when it runs
+    if not all(isinstance(r, np.ndarray | np.generic) for r in results[: len(node.outputs)]):
+        return 0
+    _replace(node, [np.asarray(result) for result in results])
+    return 1
+
+
+def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    made = []
+    for output, result in zip(node.outputs, results, strict=False):
+        if output.name:
+            value = make_constant(graph, as_tensor(result), f"{output.name}/constant")
+            replace_value(output, value)
+            made.append((value, output.name))
+    graph.remove(node, safe=True)
+    for value, name in made:
+        rename_initializer(graph, value, name)
+
+
+def _is_random(node: ir.Node, opset: int) -> bool:
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    return bool(schema.non_deterministic)
+
+
+def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool:
+    """True if a result is known to be large, or might be (Tile, Expand and the like from small inputs)."""
+    total = 0
+    for output in node.outputs:
+        shape = static_shape(output)
+        if shape is None or output.dtype is None:
+            if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "EyeLike"):
+                return True
+            continue
+        total += int(np.prod(shape, dtype=object)) * max(1, int(output.dtype.itemsize))
+    return total > max(LIMIT_BYTES, sum(array.nbytes for array in inputs if array is not None))

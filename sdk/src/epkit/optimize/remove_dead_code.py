@@ -1,0 +1,25 @@
+"""Nodes and initializers that nothing reads."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..model.walk import all_graphs, reads
+
+
+def remove_dead_code(model: ir.Model) -> int:
+    """Remove what no result of its graph depends on; names of absent optional outputs are dropped too."""
+    return sum(_sweep(graph) for graph in reversed(list(all_graphs(model.graph))))
+
+
+def _sweep(graph: ir.Graph) -> int:
+    changes = 0
+    for node in reversed(list(graph)):
+        if not any(output.uses() or output.is_graph_output() for output in node.outputs):
+            graph.remove(node, safe=True)
+            changes += 1
+    used = {value for node in graph for value in reads(node)}
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input() and value not in used:
+            del graph.initializers[name]
+    return changes

@@ -1,0 +1,1 @@
+"""From claims to partitions: who runs which nodes, in which groups, with which transfers."""

@@ -1,0 +1,191 @@
+"""Asking the providers: each is shown each graph, and answers with claims and refusals.
+
+A node that is a call of a function is offered whole first. Where no provider takes it, its body
+replaces it and is offered instead; so is the body of a model-local function that a preferred provider
+refused but of whose parts it would run some. Fusing therefore never costs coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..backend.bound import Bound
+from ..backend.claim import Claim, Refusal
+from ..backend.subgraph import Subgraph, constant_of, opset_of
+from ..errors import BrokenProviderError, Where
+from ..model.infer import infer
+from ..model.inline import inline_call, schema_function
+from ..model.walk import all_graphs, bodies, captured, is_control_flow
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One provider's answer for one graph."""
+
+    claims: tuple[Claim, ...]
+    refusals: Mapping[ir.Node, Refusal]
+
+    @property
+    def claimed(self) -> frozenset[ir.Node]:
+        """All nodes in the claims."""
+        return frozenset(node for claim in self.claims for node in claim.nodes)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The answers of all providers for all graphs of a model, bodies of control flow included."""
+
+    model: ir.Model
+    bounds: tuple[Bound, ...]
+    offers: Mapping[ir.Graph, tuple[Offer, ...]]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.offers)} graphs, {len(self.bounds)} providers"]
+        for graph, offers in self.offers.items():
+            lines.append(f"graph {graph.name!r}: {len(graph)} nodes")
+            for bound, offer in zip(self.bounds, offers, strict=True):
+                lines.append(f"  {bound.name}: claims {len(offer.claimed)}, refuses {len(offer.refusals)}")
+                lines += [f"    - {node.name}: [{r.code}] {r.reason}" for node, r in offer.refusals.items()]
+        return "\n".join(lines)
+
+
+def collect_claims(model: ir.Model, bounds: Sequence[Bound]) -> Claims:
+    """Ask every provider about every graph, inlining function calls as described above (changes ``model``).
+
+    Raises:
+        BrokenProviderError: if a provider raises in ``claim`` or claims what it was not shown.
+    """
+    while True:
+        claims = _ask(model, tuple(bounds))
+        calls = _calls_to_inline(claims)
+        if not calls:
+            return claims
+        inline_nodes(model, calls)
+
+
+def inline_nodes(model: ir.Model, calls: Sequence[ir.Node]) -> None:
+    """Replace call nodes by the bodies of their functions, and infer the types inside."""
+    names = {value.name for graph in all_graphs(model.graph) for node in graph for value in node.outputs if value.name}
+    for node in calls:
+        function = function_of(model, node)
+        assert function is not None and isinstance(node.graph, ir.Graph)
+        inline_call(node.graph, node, function, names)
+    infer(model)
+
+
+def function_of(model: ir.Model, node: ir.Node) -> ir.Function | None:
+    """The function that a node calls: the model's own, or the one that its schema gives."""
+    local = model.functions.get(node.op_identifier())
+    if local is not None or is_control_flow(node):
+        return local
+    return schema_function(node, opset_of(node, model.opset_imports))
+
+
+def _ask(model: ir.Model, bounds: tuple[Bound, ...]) -> Claims:
+    offers = {}
+    for depth, graph in _with_depth(model.graph, 0):
+        view = _view(graph, model, depth)
+        offers[graph] = tuple(_offer(bound, view) for bound in bounds)
+    return Claims(model, bounds, offers)
+
+
+def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
+    yield depth, graph
+    for node in graph:
+        for _, body in bodies(node):
+            yield from _with_depth(body, depth + 1)
+
+
+def _view(graph: ir.Graph, model: ir.Model, depth: int) -> Subgraph:
+    outside = tuple(value for value in captured(graph) if constant_of(value) is None)
+    return Subgraph(
+        graph.name or "graph",
+        tuple(graph),
+        tuple(value for value in graph.inputs if constant_of(value) is None) + outside,
+        tuple(value for value in graph.outputs if value is not None),
+        model.opset_imports,
+        depth,
+    )
+
+
+def _offer(bound: Bound, view: Subgraph) -> Offer:
+    shown = set(view.nodes)
+    claims: list[Claim] = []
+    refusals: dict[ir.Node, Refusal] = {}
+    where = Where(provider=bound.name, stage="claim")
+    try:
+        answers = list(bound.provider.claim(view))
+    except Exception as error:
+        raise BrokenProviderError(
+            f"provider {bound.name!r} failed in claim: {type(error).__name__}: {error}",
+            where=where,
+            remedy=f"report this to the maker of the plugin, or leave {bound.name!r} out of providers",
+        ) from error
+    for answer in answers:
+        if isinstance(answer, Claim) and answer.nodes and shown.issuperset(answer.nodes):
+            claims.append(answer)
+        elif isinstance(answer, Refusal) and answer.node in shown:
+            refusals.setdefault(answer.node, answer)
+        else:
+            raise BrokenProviderError(
+                f"provider {bound.name!r} answered claim with {answer!r}", where=where,
+                remedy="claim must yield Claim and Refusal objects about the nodes of the graph it was given",
+            )
+    return _explained(Offer(tuple(claims), refusals), bound, view)
+
+
+def _explained(offer: Offer, bound: Bound, view: Subgraph) -> Offer:
+    """Every node that is not claimed gets a refusal; a claimed one keeps none."""
+    claimed = offer.claimed
+    refusals = {}
+    for node in view.nodes:
+        if node not in claimed:
+            silent = Refusal(node, "unexplained", f"{bound.name} gave no reason")
+            refusals[node] = offer.refusals.get(node, silent)
+    return Offer(offer.claims, refusals)
+
+
+def _calls_to_inline(claims: Claims) -> list[ir.Node]:
+    unclaimed = [
+        node
+        for graph, offers in claims.offers.items()
+        for node in graph
+        if not any(node in offer.claimed for offer in offers) and not is_control_flow(node)
+        and function_of(claims.model, node) is not None
+    ]
+    return unclaimed or _wanted_in_parts(claims)
+
+
+def _wanted_in_parts(claims: Claims) -> list[ir.Node]:
+    """Calls of model-local functions, refused by a preferred provider that would take parts of the body."""
+    refused: dict[int, list[str]] = {}
+    for offers in claims.offers.values():
+        for rank, offer in enumerate(offers):
+            later = [other.claimed for other in offers[rank + 1 :]]
+            for node in offer.refusals:
+                local = node.op_identifier() in claims.model.functions
+                if local and node.name and any(node in taken for taken in later):
+                    refused.setdefault(rank, []).append(node.name)
+    for rank, names in refused.items():
+        wanted = _try_inlined(claims, claims.bounds[rank], names)
+        if wanted:
+            return wanted
+    return []
+
+
+def _try_inlined(claims: Claims, bound: Bound, names: list[str]) -> list[ir.Node]:
+    """Of the named calls, those of whose bodies the provider claims something; tried on a copy."""
+    copy = claims.model.clone()
+    by_name = {node.name: node for graph in all_graphs(copy.graph) for node in graph}
+    inner: dict[str, set[str | None]] = {}
+    for name in names:
+        before = {node.name for graph in all_graphs(copy.graph) for node in graph}
+        inline_nodes(copy, [by_name[name]])
+        inner[name] = {node.name for graph in all_graphs(copy.graph) for node in graph} - before
+    answer = _ask(copy, (bound,))
+    claimed = {node.name for offers in answer.offers.values() for node in offers[0].claimed}
+    wanted = {name for name in names if inner[name] & claimed}
+    return [node for graph in claims.offers for node in graph if node.name in wanted]

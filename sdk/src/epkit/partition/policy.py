@@ -1,0 +1,87 @@
+"""Claim resolution: which provider gets which nodes, when several claim the same.
+
+Policy *priority*: the order in which the application named the providers. A claim of several nodes is
+taken whole or not at all, and only if merging it leaves the graph acyclic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..backend.claim import Claim, Refusal
+from .claims import Offer
+from .edges import Edges
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Nodes that stay together. ``provider`` is an index into the session's providers; None: nobody."""
+
+    provider: int | None
+    nodes: tuple[ir.Node, ...]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Units in order of their first node, and the group claims that were turned down."""
+
+    units: tuple[Unit, ...]
+    turned_down: tuple[tuple[int, Refusal], ...]
+
+
+def resolve_by_priority(edges: Edges, offers: Sequence[Offer]) -> Resolution:
+    """Give each node to the first provider that claims it."""
+    state = _State(edges)
+    turned_down: list[tuple[int, Refusal]] = []
+    for rank, offer in enumerate(offers):
+        for claim in offer.claims:
+            problem = state.take(rank, claim)
+            if problem:
+                turned_down += [(rank, Refusal(node, "group", problem)) for node in claim.nodes]
+    for node in edges.order:
+        if node not in state.owner:
+            state.add(Unit(None, (node,)))
+    units = sorted(set(state.owner.values()), key=lambda unit: edges.order[unit.nodes[0]])
+    return Resolution(tuple(units), tuple(turned_down))
+
+
+class _State:
+    def __init__(self, edges: Edges) -> None:
+        self.edges = edges
+        self.order = edges.order
+        self.owner: dict[ir.Node, Unit] = {}
+
+    def add(self, unit: Unit) -> None:
+        self.owner.update(dict.fromkeys(unit.nodes, unit))
+
+    def take(self, rank: int, claim: Claim) -> str:
+        """Accept a claim, or say why not ("" also where a single node simply went to another)."""
+        nodes = tuple(sorted(dict.fromkeys(claim.nodes), key=self.order.__getitem__))
+        taken = [node for node in nodes if node in self.owner]
+        if taken:
+            return f"claimed as a group of {len(nodes)}, but {taken[0].name} went elsewhere" if len(nodes) > 1 else ""
+        if len(nodes) > 1 and (between := self._path_back(nodes)):
+            return f"claimed as a group of {len(nodes)} that is not convex: {between} lies between its nodes"
+        self.add(Unit(rank, nodes))
+        return ""
+
+    def _path_back(self, group: tuple[ir.Node, ...]) -> str:
+        """The name of a node outside the group on a path that leaves it and comes back, or ""."""
+        inside, end = set(group), self.order[group[-1]]
+        seen: set[ir.Node] = set()
+        pending = [user for node in group for user in self.edges.users[node] if user not in inside]
+        while pending:
+            node = pending.pop()
+            # Edges only lead forward in the order, except through a group that was accepted before.
+            members = self.owner[node].nodes if node in self.owner else (node,)
+            if node in seen or min(map(self.order.__getitem__, members)) > end:
+                continue
+            seen.update(members)
+            for user in (user for member in members for user in self.edges.users[member]):
+                if user in inside:
+                    return str(node.name)
+                pending.append(user)
+        return ""
