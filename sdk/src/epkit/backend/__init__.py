@@ -5,12 +5,13 @@ from __future__ import annotations
 from ..dtypes import ALL, BOOL, FLOATS, INTS, NUMBERS, SIGNED, STRINGS, UNSIGNED
 from .claim import REFUSAL_CODES, Claim, Refusal
 from .contract import CONTRACT_VERSION
+from .custom import CustomOperator
 from .device import Device, Devices
-from .hooks import CustomOperator, Notice, hookimpl
-from .kernel import Kernel, kernel
+from .hooks import Notice, hookimpl
+from .kernel import Kernel, KernelTable, kernel
 from .kernel_provider import KernelProvider
 from .memory import Allocator, Event, HostAllocator, HostStream, Stream, Tensor
-from .portable import portable_kernels
+from .portable import custom_kernels, portable_kernels
 from .program import MemoryStep, Program, RunContext
 from .provider import Provider
 from .subgraph import Subgraph, element_type, static_shape
@@ -36,6 +37,7 @@ __all__ = [
     "HostStream",
     "Kernel",
     "KernelProvider",
+    "KernelTable",
     "MemoryStep",
     "Notice",
     "Program",
@@ -45,6 +47,7 @@ __all__ = [
     "Stream",
     "Subgraph",
     "Tensor",
+    "custom_kernels",
     "element_type",
     "hookimpl",
     "kernel",

@@ -10,36 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
+from .custom import CustomOperator
 from .provider import Provider
 
 if TYPE_CHECKING:
-    import onnx.defs
     import onnx_ir as ir
 
 PROJECT = "epkit"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-@dataclass(frozen=True)
-class CustomOperator:
-    """An operator outside the standard: its meaning, and optionally its schema.
-
-    Attributes:
-        domain, name, since: the operator; ``since`` is a version of the domain.
-        function: a portable implementation, see ``epkit.kernels.operator``: ``f(xp, *inputs, **attributes)``.
-        schema: type and shape rules; without one, its outputs have unknown types until run time.
-    """
-
-    domain: str
-    name: str
-    function: Callable[..., Any]
-    since: int = 1
-    schema: onnx.defs.OpSchema | None = None
 
 
 @dataclass(frozen=True)

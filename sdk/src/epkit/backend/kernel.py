@@ -111,6 +111,10 @@ class KernelTable:
         for kernels in self._kernels.values():
             yield from kernels
 
+    def has(self, domain: str, op_type: str) -> bool:
+        """True if there is a kernel for some version of the operator."""
+        return (domain, op_type) in self._kernels
+
     def find(self, node: ir.Node, graph: Subgraph) -> Kernel | Refusal:
         """The first declared kernel that takes the node, or the refusal of the one that came closest."""
         refusal = Refusal(node, "no-kernel", f"no kernel for {operator_name(node)}")

@@ -39,6 +39,9 @@ class KernelProvider(Provider):
             found = self.table.find(node, graph)
             yield found if isinstance(found, Refusal) else Claim((node,))
 
+    def knows(self, domain: str, op_type: str) -> bool:
+        return self.table.has(domain, op_type)
+
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         return [self._memory_step(node, subgraph) for node in subgraph.nodes]
 

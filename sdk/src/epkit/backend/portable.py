@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from ..kernels import Operator, OperatorTable, table
+from ..kernels import Operator, OperatorTable, make_operator, table
+from .custom import CustomOperator
 from .kernel import Kernel
 
 
@@ -42,3 +43,12 @@ def as_kernel(xp: Any, item: Operator, until: int | None) -> Kernel:
         attributes=item.attributes,
         wants=item.wants,
     )
+
+
+def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]:
+    """Kernels of custom operators on the array namespace ``xp``."""
+    made = [make_operator(item.name, item.since, item.domain, item.function) for item in operators]
+    table = OperatorTable()
+    for item in made:
+        table.add(item)
+    return portable_kernels(xp, operators=table)

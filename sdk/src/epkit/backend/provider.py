@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from .claim import Claim, Refusal
 from .contract import CONTRACT_VERSION
+from .custom import CustomOperator
 from .device import Device, Devices
 from .memory import Allocator, HostAllocator, HostStream, Stream
 from .options import NoOptions
@@ -70,6 +71,13 @@ class Provider(ABC):
         By default the program is one step that makes all its outputs itself.
         """
         return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
+
+    def knows(self, domain: str, op_type: str) -> bool:
+        """True if the provider has kernels for an operator outside the standard, so that models may use it."""
+        return False
+
+    def add_operators(self, operators: Sequence[CustomOperator]) -> None:  # noqa: B027 - optional
+        """Custom operators of the application and of operator packages; take them if you run portable functions."""
 
     def close(self) -> None:  # noqa: B027 - optional, most providers own nothing
         """Give back what the instance holds; called once, when its session is closed."""

@@ -76,13 +76,15 @@ def constant_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
 
 
 def as_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
-    """A tensor as a NumPy array; strings as an object array of ``str``."""
+    """A tensor as a read-only NumPy array; strings as an object array of ``str``."""
     array: np.ndarray[Any, Any] = tensor.numpy()
     if array.dtype.kind == "O":
         import numpy as np
 
         decoded = [item.decode("utf-8") if isinstance(item, bytes) else item for item in array.ravel()]
         array = np.array(decoded, dtype=object).reshape(array.shape)
+    array = array.view()
+    array.flags.writeable = False
     return array
 
 

@@ -19,6 +19,7 @@ FAMILIES = (
     "logic",
     "cast",
     "activation",
+    "softmax",
     "quantize",
     "creation",
     "random",
@@ -27,6 +28,7 @@ FAMILIES = (
     "index",
     "select",
     "resize",
+    "grid",
     "sequence",
     "text",
     "reduce",
@@ -42,6 +44,8 @@ FAMILIES = (
     "image",
     "training",
     "ml",
+    "ml_encode",
+    "ml_linear",
     "trees",
 )
 

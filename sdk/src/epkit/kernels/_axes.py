@@ -70,7 +70,7 @@ def in_range(xp: Any, indices: Any, size: int, name: str = "indices") -> Any:
 
 
 def wide_type(xp: Any, x: Any) -> Any:
-    """The type that x is computed in: float32 for narrower floats (and what else NumPy lacks), else its own."""
+    """The type that x is computed in: float32 for narrower floats (and types of ml_dtypes), else its own."""
     narrow = x.dtype.kind in "fV" and x.dtype.itemsize <= 2
     return xp.float32 if narrow else x.dtype
 

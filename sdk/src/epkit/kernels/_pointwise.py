@@ -13,11 +13,11 @@ from ._dtypes import is_narrow_float
 Function = Callable[..., Any]
 
 MOST_ELEMENTS = 2**31
-"""The most elements that an operator makes from numbers alone, so that a hostile model cannot ask for all memory."""
+"""The most elements that an operator makes from mere numbers: no model can ask for all memory."""
 
 
 def pointwise(function: Function) -> Function:
-    """Compute float types under 32 bits in float32 and round once; NaN, infinity and overflow are no warnings."""
+    """Compute floats of under 32 bits in float32 and round once; NaN, infinity and overflow do not warn."""
 
     @wraps(function)
     def run(xp: Any, *inputs: Any, **attributes: Any) -> Any:
@@ -38,7 +38,7 @@ def widen(xp: Any, x: Any) -> Any:
 
 
 def convert(xp: Any, x: Any, dtype: Any) -> Any:
-    """``x`` (an array or a scalar of the namespace) in ``dtype``, without a copy where it has that already."""
+    """``x`` (an array or a scalar of the namespace) in ``dtype``, without a copy where it has it already."""
     x = xp.asarray(x)
     return x if x.dtype == dtype else xp.astype(x, dtype)
 

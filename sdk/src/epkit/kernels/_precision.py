@@ -1,39 +1,25 @@
-"""The precision that products, sums and norms are computed in: narrow floats go through float32, rounded once."""
+"""The precision of products, sums and norms: narrow floats go through float32 and are rounded once."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from ..dtypes import NAME, NUMBERS, numpy_dtype
 
 quiet = np.errstate(all="ignore")
 """Decorator of operators in which NaN, infinity or overflow are legitimate results."""
 
 NARROW = frozenset({"float16", "bfloat16"})
 
-ELEMENT_TYPES: dict[int, Any] = {
-    1: np.dtype(np.float32),
-    2: np.dtype(np.uint8),
-    3: np.dtype(np.int8),
-    4: np.dtype(np.uint16),
-    5: np.dtype(np.int16),
-    6: np.dtype(np.int32),
-    7: np.dtype(np.int64),
-    10: np.dtype(np.float16),
-    11: np.dtype(np.float64),
-    12: np.dtype(np.uint32),
-    13: np.dtype(np.uint64),
-    16: np.dtype(ml_dtypes.bfloat16),
-}
-"""The numeric ONNX element types that attributes such as ``stash_type`` may name."""
-
 
 def element_type(code: int, attribute: str) -> Any:
-    """The dtype that an ONNX element type code stands for."""
-    if code not in ELEMENT_TYPES:
+    """The numeric dtype that an attribute such as ``stash_type`` names by its ONNX code."""
+    name = NAME.get(code, "")
+    if name not in NUMBERS:
         raise ValueError(f"attribute {attribute}={code} is not a numeric element type")
-    return ELEMENT_TYPES[code]
+    return numpy_dtype(name)
 
 
 def is_narrow(dtype: Any) -> bool:

@@ -86,7 +86,10 @@ def window(
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if auto_pad.startswith("SAME"):
         output = tuple(-(-size // s) for size, s in zip(sizes, strides, strict=True))
-        totals = [max((o - 1) * s + r - size, 0) for o, s, r, size in zip(output, strides, reach, sizes, strict=True)]
+        totals = [
+            max((o - 1) * s + r - size, 0)
+            for o, s, r, size in zip(output, strides, reach, sizes, strict=True)
+        ]
         sides = [split_padding(total, auto_pad) for total in totals]
         begin, end = tuple(a for a, _ in sides), tuple(b for _, b in sides)
         return Window(kernel, strides, dilations, begin, end, output)
@@ -101,7 +104,7 @@ def output_size(size: int, begin: int, end: int, reach: int, stride: int, ceil_m
     room = size + begin + end - reach
     if room < 0:
         raise ValueError(
-            f"the kernel reaches over {reach} elements, but a spatial axis has {size} and padding {begin} + {end}"
+            f"the kernel reaches over {reach} elements of an axis with {size} and padding {begin} + {end}"
         )
     if not ceil_mode:
         return room // stride + 1
@@ -112,7 +115,10 @@ def output_size(size: int, begin: int, end: int, reach: int, stride: int, ceil_m
 def pad(xp: Any, x: Any, w: Window, value: Any = 0) -> Any:
     """``x`` with its spatial axes padded far enough for every window, and no further than windows read."""
     sizes = x.shape[x.ndim - w.rank :]
-    needed = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(w.output, w.strides, w.kernel, w.dilations, strict=True)]
+    needed = [
+        (o - 1) * s + (k - 1) * d + 1
+        for o, s, k, d in zip(w.output, w.strides, w.kernel, w.dilations, strict=True)
+    ]
     total = [max(n, b + size) for n, b, size in zip(needed, w.begin, sizes, strict=True)]
     if list(sizes) == total:
         return x

@@ -173,7 +173,7 @@ def clip_1(xp: Any, x: Any, *, max: float = float("inf"), min: float = float("-i
 @op("BitShift", since=11)
 @pointwise
 def bit_shift(xp: Any, x: Any, y: Any, *, direction: str) -> Any:
-    """z = x shifted by y bits; a shift by as many bits as there are, or by fewer than 0, leaves only the sign."""
+    """z = x shifted by y bits; a shift by all bits or more, or by fewer than 0, leaves only the sign."""
     if direction not in ("LEFT", "RIGHT"):
         raise ValueError(f"attribute direction={direction!r} is neither 'LEFT' nor 'RIGHT'")
     bits = bits_of(x.dtype)

@@ -19,6 +19,9 @@ from ._dtypes import (
 )
 from .operator import op
 
+limits_of_float: Any = ml_dtypes.finfo
+limits_of_integer: Any = ml_dtypes.iinfo
+
 SATURATING = frozenset({"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
 ROUND_MODES = ("up", "down", "nearest")
 
@@ -62,7 +65,9 @@ def bit_cast(xp: Any, x: Any, *, to: int) -> Any:
             f"attribute to={to} ({dtype}) does not have the bit width of the input type {x.dtype}"
         )
     if name_of(dtype) == "bool":
-        return x.view(xp.uint8) != 0  # a bool of another value than 0 and 1 would be no valid array
+        return xp.asarray(
+            x.view(xp.uint8) != 0
+        )  # a bool of another value than 0 and 1 would be no valid array
     if name_of(x.dtype) == "bool":
         x = xp.astype(x, xp.uint8)
     return xp.asarray(x, order="C").view(dtype)
@@ -81,7 +86,7 @@ def converted(xp: Any, x: Any, dtype: Any, *, saturate: bool = True, round_mode:
             return to_text(x)
         x = plain(xp, x)
         if target == "bool":
-            return x != 0
+            return xp.asarray(x != 0)
         if target == "float8_e8m0fnu":
             return to_power_of_two(xp, x, dtype, saturate, round_mode)
         if target in ("int2", "int4", "uint2", "uint4"):
@@ -89,7 +94,7 @@ def converted(xp: Any, x: Any, dtype: Any, *, saturate: bool = True, round_mode:
         if is_narrow_float(dtype) and target != "float16":  # ml_dtypes rounds to float32 first
             x = to_odd_float32(xp, x)
         if saturate and target in SATURATING:
-            largest = float(ml_dtypes.finfo(dtype).max)
+            largest = float(limits_of_float(dtype).max)
             x = xp.minimum(xp.maximum(x, -largest), largest)
         return xp.astype(xp.asarray(x), dtype)
 
@@ -102,7 +107,7 @@ def plain(xp: Any, x: Any) -> Any:
 
 
 def to_odd_float32(xp: Any, x: Any) -> Any:
-    """``x`` as float32, inexact values as the neighbour with an odd mantissa: a later rounding is then right."""
+    """``x`` as float32, inexact values to the odd neighbour, so that rounding again is right."""
     if x.dtype == xp.float32:
         return x
     x = xp.astype(x, xp.float64)
@@ -115,7 +120,7 @@ def to_odd_float32(xp: Any, x: Any) -> Any:
 
 
 def to_power_of_two(xp: Any, x: Any, dtype: Any, saturate: bool, round_mode: str) -> Any:
-    """float8e8m0: only an exponent, 2^-127 to 2^127, and NaN (for negative numbers too, which it cannot hold)."""
+    """float8e8m0: only an exponent, 2^-127 to 2^127, and NaN (so for negative numbers, which have none)."""
     if round_mode not in ROUND_MODES:
         raise ValueError(f"attribute round_mode={round_mode!r} is none of {', '.join(ROUND_MODES)}")
     x = xp.astype(x, xp.float64)
@@ -163,7 +168,7 @@ def from_text(xp: Any, x: Any, dtype: Any, *, saturate: bool, round_mode: str) -
     parse = parse_integer if is_integer(dtype) else parse_float
     values = [parse(text) for text in x.ravel()]
     if is_integer(dtype):
-        range_ = ml_dtypes.iinfo(dtype)
+        range_ = limits_of_integer(dtype)
         if any(not range_.min <= v <= range_.max for v in values):
             raise ValueError(f"input holds a text that is outside the range of {dtype}")
         wide = np.array(values, dtype=np.uint64 if is_unsigned(dtype) else np.int64)

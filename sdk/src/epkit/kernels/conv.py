@@ -63,11 +63,15 @@ def conv(
 def check_weights(x: Any, w: Any, group: int, kernel_shape: Ints | None, *, channels: int) -> None:
     """Refuse inputs whose ranks, channels or kernel do not fit together."""
     if x.ndim < 3 or w.ndim != x.ndim:
-        raise ValueError(f"X of shape {x.shape} and W of shape {w.shape} should have the same rank, 3 or more")
+        raise ValueError(
+            f"X of shape {x.shape} and W of shape {w.shape} should have the same rank, 3 or more"
+        )
     if group < 1:
         raise ValueError(f"attribute group={group} is not positive")
     if x.shape[1] != channels:
-        raise ValueError(f"X has {x.shape[1]} channels, W of shape {w.shape} with group={group} needs {channels}")
+        raise ValueError(
+            f"X has {x.shape[1]} channels, W of shape {w.shape} with group={group} needs {channels}"
+        )
     if kernel_shape and tuple(kernel_shape) != tuple(w.shape[2:]):
         raise ValueError(f"attribute kernel_shape={list(kernel_shape)} differs from that of W, {w.shape[2:]}")
 
@@ -139,7 +143,7 @@ def conv_transpose(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Any:
-    """Y[n, m, i*stride + k*dilation - pad] += X[n, c, i] * W[c, m, k]: the gradient of Conv as an operator."""
+    """Y[n, m, i*stride + k*dilation - pad] += X[n, c, i] * W[c, m, k], per group: the gradient of Conv."""
     check_weights(x, w, group, kernel_shape, channels=w.shape[0])
     if x.shape[1] % group:
         raise ValueError(f"X has {x.shape[1]} channels, which attribute group={group} does not divide")
@@ -149,7 +153,9 @@ def conv_transpose(
     flat = xp.reshape(wide(xp, x), (n, group, x.shape[1] // group, math.prod(x.shape[2:])))
     columns = xp.matmul(xp.permute_dims(weights, (0, 2, 1)), flat)
     columns = xp.reshape(columns, (n, group * m, math.prod(view.kernel), *x.shape[2:]))
-    sizes = tuple(max(f, b + o) for f, b, o in zip(full_sizes(x.shape[2:], view), view.begin, view.output, strict=True))
+    sizes = tuple(
+        max(f, b + o) for f, b, o in zip(full_sizes(x.shape[2:], view), view.begin, view.output, strict=True)
+    )
     y = xp.zeros((n, group * m, *sizes), dtype=columns.dtype)
     over_inputs = replace(view, output=tuple(x.shape[2:]))
     for tap, target in enumerate(taps(y, over_inputs)):
@@ -216,21 +222,25 @@ def deform_conv(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Any:
-    """Conv that reads X at o*stride + k*dilation - pad + offset[k, o], interpolated linearly, times mask[k, o]."""
+    """Conv that reads X, interpolated, at o*stride + k*dilation - pad + offset[k, o], times mask[k, o]."""
     check_weights(x, w, group, kernel_shape, channels=w.shape[1] * group)
     if w.shape[0] % group or offset_group < 1 or x.shape[1] % offset_group:
         raise ValueError(
             f"group={group} and offset_group={offset_group} should divide {w.shape[0]} output and "
             f"{x.shape[1]} input channels"
         )
-    view = window(x.shape[2:], w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad="NOTSET")
+    view = window(
+        x.shape[2:], w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad="NOTSET"
+    )
     n, kernel, places = x.shape[0], math.prod(view.kernel), math.prod(view.output)
     by_tap = (n, offset_group, kernel, *view.output)
     moved = reshape_input(xp, "offset", offset, (*by_tap[:3], view.rank, *view.output))
     samples = xp.reshape(wide(xp, x), (n, offset_group, -1, math.prod(x.shape[2:])))
     columns = interpolate(xp, samples, x.shape[2:], positions(xp, moved, view))
     if mask is not None:
-        columns = columns * xp.reshape(reshape_input(xp, "mask", mask, by_tap), (n, offset_group, 1, kernel * places))
+        columns = columns * xp.reshape(
+            reshape_input(xp, "mask", mask, by_tap), (n, offset_group, 1, kernel * places)
+        )
     columns = xp.reshape(columns, (n, group, w.shape[1] * kernel, places))
     y = xp.matmul(xp.reshape(wide(xp, w), (group, w.shape[0] // group, -1)), columns)
     y = xp.reshape(y, (n, w.shape[0], *view.output))
@@ -245,7 +255,7 @@ def reshape_input(xp: Any, name: str, value: Any, shape: Ints) -> Any:
 
 
 def positions(xp: Any, offset: Any, view: Window) -> list[Any]:
-    """Per spatial axis, where each kernel position of each output reads: (n, offset groups, kernel * outputs)."""
+    """Per spatial axis, where each output reads: (n, offset groups, kernel * outputs)."""
     result = []
     for axis in range(view.rank):
         shape = [1] * (2 * view.rank)
@@ -263,7 +273,8 @@ def interpolate(xp: Any, samples: Any, sizes: Ints, where: list[Any]) -> Any:
     lows = [xp.floor(p) for p in where]
     total: Any = 0
     for corner in itertools.product((0, 1), repeat=len(sizes)):
-        index, weight = 0, 1
+        index: Any = 0
+        weight: Any = 1
         for position, low, high, size in zip(where, lows, corner, sizes, strict=True):
             place = low + high
             share = (position - low) if high else (1 - (position - low))
@@ -272,3 +283,36 @@ def interpolate(xp: Any, samples: Any, sizes: Ints, where: list[Any]) -> Any:
             index = index * size + xp.astype(xp.where(inside, place, xp.zeros_like(place)), xp.int64)
         total = total + xp.take_along_axis(samples, index[:, :, None], axis=-1) * weight[:, :, None]
     return total
+
+
+@op("CausalConvWithState", since=27)
+@quiet
+def causal_conv_with_state(
+    xp: Any, x: Any, weight: Any, bias: Any = None, past_state: Any = None, *, activation: str = "none"
+) -> Any:
+    """Depthwise Conv over (past_state, X), so that nothing sees later inputs; then the last k - 1 of these.
+
+    ``silu`` and ``swish`` both multiply the result by its sigmoid.
+    """
+    if activation not in ("none", "silu", "swish"):
+        raise ValueError(f"attribute activation={activation!r} is not none, silu or swish")
+    if x.ndim != 3 or weight.ndim != 3 or tuple(weight.shape[:2]) != (x.shape[1], 1) or not weight.shape[2]:
+        raise ValueError(
+            f"input weight of shape {weight.shape} should be (channels, 1, k) for an input {x.shape}"
+        )
+    kept = (*x.shape[:2], weight.shape[2] - 1)
+    past = xp.zeros(kept, dtype=x.dtype) if past_state is None else past_state
+    if tuple(past.shape) != kept:
+        raise ValueError(f"input past_state of shape {past.shape} should have shape {kept}")
+    sequence = xp.concat([past, x], axis=2)
+    view = (
+        window(
+            sequence.shape[2:], weight.shape[2:], strides=None, dilations=None, pads=None, auto_pad="VALID"
+        )
+        if x.shape[2]
+        else Window((weight.shape[2],), (1,), (1,), (0,), (0,), (0,))
+    )
+    y = add_bias(xp, convolve(xp, wide(xp, sequence), wide(xp, weight), view, x.shape[1]), bias)
+    if activation != "none":
+        y = y / (1 + xp.exp(-y))
+    return cast(xp, y, x.dtype), sequence[:, :, x.shape[2] :]

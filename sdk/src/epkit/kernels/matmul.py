@@ -13,7 +13,7 @@ from .operator import op
 @op("MatMul")
 @quiet
 def matmul(xp: Any, a: Any, b: Any) -> Any:
-    """A B over the last two axes, the others broadcast; a vector is a row on the left, a column on the right."""
+    """A B over the last two axes, the others broadcast; a vector is a row (A) or a column (B)."""
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"inputs A {a.shape} and B {b.shape} should have at least one axis")
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
@@ -150,7 +150,7 @@ def parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:
 
 
 def diagonal(xp: Any, x: Any, term: str, sizes: dict[str, int]) -> tuple[Any, str]:
-    """An operand with each label once: repeated ones on the diagonal, those of size 1 to be broadcast dropped."""
+    """An operand with each label once (the diagonal of repeated ones), without those to be broadcast."""
     for label in sorted(set(term)):
         while term.count(label) > 1:
             first, second = term.index(label), term.rindex(label)

@@ -1,4 +1,4 @@
-"""Normalisations: (x - mean) / sqrt(variance + epsilon) * scale + bias over batches, channels, groups or layers."""
+"""Normalisations: (x - mean) / sqrt(variance + epsilon) over batches, channels, groups or layers; norms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def standardized(xp: Any, rows: Any, epsilon: float) -> tuple[Any, Any, Any]:
 def check_vector(name: str, vector: Any, size: int, of: str) -> None:
     """Refuse a scale, bias, ... that does not have one value per channel or group."""
     if tuple(vector.shape) != (size,):
-        raise ValueError(f"input {name} of shape {vector.shape} should have one value for each of {size} {of}")
+        raise ValueError(
+            f"input {name} of shape {vector.shape} should have one value for each of {size} {of}"
+        )
 
 
 def positive_axis(axis: int, ndim: int) -> int:
@@ -48,7 +50,7 @@ def batch_scaled(xp: Any, x: Any, statistics: Sequence[Any], epsilon: float) -> 
 
 
 def per_channel(xp: Any, x: Any, named: dict[str, Any]) -> list[Any]:
-    """Vectors over the channels of ``x`` in a shape that broadcasts with it; a vector ``x`` has one channel."""
+    """Vectors over the channels of ``x``, shaped to broadcast with it; a vector ``x`` has one channel."""
     for name, vector in named.items():
         check_vector(name, vector, x.shape[1] if x.ndim > 1 else 1, "channels of X")
     return [along_channels(xp, v, x.ndim) if x.ndim > 1 else v for v in named.values()]
@@ -58,7 +60,9 @@ def per_element(xp: Any, x: Any, named: dict[str, Any]) -> list[Any]:
     """Arrays over the elements of one sample of ``x``, in its shape."""
     for name, value in named.items():
         if math.prod(value.shape) != math.prod(x.shape[1:]):
-            raise ValueError(f"input {name} of shape {value.shape} should have shape {x.shape[1:]} (spatial=0)")
+            raise ValueError(
+                f"input {name} of shape {value.shape} should have shape {x.shape[1:]} (spatial=0)"
+            )
     return [xp.reshape(value, x.shape[1:]) for value in named.values()]
 
 
@@ -78,11 +82,18 @@ def moving(xp: Any, running: Any, current: Any, momentum: float) -> Any:
 
 @quiet
 def batch_normalization(
-    xp: Any, x: Any, named: dict[str, Any], *, epsilon: float, momentum: float, training: bool, spatial: bool = True
+    xp: Any,
+    x: Any,
+    named: dict[str, Any],
+    *,
+    epsilon: float,
+    momentum: float,
+    training: bool,
+    spatial: bool = True,
 ) -> Any:
     """Y in inference; Y, running mean and variance, and this batch's mean and variance in training.
 
-    ``named`` holds scale, B, mean and var in this order: per channel, or per element of a sample if not spatial.
+    ``named`` holds scale, B, mean and var in this order: per channel, or if not spatial per element.
     """
     shaped = per_channel(xp, x, named) if spatial else per_element(xp, x, named)
     if not training:
@@ -178,7 +189,9 @@ def grouped(xp: Any, x: Any, named: dict[str, Any], groups: int, epsilon: float,
     if groups < 1 or channels % groups:
         raise ValueError(f"attribute num_groups={groups} does not divide the {channels} channels of X")
     for name, vector in named.items():
-        check_vector(name, vector, groups if per_group else channels, "groups" if per_group else "channels of X")
+        check_vector(
+            name, vector, groups if per_group else channels, "groups" if per_group else "channels of X"
+        )
     wider = wide(xp, x)
     rows, _, _ = standardized(xp, xp.reshape(wider, (n * groups, math.prod(x.shape[1:]) // groups)), epsilon)
     form = (n, groups if per_group else channels, -1 if x.size else 0)
@@ -208,7 +221,11 @@ def group_normalization_21(
     Computed in ``stash_type`` or, where that is wider, in the type of X (float32 at least).
     """
     stashed = stash(xp, x, stash_type)
-    return cast(xp, grouped(xp, stashed, {"scale": scale, "bias": bias}, num_groups, epsilon, per_group=False), x.dtype)
+    return cast(
+        xp,
+        grouped(xp, stashed, {"scale": scale, "bias": bias}, num_groups, epsilon, per_group=False),
+        x.dtype,
+    )
 
 
 def stash(xp: Any, x: Any, stash_type: int) -> Any:
@@ -222,14 +239,16 @@ def stash(xp: Any, x: Any, stash_type: int) -> Any:
 def layer_normalization(
     xp: Any, x: Any, scale: Any, b: Any = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Any:
-    """Everything from ``axis`` on with mean 0 and variance 1, times scale, plus B; and mean, 1 / deviation."""
+    """All from ``axis`` on with mean 0 and variance 1, times scale, plus B; then mean and 1 / deviation."""
     axis = positive_axis(axis, x.ndim)
     stashed = stash(xp, x, stash_type)
     rows = xp.reshape(stashed, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
     y, mean, inverse = standardized(xp, rows, epsilon)
     y = affine(xp, xp.reshape(y, x.shape), scale, b)
     kept = (*x.shape[:axis], *(1,) * (x.ndim - axis))
-    statistics = (cast(xp, xp.reshape(s, kept), element_type(stash_type, "stash_type")) for s in (mean, inverse))
+    statistics = (
+        cast(xp, xp.reshape(s, kept), element_type(stash_type, "stash_type")) for s in (mean, inverse)
+    )
     return cast(xp, y, x.dtype), *statistics
 
 
@@ -286,7 +305,9 @@ def lp_normalization(xp: Any, x: Any, *, axis: int = -1, p: int = 2) -> Any:
 def lrn(xp: Any, x: Any, *, size: int, alpha: float = 0.0001, beta: float = 0.75, bias: float = 1.0) -> Any:
     """x / (bias + alpha / size * sum of squares over ``size`` neighbouring channels) ^ beta."""
     if size < 1 or x.ndim < 2:
-        raise ValueError(f"attribute size={size} should be positive, and input X {x.shape} should have channels")
+        raise ValueError(
+            f"attribute size={size} should be positive, and input X {x.shape} should have channels"
+        )
     wider, channels = wide(xp, x), x.shape[1]
     before, after = (min(reach, channels) for reach in ((size - 1) // 2, size // 2))
     squares = xp.zeros((x.shape[0], before + channels + after, *x.shape[2:]), dtype=wider.dtype)

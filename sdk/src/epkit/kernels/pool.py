@@ -1,4 +1,4 @@
-"""Pooling: a reduction of each window (AveragePool, MaxPool, LpPool), of each channel (Global*), and MaxUnpool.
+"""Pooling of windows (AveragePool, MaxPool, LpPool) and of whole channels (Global*), and MaxUnpool.
 
 Sums and maxima of a window are separable, so they are taken axis by axis: k1 + k2 passes, not k1 * k2.
 """
@@ -19,7 +19,13 @@ Ints = Sequence[int]
 
 
 def pool_window(
-    x: Any, kernel: Ints, auto_pad: str, ceil_mode: int, dilations: Ints | None, pads: Ints | None, strides: Ints | None
+    x: Any,
+    kernel: Ints,
+    auto_pad: str,
+    ceil_mode: int,
+    dilations: Ints | None,
+    pads: Ints | None,
+    strides: Ints | None,
 ) -> Window:
     """The window of a pooling operator over X (N, C, spatial...)."""
     if x.ndim < 3:
@@ -60,12 +66,14 @@ def average_pool(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Any:
-    """The mean of each window, over the elements inside X (with ``count_include_pad``, inside X and its padding)."""
+    """The mean of each window over its elements in X (with ``count_include_pad``, in X and its padding)."""
     view = pool_window(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     total = fold(pad(xp, wide(xp, x), view), view, xp.add)
     counts: Any = np.ones((), total.dtype)
     for axis, size in enumerate(x.shape[2:]):
-        counts = counts[..., None] * inside(view, axis, size, bool(count_include_pad)).sum(axis=0, dtype=total.dtype)
+        counts = counts[..., None] * inside(view, axis, size, bool(count_include_pad)).sum(
+            axis=0, dtype=total.dtype
+        )
     return cast(xp, total / xp.asarray(counts), x.dtype)
 
 
@@ -137,13 +145,15 @@ def max_pool(
     storage_order: int = 0,
     strides: Ints | None = None,
 ) -> Any:
-    """The maximum of each window and, as second output, its flat index in X (rows first, or columns first)."""
+    """The maximum of each window; then its flat index in X, spatial axes rows first or columns first."""
     view = pool_window(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     padded = pad(xp, wide(xp, x), view, lowest(xp, x.dtype))
     if n_outputs < 2:
         return cast(xp, fold(padded, view, xp.maximum), x.dtype)
     best, index = first_maximum(xp, padded, flat_places(view, x.shape[2:], storage_order), view)
-    channels = xp.reshape(xp.arange(math.prod(x.shape[:2]), dtype=xp.int64), (*x.shape[:2], *(1,) * view.rank))
+    channels = xp.reshape(
+        xp.arange(math.prod(x.shape[:2]), dtype=xp.int64), (*x.shape[:2], *(1,) * view.rank)
+    )
     return cast(xp, best, x.dtype), index + channels * math.prod(x.shape[2:])
 
 
@@ -153,7 +163,9 @@ def flat_places(view: Window, sizes: Ints, storage_order: int) -> Any:
     A position in the padding counts as the border next to it, which the same window reads too.
     """
     if storage_order not in (0, 1):
-        raise ValueError(f"attribute storage_order={storage_order} is neither 0 (rows first) nor 1 (columns first)")
+        raise ValueError(
+            f"attribute storage_order={storage_order} is neither 0 (rows first) nor 1 (columns first)"
+        )
     result: Any = np.zeros((1,) * (2 * view.rank), np.int64)
     for axis, size in enumerate(sizes):
         step = math.prod(sizes[:axis] if storage_order else sizes[axis + 1 :])
@@ -237,8 +249,8 @@ def max_unpool(
         raise ValueError(f"inputs X {x.shape} and I {indices.shape} should have the same shape")
     if x.size and (xp.min(indices) < 0 or xp.max(indices) >= count):
         raise ValueError(
-            f"input I holds indices from {int(xp.min(indices))} to {int(xp.max(indices))}, the output {shape} "
-            f"has {count} elements"
+            f"input I holds indices from {int(xp.min(indices))} to {int(xp.max(indices))}, "
+            f"the output of shape {shape} has {count} elements"
         )
     flat = xp.zeros((count,), dtype=x.dtype)
     flat[xp.reshape(indices, (-1,))] = xp.reshape(x, (-1,))
@@ -246,7 +258,11 @@ def max_unpool(
     if output_shape is None:
         return result
     wanted = tuple(int(v) for v in output_shape)
-    if len(wanted) != x.ndim or wanted[:2] != tuple(x.shape[:2]) or any(w < s for w, s in zip(wanted, shape, strict=True)):
+    if (
+        len(wanted) != x.ndim
+        or wanted[:2] != tuple(x.shape[:2])
+        or any(w < s for w, s in zip(wanted, shape, strict=True))
+    ):
         raise ValueError(f"input output_shape={list(wanted)} should be at least {list(shape)}")
     larger = xp.zeros(wanted, dtype=x.dtype)
     larger[tuple(slice(size) for size in result.shape)] = result

@@ -34,8 +34,8 @@ DEFAULTS: dict[str, tuple[float | None, float | None]] = {
 
 
 def sigmoid(xp: Any, x: Any) -> Any:
-    """1 / (1 + exp(-x)), through tanh, which cannot overflow."""
-    return xp.tanh(x * 0.5) * 0.5 + 0.5
+    """1 / (1 + exp(-x)); where exp overflows the result is 0, as it should be."""
+    return 1 / (1 + xp.exp(-x))
 
 
 def activation(name: str, alpha: float, beta: float) -> Activation:
@@ -56,7 +56,9 @@ def activation(name: str, alpha: float, beta: float) -> Activation:
     return table[name]
 
 
-def bind_activations(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Activation]:
+def bind_activations(
+    names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]
+) -> list[Activation]:
     """One activation per name; alphas and betas go in order to those that take one.
 
     A list with a value for every name is read by position.
@@ -114,7 +116,9 @@ class Layer:
             return xp.zeros(shape, dtype=self.gates.dtype)
         state = xp.permute_dims(state, (1, 0, 2)) if self.batch_first else state
         if tuple(state.shape) != shape:
-            raise ValueError(f"input {name} should have {shape} directions, batch and features, not {state.shape}")
+            raise ValueError(
+                f"input {name} should have {shape} directions, batch and features, not {state.shape}"
+            )
         return cast(xp, state, self.gates.dtype)
 
     def run(self, states: tuple[Any, ...], step: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -138,7 +142,7 @@ class Layer:
 
 
 def in_directions(xp: Any, sequence: Any, backward: tuple[bool, ...], lengths: Any) -> Any:
-    """Reverse the time of the directions that run backward, each sequence within its length; its own inverse."""
+    """Reverse the time of the directions that run backward, each sequence within its length."""
     if not any(backward):
         return sequence
     parts = [
@@ -184,6 +188,8 @@ def layer(
     sides = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     if direction not in sides:
         raise ValueError(f"attribute direction={direction!r} is not one of {', '.join(sides)}")
+    if x.ndim != 3 or r.ndim != 3:
+        raise ValueError(f"inputs X of shape {x.shape} and R of shape {r.shape} should have 3 axes")
     backward = sides[direction]
     directions, hidden = len(backward), r.shape[-1]
     if hidden_size is not None and hidden_size != hidden:
@@ -191,7 +197,10 @@ def layer(
     steps_first = xp.permute_dims(x, (1, 0, 2)) if layout else x
     steps, batch, features = steps_first.shape
     width = n_gates * hidden
-    expected = {"W": (w, (directions, width, features)), "R": (r, (directions, width, hidden))}
+    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "W": (w, (directions, width, features)),
+        "R": (r, (directions, width, hidden)),
+    }
     if b is not None:
         expected["B"] = (b, (directions, 2 * width))
     if sequence_lens is not None:
@@ -366,7 +375,7 @@ def lstm(
     input_forget: int = 0,
     layout: int = 0,
 ) -> Any:
-    """C[t] = forget * C[t-1] + input * g(c gate); H[t] = output * h(C[t]); outputs all H, the last H, the last C.
+    """C[t] = forget C[t-1] + input g(c gate); H[t] = output h(C[t]); outputs all H, the last H and C.
 
     With ``input_forget`` the forget gate is 1 - input. P holds the peepholes from C to input, output, forget.
     """
@@ -406,6 +415,6 @@ def lstm(
         c = (1 - i if input_forget else f) * c + i * cell.activate(1, gates[..., 3 * n :])
         if peepholes is not None:
             o = cell.activate(0, gates[..., n : 2 * n] + peepholes[1] * c)
-        return o * cell.activate_unclipped(2, c), c
+        return o * cell.activate(2, c), c
 
     return cell.run((cell.initial("initial_h", initial_h), cell.initial("initial_c", initial_c)), step)

@@ -1,4 +1,4 @@
-"""Reductions over axes: ReduceSum, ReduceMean, ReduceMax, ... with axes as attribute (old) or as input (new)."""
+"""Reductions over axes (ReduceSum, ReduceMean, ReduceMax, ...) that an attribute or an input names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def declare(name: str, axes_input_since: int) -> Callable[[Reduction], Reduction
 
     def both(reduction: Reduction) -> Reduction:
         @quiet
-        def axes_attribute(xp: Any, data: Any, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Any:
+        def axes_attribute(
+            xp: Any, data: Any, *, axes: Sequence[int] | None = None, keepdims: int = 1
+        ) -> Any:
             return reduced(xp, reduction, data, axes, keepdims)
 
         @quiet
@@ -85,7 +87,7 @@ def reduce_prod(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 @declare("ReduceMax", 18)
 def reduce_max(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    """The maximum; minus infinity (or the least value of the type) over nothing; False < True since opset 20."""
+    """The maximum; minus infinity (or the type's least value) over nothing; False < True since opset 20."""
     if not counted(x, axes):
         return extreme_of_nothing(xp, x, axes, keepdims, greatest=False)
     return xp.max(x, axis=axes, keepdims=keepdims)

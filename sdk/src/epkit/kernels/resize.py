@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, isfinite
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,29 @@ from .operator import op
 LARGEST_MATRIX = 256
 """Axes up to this length are interpolated by one matrix product, longer ones neighbour by neighbour."""
 
+LARGEST_FILTER = 1 << 26
+"""Weights of one axis above which the scale is taken for a mistake."""
+
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis is resized; ``scale`` and ``wanted`` (the exact new length) may disagree with ``size``."""
+    """How one axis is resized: by up / down, to a whole ``size``. Given sizes leave the quotient exact."""
 
     index: int
     length: int
     size: int
-    scale: float
-    wanted: float
-    roi: tuple[float, float] = (0.0, 1.0)
+    up: float
+    down: float
+    roi: tuple[float, float]
+
+    @property
+    def scale(self) -> float:
+        return self.up / self.down
+
+    @property
+    def wanted(self) -> float:
+        """The new length before rounding."""
+        return self.length * self.up / self.down
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Filter:
     antialias: bool = False
 
 
+WHOLE = (0.0, 1.0)
 LEGACY = Filter(coordinates="asymmetric", nearest="simple")
 LEGACY_LINEAR = Filter(mode="linear", coordinates="asymmetric")
 
@@ -68,9 +81,9 @@ def resize_10(xp: Any, x: Any, scales: Any, *, mode: str = "nearest") -> Any:
     return legacy(xp, x, np.asarray(scales.tolist(), dtype=np.float32), mode)
 
 
-def legacy(xp: Any, x: Any, scales: Sequence[float], mode: str) -> Any:
+def legacy(xp: Any, x: Any, scales: Any, mode: str) -> Any:
     linear = choice(mode, ("nearest", "linear", "bilinear"), "mode") != "nearest"
-    axes = scaled_axes(x, range(x.ndim), scales)
+    axes = scaled_axes(x, range(x.ndim), scales, (WHOLE,) * x.ndim)
     return resized(xp, x, axes, LEGACY_LINEAR if linear else LEGACY)
 
 
@@ -100,7 +113,7 @@ def resize(
     choice(nearest_mode, tuple(ROUNDINGS), "nearest_mode")
     choice(coordinate_transformation_mode, COORDINATES, "coordinate_transformation_mode")
     listed = tuple(range(x.ndim)) if axes is None else all_axes(axes, x.ndim)
-    regions = [(0.0, 1.0)] * len(listed)
+    regions = [WHOLE] * len(listed)
     if coordinate_transformation_mode == "tf_crop_and_resize":
         regions = read_roi(roi, len(listed))
     if absent(scales) == absent(sizes):
@@ -128,6 +141,8 @@ def absent(values: Any) -> bool:
 
 def read_roi(roi: Any, count: int) -> list[tuple[float, float]]:
     values = [] if roi is None else [float(v) for v in roi.tolist()]
+    if not all(map(isfinite, values)):
+        raise ValueError(f"roi {values} must be finite")
     if len(values) != 2 * count:
         raise ValueError(
             f"roi holds {len(values)} values, tf_crop_and_resize needs two for each of {count} axes"
@@ -135,18 +150,30 @@ def read_roi(roi: Any, count: int) -> list[tuple[float, float]]:
     return list(zip(values[:count], values[count:], strict=True))
 
 
-def scaled_axes(x: Any, listed: Sequence[int], scales: Any, regions: Any = None) -> list[Axis]:
-    """The axes to resize by given scales; new lengths are float32 products, as in ONNX's shape inference."""
+def scaled_axes(x: Any, listed: Sequence[int], scales: Any, regions: Any) -> list[Axis]:
+    """The axes to resize by given scales, to lengths that are rounded down.
+
+    The standard's text multiplies the length by the roi's extent too; its shape inference, its reference
+    and onnxruntime do not, and neither does this.
+    """
     if len(scales) != len(listed):
         raise ValueError(f"scales holds {len(scales)} values for {len(listed)} axes")
-    if not all(np.isfinite(s) and s > 0 for s in scales):
+    if not all(isfinite(s) and s > 0 for s in scales):
         raise ValueError(f"scales {[float(s) for s in scales]} must be positive")
     plan = []
-    for i, (axis, scale) in enumerate(zip(listed, scales, strict=True)):
-        length, roi = x.shape[axis], regions[i] if regions else (0.0, 1.0)
-        size = floor(np.float32(length) * np.float32(roi[1] - roi[0]) * np.float32(scale))
-        plan.append(Axis(axis, length, size, float(scale), float(scale) * length, roi))
+    for axis, scale, roi in zip(listed, scales, regions, strict=True):
+        up, down = quotient(float(scale))
+        size = int(x.shape[axis] * up // down)
+        plan.append(Axis(axis, x.shape[axis], size, up, down, roi))
     return plan
+
+
+def quotient(scale: float) -> tuple[float, float]:
+    """The simplest up / down with the float32 value ``scale``: 0.6 means 3/5; positions stay on the grid."""
+    down = np.arange(1.0, 1025.0)
+    up = np.round(scale * down)
+    same = np.flatnonzero((up / down).astype(np.float32) == np.float32(scale))
+    return (float(up[same[0]]), float(down[same[0]])) if same.size else (scale, 1.0)
 
 
 def sized_axes(x: Any, listed: Sequence[int], sizes: Sequence[int], regions: Any, policy: str) -> list[Axis]:
@@ -155,16 +182,15 @@ def sized_axes(x: Any, listed: Sequence[int], sizes: Sequence[int], regions: Any
     if len(sizes) != len(listed) or min(sizes) < 0:
         raise ValueError(f"sizes {tuple(sizes)} must be {len(listed)} sizes of at least 0")
     lengths = [x.shape[axis] for axis in listed]
-    if 0 in lengths:
-        return [Axis(a, n, s, 1.0, s, r) for a, n, s, r in zip(listed, lengths, sizes, regions, strict=True)]
-    scales = [size / length for size, length in zip(sizes, lengths, strict=True)]
+    ratios = [(size, length or 1) for size, length in zip(sizes, lengths, strict=True)]
     if policy != "stretch":
-        scale = min(scales) if policy == "not_larger" else max(scales)
-        scales = [scale] * len(listed)
-        sizes = [floor(scale * length + 0.5) for length in lengths]
+        best = min if policy == "not_larger" else max
+        up, down = best(ratios, key=lambda ratio: ratio[0] / ratio[1])
+        ratios = [(up, down)] * len(listed)
+        sizes = [(2 * length * up + down) // (2 * down) for length in lengths]
     return [
-        Axis(axis, length, size, scale, size, roi)
-        for axis, length, size, scale, roi in zip(listed, lengths, sizes, scales, regions, strict=True)
+        Axis(axis, length, size, *ratio, roi)
+        for axis, length, size, ratio, roi in zip(listed, lengths, sizes, ratios, regions, strict=True)
     ]
 
 
@@ -184,22 +210,27 @@ def source(axis: Axis, coordinates: str) -> Any:
     i = np.arange(axis.size, dtype=np.float64)
     last = axis.length - 1
     if coordinates == "asymmetric":
-        return i / axis.scale
+        return i * axis.down / axis.up
     if coordinates == "tf_half_pixel_for_nn":
-        return (i + 0.5) / axis.scale
+        return (i + 0.5) * axis.down / axis.up
     if coordinates == "align_corners":
         return i * last / (axis.wanted - 1) if axis.wanted > 1 else i * 0.0
     if coordinates == "tf_crop_and_resize":
         start, end = axis.roi
         if axis.size == 1:
             return i + 0.5 * (start + end) * last
-        return start * last + i * (end - start) * last / (axis.size - 1)
+        return without_noise(start * last + i * (end - start) * last / (axis.size - 1))
     if coordinates == "pytorch_half_pixel" and axis.size == 1:
         return i * 0.0
-    position = (i + 0.5) / axis.scale - 0.5
+    position = (i + 0.5) * axis.down / axis.up - 0.5
     if coordinates == "half_pixel_symmetric":
-        position += axis.length / 2 * (1 - axis.size / axis.wanted)
+        return without_noise(position + axis.length / 2 * (1 - axis.size / axis.wanted))
     return position
+
+
+def without_noise(position: Any) -> Any:
+    """Rounded to float32, so that bounds given in float32 do not push a position off the grid."""
+    return position.astype(np.float32).astype(np.float64)
 
 
 ROUNDINGS = {
@@ -211,6 +242,7 @@ ROUNDINGS = {
 }
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def resized(xp: Any, x: Any, plan: Sequence[Axis], rule: Filter) -> Any:
     """x with every axis of the plan resized, the ones that shrink most first, and the last of equals."""
     shape = list(x.shape)
@@ -221,10 +253,12 @@ def resized(xp: Any, x: Any, plan: Sequence[Axis], rule: Filter) -> Any:
     bounded(shape, x)
     if 0 in shape:
         return xp.zeros(tuple(shape), dtype=x.dtype)
-    moving = [a for a in plan if a.size != a.length or a.scale != 1 or a.roi != (0.0, 1.0)]
+    moving = [a for a in plan if a.size != a.length or a.scale != 1 or a.roi != WHOLE]
     moving.sort(key=lambda a: (a.size / a.length, -a.index))
     exact = rule.mode == "nearest"
     integral = x.dtype.kind in "biu"
+    if not exact and x.dtype.kind in "OUT":
+        raise ValueError(f"mode {rule.mode!r} is not defined for strings")
     y = x if exact or not moving else xp.astype(x, xp.float64 if integral else wide_type(xp, x), copy=False)
     for axis in moving:
         position = source(axis, rule.coordinates)
@@ -243,7 +277,9 @@ def neighbours(position: Any, axis: Axis, rule: Filter) -> tuple[Any, Any]:
     shrink = min(axis.scale, 1.0) if rule.antialias else 1.0
     reach = 2 if rule.mode == "cubic" else 1
     low = floor(-reach / shrink) + 1
-    steps = np.arange(low, 2 - low if rule.mode == "cubic" else 2 - low)
+    if -low * axis.size > LARGEST_FILTER:
+        raise ValueError(f"the antialiasing filter of axis {axis.index} at scale {axis.scale} is too large")
+    steps = np.arange(low, 2 - low)
     below = np.floor(position)
     distance = np.abs((steps - (position - below)[:, None]) * shrink)
     weights = cubic(distance, rule.cubic_a) if rule.mode == "cubic" else np.clip(1 - distance, 0, None)
@@ -252,6 +288,8 @@ def neighbours(position: Any, axis: Axis, rule: Filter) -> tuple[Any, Any]:
         weights = np.where((index < 0) | (index >= axis.length), 0.0, weights)
     total = weights.sum(axis=1, keepdims=True)
     weights = weights / np.where(total == 0, 1.0, total)
+    main = np.take_along_axis(index, weights.argmax(axis=1, keepdims=True), axis=1)
+    index = np.where(weights == 0, main, index)  # what does not count must not spread an infinity
     return np.clip(index, 0, axis.length - 1).astype(np.int64), weights
 
 
@@ -300,5 +338,9 @@ def extrapolated(xp: Any, y: Any, moving: Sequence[Axis], rule: Filter) -> Any:
 
 def truncated(xp: Any, y: Any, dtype: Any) -> Any:
     """y as integers: towards zero (but for rounding noise), and within the type's range."""
+    whole = xp.trunc(xp.round(y, 6))
+    if dtype.kind == "b":
+        return whole != 0
     limits = xp.iinfo(dtype)
-    return xp.astype(xp.clip(xp.trunc(xp.round(y, 6)), limits.min, limits.max), dtype)
+    top = float(limits.max)
+    return xp.astype(xp.clip(whole, limits.min, top if top <= limits.max else np.nextafter(top, 0)), dtype)

@@ -1,9 +1,9 @@
-"""Types and symbolic shapes of all values, by onnx's own inference on a copy of the model without its weights."""
+"""Types and symbolic shapes of all values, by onnx's inference on a copy of the model without weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
@@ -11,14 +11,16 @@ import onnx_ir as ir
 
 from epkit.model import maptypes
 
+Dim: TypeAlias = int | ir.SymbolicDim
+
 SMALL = 1024  # bytes; tensors up to this keep their elements, since shapes may depend on them
 
 
 def infer(model: ir.Model) -> list[str]:
     """Set types and shapes on the values of a model, in bodies of control flow too.
 
-    What was known stays, except where inference contradicts it; where inference is silent or fails, nothing changes.
-    May be called again after any change of the graph.
+    What was known stays, except where inference contradicts it. Where inference is silent or fails, nothing
+    changes. May be called again after any change of the graph.
 
     Returns:
         Warnings about declared outputs that the model does not produce.
@@ -91,17 +93,17 @@ class _Merge:
                 self.contradiction(value, known, dims)
             else:
                 dims = [_better(a, b) for a, b in zip(known, dims, strict=True)]
-                if dims == known.dims:
+                if tuple(dims) == known.dims:
                     return
         value.shape = ir.Shape(dims)
 
-    def contradiction(self, value: ir.Value, declared: ir.Shape, dims: Sequence[int | ir.SymbolicDim]) -> None:
+    def contradiction(self, value: ir.Value, declared: ir.Shape, dims: Sequence[Dim]) -> None:
         self.warnings.append(
             f"{'output' if value.is_graph_output() else 'value'} {value.name!r} is declared as {declared}, "
             f"but the model produces {ir.Shape(dims)}"
         )
 
-    def dim(self, proto: onnx.TensorShapeProto.Dimension) -> int | ir.SymbolicDim:
+    def dim(self, proto: onnx.TensorShapeProto.Dimension) -> Dim:
         if proto.HasField("dim_value"):
             return int(proto.dim_value)
         name = proto.dim_param
@@ -110,7 +112,7 @@ class _Merge:
         return self.symbols[name]
 
 
-def _better(known: int | ir.SymbolicDim, found: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+def _better(known: Dim, found: Dim) -> Dim:
     """A number before a name, a given name before an invented one, any name before none."""
     if isinstance(known, int) or isinstance(found, int):
         return known if isinstance(known, int) else found
@@ -120,7 +122,7 @@ def _better(known: int | ir.SymbolicDim, found: int | ir.SymbolicDim) -> int | i
 
 
 def weightless(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, its large tensors reduced to name, type and dims; for inference and checks only."""
+    """The model as protobuf, large tensors reduced to name, type and dims; for inference and checks only."""
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     _opsets(model.graph.opset_imports, proto.opset_import)
     _graph(model.graph, proto.graph)
@@ -176,6 +178,21 @@ def _value(value: ir.Value, proto: onnx.ValueInfoProto) -> None:
         ir.serde.serialize_shape_into(proto.type, value.shape)
 
 
+def node_proto(node: ir.Node) -> onnx.NodeProto:
+    """One node as protobuf, large tensors among its attributes reduced as in `weightless`."""
+    proto = onnx.NodeProto()
+    _node(node, proto)
+    return proto
+
+
+def type_proto(value: ir.Value | None) -> onnx.TypeProto:
+    """Type and shape of a value as protobuf; empty if unknown, or if there is no value."""
+    info = onnx.ValueInfoProto()
+    if value is not None:
+        _value(value, info)
+    return info.type
+
+
 def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
     proto.name, proto.domain, proto.op_type, proto.overload = (
         node.name or "",
@@ -212,5 +229,5 @@ def _tensor(tensor: ir.TensorProtocol, proto: onnx.TensorProto, name: str | None
         ir.serde.serialize_tensor_into(proto, tensor)
     else:
         proto.data_type = tensor.dtype.value
-        proto.dims.extend(int(dim) for dim in tensor.shape)
+        proto.dims.extend(tensor.shape.numpy())
     proto.name = name or ""

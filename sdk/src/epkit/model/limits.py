@@ -39,3 +39,6 @@ class Limits:
                 f"{what}: {size:,}, more than the limit of {bound:,}.",
                 remedy=f"if you trust the model, read it with limits=Limits({field}={size})",
             )
+
+
+DEFAULT_LIMITS = Limits()

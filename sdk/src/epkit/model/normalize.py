@@ -1,13 +1,13 @@
-"""Settles what the standard leaves open or shipped models get wrong, on the skeleton, before anything is checked.
+"""Settles what the standard leaves open or shipped models get wrong, on the skeleton, before any check.
 
-Where a file is ambiguous the meaning is onnxruntime's (1.32), found by trying:
-a domain imported twice has the version of the last entry; the default domain, if not imported at all, has the newest
-version known; of two initializers of one name the last counts.
+Where a file is ambiguous the meaning is onnxruntime's (1.32), found by trying: a domain imported twice has
+the version of the last entry; the default domain, if not imported, has the newest version known; of two
+initializers of one name the last counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ import onnx.numpy_helper
 
 from epkit.errors import InvalidModelError, UnsupportedOpsetError
 from epkit.model.limits import Limits
+from epkit.model.names import free_name
 
 OLDEST_IR = 3  # the first with opset_import
 
@@ -53,7 +54,7 @@ def graphs(model: onnx.ModelProto, *, functions: bool = True) -> Iterator[onnx.G
             yield from _inner_graphs(function.node)
 
 
-def _inner_graphs(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+def _inner_graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     for node in nodes:
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
@@ -70,7 +71,7 @@ def _check_versions(model: onnx.ModelProto) -> None:
         )
     if model.ir_version < OLDEST_IR:
         raise InvalidModelError(
-            f"The model has IR version {model.ir_version}, from before ONNX 1.0; {OLDEST_IR} is the oldest readable.",
+            f"The model has IR version {model.ir_version}; {OLDEST_IR} is the oldest that is read here.",
             remedy="export the model anew",
         )
     if not model.opset_import:
@@ -129,15 +130,6 @@ def _name_nodes(nodes: list[onnx.NodeProto]) -> None:
             node.name = free_name(stem, taken) if node.name or stem in taken else stem
             taken.add(node.name)
         seen.add(node.name)
-
-
-def free_name(stem: str, taken: set[str]) -> str:
-    """`stem` itself if free, else the first free of stem_1, stem_2, ..."""
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
 
 
 def _expand_sparse(graph: onnx.GraphProto, limits: Limits) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from epkit.errors import EpkitError, InvalidModelError, NotOnnxError
 from epkit.model import maptypes
 from epkit.model.external import ExternalFiles
 from epkit.model.infer import weightless
-from epkit.model.limits import Limits
+from epkit.model.limits import DEFAULT_LIMITS, Limits
 from epkit.model.normalize import normalize
 from epkit.model.source import Opened, explain, open_source
 from epkit.model.structure import check_structure
@@ -49,17 +49,18 @@ class ReadModel:
     skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        return "\n".join([f"read {self.name}", *describe(self.model), *(f"warning: {w}" for w in self.warnings)])
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        return "\n".join([f"read {self.name}", *describe(self.model), *warnings])
 
 
 def read(
-    source: ModelSource, *, limits: Limits = Limits(), base_dir: str | os.PathLike[str] | None = None
+    source: ModelSource, *, limits: Limits = DEFAULT_LIMITS, base_dir: str | os.PathLike[str] | None = None
 ) -> ReadModel:
     """Read a model.
 
     Args:
-        source: path of a file (.onnx, or a text format by its suffix), its bytes, a ModelProto or an onnx_ir.Model.
-            Bytes are viewed, not copied, so must not change while the model is in use.
+        source: path of a file (.onnx, or a text format by its suffix), its bytes, a ModelProto, or an
+            onnx_ir.Model, which is cloned. Bytes are viewed, so must not change while the model is in use.
         limits: what the model may ask for.
         base_dir: folder of the external data; by default that of the file.
 
@@ -83,11 +84,12 @@ def describe(model: ir.Model) -> list[str]:
     """A few lines for people: versions, inputs, outputs, sizes."""
     graph = model.graph
     weights = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
+    size = sum(tensor.nbytes for tensor in weights if tensor.dtype != ir.DataType.STRING)
     lines = [
         f"  IR version {model.ir_version}, opsets "
         + ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in graph.opset_imports.items()),
         f"  {sum(1 for _ in graph.all_nodes()):,} nodes, {len(model.functions):,} functions, "
-        f"{len(weights):,} weights of {sum(tensor.nbytes for tensor in weights if tensor.dtype != ir.DataType.STRING):,} bytes",
+        f"{len(weights):,} weights of {size:,} bytes",
     ]
     lines += [f"  input  {value}" for value in graph.inputs]
     return [*lines, *(f"  output {value}" for value in graph.outputs)]

@@ -1,4 +1,4 @@
-"""Turns each kind of source into one buffer with a serialized ModelProto, and says what a wrong one looks like."""
+"""Turns each kind of source into one buffer with a serialized ModelProto, and says what a wrong one is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import onnx
 import onnx.parser
@@ -20,7 +19,7 @@ from epkit.model.limits import Limits
 from epkit.model.tensor import Source
 
 _LOOKS_LIKE: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"PK\x03\x04", "a zip archive or a PyTorch file (.pt, .pth)", "unpack it, or export with torch.onnx.export"),
+    (0, b"PK\x03\x04", "a zip archive or PyTorch file (.pt)", "unpack it, or use torch.onnx.export"),
     (0, b"\x89PNG", "a PNG picture", "give the path of the model"),
     (0, b"\xff\xd8\xff", "a JPEG picture", "give the path of the model"),
     (0, b"%PDF", "a PDF document", "give the path of the model"),
@@ -37,7 +36,7 @@ _LOOKS_LIKE: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"<html", "a web page", "download the file itself, not the page about it"),
     (0, b"\x7fELF", "a program or library", "give the path of the model"),
     (0, b"ir_version", "a model in protobuf text format", "name the file with the suffix .textproto"),
-    (0, b"<", "XML, or a model in ONNX's textual syntax", "for the latter, name the file with the suffix .onnxtxt"),
+    (0, b"<", "XML, or ONNX's textual syntax", "for the latter, use the suffix .onnxtxt"),
     (0, b"{", "JSON", "if it is a model as protobuf JSON, name the file with the suffix .json"),
 )
 
@@ -85,14 +84,16 @@ def explain(head: bytes, size: int, error: Exception | None) -> NotOnnxError:
         if head[offset:].startswith(magic):
             return NotOnnxError(f"This is not an ONNX model; it looks like {kind}.", remedy=remedy)
     if head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        return NotOnnxError("This is not an ONNX model; it looks like text.", remedy="give the path of the model")
+        return NotOnnxError("This is not an ONNX model; it looks like text.", remedy="give the model's path")
     if error is None:
         return NotOnnxError(
             "This is not an ONNX model: it has no IR version or no graph.",
             remedy="check that the file is a ModelProto (not a single tensor or graph) and complete",
         )
     detail = error.what if isinstance(error, ModelError) else f"protobuf cannot parse it ({error})"
-    return NotOnnxError(f"This is not an ONNX model, or a damaged one. {detail}", remedy="download or export it again")
+    return NotOnnxError(
+        f"This is not an ONNX model, or a damaged one. {detail}", remedy="download or export it again"
+    )
 
 
 def _open_path(path: Path, limits: Limits) -> Opened:
@@ -123,7 +124,7 @@ def _open_path(path: Path, limits: Limits) -> Opened:
 def _refuse_special(path: Path, where: Where) -> None:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise NotOnnxError(f"{path} is a folder.", where=where, remedy="give the path of the model file in it")
+        raise NotOnnxError(f"{path} is a folder.", where=where, remedy="give the path of a file")
     if not stat.S_ISREG(mode):
         raise NotOnnxError(
             f"{path} is a device, pipe or socket.", where=where, remedy="read it yourself and pass the bytes"
@@ -152,7 +153,8 @@ def _parse_text(text: bytes, kind: str, where: Where) -> onnx.ModelProto:
 
 def _serialize(model: onnx.ModelProto) -> bytes:
     try:
-        return model.SerializeToString()
+        data: bytes = model.SerializeToString()
+        return data
     except Exception as error:
         raise UnsafeModelError(
             f"The ModelProto cannot be serialized: {str(error)[:200]}",

@@ -1,7 +1,7 @@
 """Checks names and scopes on the skeleton: every value is defined once, and before anybody reads it.
 
-Rules of docs/IR.md, "Graphs" and "Names within a graph"; looser where onnxruntime is: a body may reuse a name of
-the graph around it, and nodes may come in any order (check.py sorts them).
+Rules of the standard's IR.md, "Graphs" and "Names within a graph"; looser where onnxruntime is: a body may
+reuse a name of the graph around it, and nodes may come in any order (check.py sorts them).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Scopes:
                     f"Nothing produces the value {name!r}, which node {node.name!r} ({node.op_type}) reads."
                     + _closest(name, visible),
                     where=Where(node=node.name, value=name),
-                    remedy="the model was cut or edited wrongly: make the value an input or export the model anew",
+                    remedy="make the value an input of the graph, or export the model anew",
                 )
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
@@ -93,7 +93,7 @@ class _Scopes:
 
 def _define(defined: dict[str, str], name: str, role: str, node: str) -> None:
     if not name:
-        raise InvalidModelError(f"An {role} has no name.", where=Where(node=node), remedy="export the model anew")
+        raise InvalidModelError(f"An {role} has no name.", remedy="export the model anew")
     if name in defined:
         raise InvalidModelError(
             f"The value {name!r} is defined twice: as {defined[name]} and as {role}.",

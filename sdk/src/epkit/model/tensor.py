@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import MutableMapping
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,12 @@ class ViewTensor:
     ) -> None:
         self._buffer, self._offset, self._length = buffer, offset, length
         self._array: np.ndarray[Any, Any] | None = None
-        self.dtype, self.shape = dtype, shape
-        self.name, self.doc_string = name, doc_string
-        self.metadata_props: dict[str, str] = metadata_props or {}
-        self.meta: dict[str, Any] = {}
+        self.dtype = dtype
+        self.shape: Any = shape  # ir.Shape
+        self.name: str | None = name
+        self.doc_string: str | None = doc_string
+        self.metadata_props: MutableMapping[str, str] = metadata_props or {}
+        self.meta: MutableMapping[str, Any] = {}
 
     @property
     def size(self) -> int:
@@ -64,9 +67,13 @@ class ViewTensor:
         return self._length
 
     @property
-    def raw(self) -> memoryview:
-        """The bytes as stored, little-endian, without a copy."""
+    def raw(self) -> Any:
+        """The bytes as stored, little-endian, as a memoryview."""
         return memoryview(self._buffer)[self._offset : self._offset + self._length]
+
+    @raw.setter
+    def raw(self, value: Any) -> None:  # the protocol of onnx_ir declares it so
+        raise AttributeError("the elements of a ViewTensor cannot be exchanged")
 
     def numpy(self) -> np.ndarray[Any, Any]:
         if self._array is None:

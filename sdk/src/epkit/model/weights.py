@@ -1,13 +1,13 @@
 """Finds, checks and places the elements of every tensor of a skeleton.
 
-After `resolve`, each tensor of the skeleton either holds its few elements itself or has segment.begin = the index
-of a Payload; `attach` then puts ViewTensors into the onnx_ir model made from the skeleton.
+After `resolve`, each tensor of the skeleton either holds its few elements itself or has segment.begin = the
+index of a Payload; `attach` then puts ViewTensors into the onnx_ir model made from the skeleton.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 import onnx
@@ -65,7 +65,8 @@ class Weights:
             try:
                 self._tensor(tensor)
             except ModelError as error:
-                raise error.at(node=node, value=tensor.name)
+                error.at(node=node, value=tensor.name)
+                raise
         if len(self._used) != len(self.cuts):
             raise NotOnnxError("The model is damaged: a weight appears twice in one place of the file.")
         return self.payloads
@@ -98,7 +99,7 @@ class Weights:
         self._total += unpacked
         self.limits.refuse_above("tensor_bytes", unpacked, f"Bytes of tensor {tensor.name!r}")
         self.limits.refuse_above("total_bytes", self._total, "Bytes of all weights")
-        return -(-count * bits // 8)
+        return int(-(-count * bits // 8))
 
     def _cut(self, tensor: onnx.TensorProto, dtype: ir.DataType, size: int) -> Payload:
         index = tensor.segment.begin
@@ -148,10 +149,11 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 def attach(model: ir.Model, payloads: list[Payload]) -> None:
     """Replace the tensors of a freshly deserialized model by views, where their elements lie outside."""
-    owners = [model.graph, *model.functions.values()]
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in [model.graph, *(inner for owner in owners for inner in owner.subgraphs())]:
         for value in graph.initializers.values():
-            value.const_value = _view(value.const_value, payloads)
+            if value.const_value is not None:
+                value.const_value = _view(value.const_value, payloads)
     for owner in owners:
         for node in owner.all_nodes():
             _attach_attributes(node.attributes, payloads)
@@ -182,7 +184,7 @@ def _attribute_tensors(owner: str, attribute: onnx.AttributeProto) -> Iterator[t
         yield from _graph_tensors(graph)
 
 
-def _attach_attributes(attributes: dict[str, ir.Attr], payloads: list[Payload]) -> None:
+def _attach_attributes(attributes: MutableMapping[str, ir.Attr], payloads: list[Payload]) -> None:
     for name, attribute in list(attributes.items()):
         if attribute.is_ref():
             continue
@@ -195,7 +197,7 @@ def _attach_attributes(attributes: dict[str, ir.Attr], payloads: list[Payload]) 
             attributes[name] = ir.AttrTensors(name, views, doc_string=attribute.doc_string)
 
 
-def _view(tensor: ir.TensorProtocol | None, payloads: list[Payload]) -> ir.TensorProtocol | None:
+def _view(tensor: ir.TensorProtocol, payloads: list[Payload]) -> ir.TensorProtocol:
     proto = tensor.raw if isinstance(tensor, ir.serde.TensorProtoTensor) else None
     if proto is None or not proto.HasField("segment"):
         return tensor

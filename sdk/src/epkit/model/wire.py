@@ -1,9 +1,9 @@
 """Cuts the weights out of a serialized ModelProto, so that only a small skeleton has to be parsed.
 
 Protobuf wire format: a message is a run of fields, each a varint key (number << 3 | wire type) and a value;
-wire types are 0 varint, 1 eight bytes, 2 length-prefixed, 5 four bytes (protobuf.dev/programming-guides/encoding).
-Field numbers are those of onnx.proto. Only messages on the way to a TensorProto, and only if larger than
-a page, are looked into; all others are copied whole.
+wire types are 0 varint, 1 eight bytes, 2 length-prefixed, 5 four bytes
+(https://protobuf.dev/programming-guides/encoding). Field numbers are those of onnx.proto. Only messages on
+the way to a TensorProto, and only if larger than a page, are looked into; all others are copied whole.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SEGMENT = 3  # TensorProto.segment: no writer uses it, so it serves as the mark
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Elements left in the buffer: `length` bytes at `start`, which were the field `field` of a TensorProto."""
+    """Elements left in the buffer: `length` bytes at `start`, once the field `field` of a TensorProto."""
 
     start: int
     length: int

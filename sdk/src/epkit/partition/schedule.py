@@ -46,6 +46,7 @@ class RunControl:
     """Run an If, Loop or Scan; ``captures`` feeds each body's captured values from this frame."""
 
     node: ir.Node
+    opset: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     bodies: Mapping[str, Schedule]
@@ -55,7 +56,7 @@ class RunControl:
 Action = RunPartition | Transfer | RunControl
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """What happens, in order.
 
@@ -99,7 +100,7 @@ class _Scheduler:
         captures = tuple(self._make(value, HOST_PLACE) for value in self.graph.captures)
         for part in self.graph.partitions:
             if part.provider is None:
-                self._control(part.subgraph.nodes[0])
+                self._control(part.subgraph.nodes[0], part.subgraph.opset(part.subgraph.nodes[0]))
             else:
                 self._partition(part, part.provider)
         outputs = tuple(self._need(value, HOST_PLACE) for value in graph.outputs if value is not None)
@@ -143,7 +144,7 @@ class _Scheduler:
         outputs = tuple(self._make(value, place) for value in part.subgraph.outputs)
         self.actions.append(RunPartition(part, place, inputs, outputs))
 
-    def _control(self, node: ir.Node) -> None:
+    def _control(self, node: ir.Node, opset: int) -> None:
         inputs = tuple(ABSENT if value is None else self._need(value, HOST_PLACE) for value in node.inputs)
         inner: dict[str, Schedule] = {}
         captures: dict[str, tuple[int, ...]] = {}
@@ -153,7 +154,7 @@ class _Scheduler:
             inner[name] = schedule(body, self.bounds)
         named = set(writes(node))
         outputs = tuple(self._make(value, HOST_PLACE) if value in named else ABSENT for value in node.outputs)
-        self.actions.append(RunControl(node, inputs, outputs, inner, captures))
+        self.actions.append(RunControl(node, opset, inputs, outputs, inner, captures))
 
     def _last_uses(self, keep: set[int]) -> tuple[tuple[int, ...], ...]:
         last: dict[int, int] = {}

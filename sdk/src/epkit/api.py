@@ -1,0 +1,112 @@
+"""``epkit.load``: from a model to a session."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from . import knobs
+from .aliases import DEFAULT_FALLBACK, resolve
+from .backend.custom import CustomOperator
+from .backend.hooks import Notice
+from .backend.registry import Registry, default
+from .errors import EpkitError
+from .model.limits import Limits
+from .pipeline import ProviderChoice, Settings, Source, build
+from .runtime.session import Session
+from .trace import Recorder
+
+
+def load(
+    model: Source,
+    providers: Sequence[ProviderChoice] | None = None,
+    *,
+    fallback: str = DEFAULT_FALLBACK,
+    optimise: str = "basic",
+    fix: Mapping[str, int] | None = None,
+    operators: Iterable[CustomOperator | Callable[..., Any]] = (),
+    limits: Limits | None = None,
+    base_dir: str | os.PathLike[str] | None = None,
+    registry: Registry | None = None,
+) -> Session:
+    """Load a model for the given providers.
+
+    Args:
+        model: a path, the bytes of an ONNX file, a ``ModelProto`` or an ``onnx_ir.Model``.
+        providers: names or ``(name, options)`` in order of preference; by default the fallback alone.
+            Names that applications use elsewhere (``"CPUExecutionProvider"``) are understood.
+        fallback: the provider that takes what the named ones refuse; ``"error"`` forbids that.
+        optimise: ``"none"``, ``"basic"``, ``"extended"`` or ``"all"``.
+        fix: values for symbolic dimensions by name, such as ``{"batch": 1}``.
+        operators: custom operators, see :func:`epkit.operator`.
+        limits: what an untrusted model may ask for.
+        base_dir: the folder of external data, if the model is not given by its path.
+        registry: the plugins to choose from; by default those installed.
+
+    Raises:
+        ModelError: if the model cannot be used.
+        ProviderError, OptionError: if a provider cannot.
+        PlacementError: if a node has no provider.
+    """
+    registry = registry or default
+    settings = make_settings(providers, fallback, optimise, fix, operators, limits, base_dir)
+    recorder = Recorder()
+    start = time.perf_counter()
+    try:
+        compiled = build(model, settings, registry, recorder)
+    except EpkitError as error:
+        registry.notify(Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what}))
+        raise
+    session = Session(compiled, registry, recorder)
+    registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
+    registry.notify(Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers}))
+    return session
+
+
+def make_settings(
+    providers: Sequence[ProviderChoice] | None,
+    fallback: str,
+    optimise: str,
+    fix: Mapping[str, int] | None,
+    operators: Iterable[CustomOperator | Callable[..., Any]],
+    limits: Limits | None,
+    base_dir: str | os.PathLike[str] | None,
+) -> Settings:
+    """The settings of a load, with aliases resolved."""
+    chosen = knobs.PROVIDERS.get() if providers is None else providers
+    return Settings(
+        tuple(resolve(item) if isinstance(item, str) else (resolve(item[0]), item[1]) for item in chosen),
+        resolve(fallback),
+        optimise,
+        dict(fix or {}),
+        tuple(as_operator(item) for item in operators),
+        limits or Limits(),
+        base_dir,
+    )
+
+
+def operator(domain: str, name: str, *, since: int = 1, schema: Any = None) -> Callable[[Callable[..., Any]], CustomOperator]:
+    """Declare a Python function as a custom operator, for ``load(operators=[...])``.
+
+    The function takes the array namespace, the inputs by position and the attributes by keyword:
+    ``def my_op(xp, x, *, alpha=1.0)``.
+    """
+
+    def declare(function: Callable[..., Any]) -> CustomOperator:
+        return CustomOperator(domain, name, function, since, schema)
+
+    return declare
+
+
+def as_operator(item: CustomOperator | Callable[..., Any]) -> CustomOperator:
+    """Accept only what ``epkit.operator`` made."""
+    if isinstance(item, CustomOperator):
+        return item
+    from .errors import OptionError
+
+    raise OptionError(
+        f"{getattr(item, '__name__', item)!r} is not a custom operator",
+        remedy="decorate the function with @epkit.operator(domain, name)",
+    )

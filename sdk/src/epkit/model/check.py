@@ -1,0 +1,187 @@
+"""Checks every node against the standard, infers types and shapes, and says precisely what is wrong where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from epkit.errors import EpkitError, InvalidModelError, UnknownOperatorError, UnsupportedOpsetError, Where
+from epkit.model import infer
+from epkit.model.node_rules import check_call, check_shape_of_node, check_types
+from epkit.model.order import sort_graphs
+from epkit.model.read import ReadModel, describe
+from epkit.model.schemas import hint, newest_versions, signature
+
+Operators = Callable[[str, str, int], bool]
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that keeps the rules: sorted, each operator known, types and shapes inferred.
+
+    Attributes:
+        model: the graph.
+        name: file name, or what the source was.
+        path: the file, if it was one.
+        warnings: what was settled, repaired or contradictory, one sentence each.
+        overridable: initializers that were also graph inputs, now constants.
+    """
+
+    model: ir.Model
+    name: str
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+    overridable: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        return "\n".join([f"checked {self.name}", *describe(self.model), *warnings])
+
+
+def check(read: ReadModel, *, operators: Operators | None = None) -> CheckedModel:
+    """Check a model, sort its nodes where needed, and infer types and shapes, all in place.
+
+    Args:
+        read: the model, which afterwards belongs to the result.
+        operators: says whether a provider or operator package knows (domain, op_type, version), for operators
+            that neither the standard nor the model defines.
+
+    Raises:
+        InvalidModelError: a rule of the standard is broken.
+        UnknownOperatorError: nobody defines an operator.
+        UnsupportedOpsetError: an operator set is newer than known.
+    """
+    try:
+        warnings = [*read.warnings, *_Checker(read, operators or (lambda *_: False)).run()]
+    except EpkitError as error:
+        raise error.at(stage="check", model=read.name) from error.__cause__
+    return CheckedModel(read.model, read.name, read.path, tuple(warnings), read.overridable)
+
+
+class _Checker:
+    def __init__(self, read: ReadModel, operators: Operators) -> None:
+        self.read = read
+        self.model = read.model
+        self.operators = operators
+        self.warnings: list[str] = []
+
+    def run(self) -> list[str]:
+        self._inputs_have_types()
+        self._functions_do_not_recur()
+        owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
+        unsorted = [owner for owner in owners if sort_graphs(owner)]
+        if unsorted:
+            self.warnings.append("nodes were not in topological order: sorted")
+        for owner in owners:
+            self._opsets(owner)
+            for node in owner.all_nodes():
+                self._node(node, owner.opset_imports)
+        skeleton = None if unsorted else self.read.skeleton
+        self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
+        for node in self.model.graph.all_nodes():
+            if node.op_identifier() not in self.model.functions:
+                self._types(node)
+        return self.warnings
+
+    def _inputs_have_types(self) -> None:
+        for value in self.model.graph.inputs:
+            if value.type is None:
+                raise InvalidModelError(
+                    f"The graph input {value.name!r} has no type.",
+                    where=Where(value=value.name or ""),
+                    remedy="export the model anew, or set the type of the input",
+                )
+
+    def _opsets(self, owner: ir.Graph | ir.Function) -> None:
+        used = {node.domain for node in owner.all_nodes()}
+        for domain, version in owner.opset_imports.items():
+            newest = newest_versions().get(domain)
+            if newest is None or 0 < version <= newest:
+                continue
+            said = f"The model imports version {version} of the operator set {domain or 'ai.onnx'!r}"
+            if version < 1:
+                raise InvalidModelError(f"{said}; versions begin at 1.", remedy="export the model anew")
+            if domain in used or domain == "":
+                raise UnsupportedOpsetError(
+                    f"{said}; the newest known here is {newest}.",
+                    remedy="pip install -U onnx, or export for an older version",
+                )
+            self.warnings.append(f"{said[0].lower()}{said[1:]}, newer than known, but no node uses it")
+
+    def _node(self, node: ir.Node, imports: dict[str, int]) -> None:
+        function = self.model.functions.get(node.op_identifier())
+        if function is not None:
+            check_call(node, function)
+            return
+        version = self._version(node, imports)
+        rules = signature(node.domain, node.op_type, version)
+        if rules is not None:
+            check_shape_of_node(node, rules, version)
+        elif not self.operators(node.domain, node.op_type, version):
+            raise _unknown(node, version)
+
+    def _version(self, node: ir.Node, imports: dict[str, int]) -> int:
+        """The opset version that the node is written against; 1 for a domain of unknown versions."""
+        if node.version is not None:
+            return node.version
+        if node.domain in imports:
+            return imports[node.domain]
+        if node.domain in newest_versions():
+            raise InvalidModelError(
+                f"Node {node.name!r} ({node.op_type}) is of the operator set {node.domain or 'ai.onnx'!r}, "
+                "which is not imported.",
+                where=Where(node=node.name or ""),
+                remedy="add it to opset_import with the version that the model was written against",
+            )
+        return 1
+
+    def _types(self, node: ir.Node) -> None:
+        version = self._version(node, self.model.graph.opset_imports)
+        rules = signature(node.domain, node.op_type, version)
+        if rules is not None:
+            check_types(node, rules)
+
+    def _functions_do_not_recur(self) -> None:
+        functions = self.model.functions
+        done: set[tuple[str, str, str]] = set()
+
+        def visit(key: tuple[str, str, str], path: tuple[tuple[str, str, str], ...]) -> None:
+            if key in path:
+                names = [f"{domain}::{name}" for domain, name, _ in (*path[path.index(key) :], key)]
+                raise InvalidModelError(
+                    f"Functions call one another in a circle: {' -> '.join(names)}.",
+                    remedy="ONNX functions must not be recursive: use Loop",
+                )
+            if key not in done:
+                for called in _calls(functions[key], functions):
+                    visit(called, (*path, key))
+                done.add(key)
+
+        for key in functions:
+            visit(key, ())
+
+
+def _calls(
+    function: ir.Function, functions: dict[tuple[str, str, str], ir.Function]
+) -> Iterator[tuple[str, str, str]]:
+    return (key for node in function.all_nodes() if (key := node.op_identifier()) in functions)
+
+
+def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:
+    standard = node.domain in newest_versions()
+    domain = node.domain or "ai.onnx"
+    said = f"Node {node.name!r} needs the operator {domain}::{node.op_type}, "
+    if standard:
+        said += f"which version {version} of the standard does not have. "
+        said += hint(node.domain, node.op_type, version)
+    else:
+        said += "which neither the standard nor a function of the model defines."
+    return UnknownOperatorError(
+        said.strip(),
+        where=Where(node=node.name or ""),
+        remedy=f"install the package that brings it (a provider plugin or operator package for {domain!r}), "
+        "or say with operators= that you have it",
+    )

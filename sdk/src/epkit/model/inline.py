@@ -1,0 +1,218 @@
+"""Replaces calls of functions by their bodies, and finds the bodies that the standard gives for its operators."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSet
+from functools import lru_cache
+
+import onnx
+import onnx.defs
+import onnx_ir as ir
+
+from epkit.model.infer import node_proto, type_proto
+from epkit.model.names import free_name
+
+
+def inline_call(
+    graph: ir.Graph, node: ir.Node, function: ir.Function, used_names: MutableSet[str]
+) -> list[ir.Node]:
+    """Replace one call in its graph by clones of the function's nodes.
+
+    Values and nodes inside get names of their own, "call/inner". Each clone carries the opset version that the
+    function imports, so bodies written against other versions than the model keep their meaning. Attributes
+    of the call, then defaults of the function, take the place of references to them.
+
+    Args:
+        graph: the graph or body that holds the call.
+        node: the call; removed from the graph.
+        function: what it calls.
+        used_names: all value names of the model; those of the clones are added.
+
+    Returns:
+        The new nodes, in order; with an Identity for each output that the function passes through from an input.
+    """
+    cloner = _Cloner(node, function, used_names, {each.name or "" for each in graph})
+    new = cloner.nodes(function)
+    new += _connect_outputs(node, function, cloner)
+    graph.insert_before(node, new)
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    graph.remove(node)
+    return new
+
+
+def schema_function(node: ir.Node, opset: int) -> ir.Function | None:
+    """The body that the standard gives for an operator, or None if it gives none.
+
+    Args:
+        node: a node of a standard operator; for some operators its inputs need types, else the answer is None.
+        opset: version of the node's domain.
+
+    Returns:
+        A function whose opset_imports say under which version the body is to be read: the newest that the
+        standard has a body for, not above `opset`. Defaults of attributes are those of the schema.
+    """
+    found = _schema(node.domain, node.op_type, opset)
+    if found is None:
+        return None
+    schema, version, needs_types = found
+    try:
+        if needs_types:
+            types = [type_proto(value).SerializeToString() for value in node.inputs]
+            call = node_proto(node).SerializeToString()
+            data = schema.get_context_dependent_function_with_opset_version(version, call, types)
+        else:
+            data = schema.get_function_with_opset_version(version)
+        proto = onnx.FunctionProto.FromString(data)
+    except Exception:  # the builders in onnx raise if a type that they need is unknown
+        return None
+    if not proto.node:
+        return None
+    proto.domain, proto.name = node.domain, node.op_type
+    _add_defaults(proto, schema)
+    return ir.serde.deserialize_function(proto)
+
+
+class _Cloner:
+    """Clones the nodes of one function body for one call of it."""
+
+    def __init__(
+        self, call: ir.Node, function: ir.Function, used_names: MutableSet[str], node_names: set[str]
+    ) -> None:
+        self.call = call
+        self.opsets = function.opset_imports
+        self.prefix = call.name or f"{call.op_type}"
+        self.used_names, self.node_names = used_names, node_names
+        self.attributes = {
+            name: attribute
+            for name, attribute in (*function.attributes.items(), *call.attributes.items())
+            if attribute.is_ref() or attribute.value is not None
+        }
+        given = (*call.inputs, *[None] * len(function.inputs))
+        self.values: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, given, strict=False))
+
+    def nodes(self, body: ir.Graph | ir.Function) -> list[ir.Node]:
+        return [self.node(index, node) for index, node in enumerate(body)]
+
+    def node(self, index: int, node: ir.Node) -> ir.Node:
+        name = free_name(f"{self.prefix}/{node.name or f'{node.op_type}_{index}'}", self.node_names)
+        self.node_names.add(name)
+        inputs = [None if value is None else self.values.get(value, value) for value in node.inputs]
+        attributes = [self.attribute(attribute) for attribute in node.attributes.values()]
+        version = node.version if node.version is not None else self.opsets.get(node.domain)
+        return ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            [attribute for attribute in attributes if attribute is not None],
+            overload=node.overload,
+            outputs=[self.value(value) for value in node.outputs],
+            version=version,
+            name=name,
+            doc_string=node.doc_string,
+            metadata_props=dict(node.metadata_props),
+        )
+
+    def value(self, value: ir.Value) -> ir.Value:
+        """A new value of its own name; an output left out stays without a name."""
+        name = ""
+        if value.name:
+            name = free_name(f"{self.prefix}/{value.name}", self.used_names)
+            self.used_names.add(name)
+        clone = ir.Value(
+            name=name,
+            shape=value.shape,
+            type=value.type,
+            const_value=value.const_value,
+            doc_string=value.doc_string,
+        )
+        self.values[value] = clone
+        return clone
+
+    def attribute(self, attribute: ir.Attr) -> ir.Attr | None:
+        """The attribute for the clone; None if it refers to one that neither call nor function gives."""
+        if attribute.is_ref():
+            given = self.attributes.get(attribute.ref_attr_name or "")
+            if given is None:
+                return None
+            if given.is_ref():
+                return ir.RefAttr(attribute.name, given.ref_attr_name or "", given.type)
+            return ir.Attr(attribute.name, given.type, given.value)
+        if attribute.type == ir.AttributeType.GRAPH:
+            return ir.AttrGraph(attribute.name, self.graph(attribute.as_graph()))
+        if attribute.type == ir.AttributeType.GRAPHS:
+            return ir.AttrGraphs(attribute.name, [self.graph(graph) for graph in attribute.as_graphs()])
+        return attribute
+
+    def graph(self, graph: ir.Graph) -> ir.Graph:
+        inputs = [self.value(value) for value in graph.inputs]
+        initializers = [
+            self.values[value] if value in graph.inputs else self.value(value)
+            for value in graph.initializers.values()
+        ]
+        nodes = self.nodes(graph)
+        outputs = [self.values.get(value, value) for value in graph.outputs]
+        return ir.Graph(
+            inputs,
+            [value for value in outputs if value is not None],
+            nodes=nodes,
+            initializers=[value for value in initializers if value is not None],
+            name=graph.name,
+            doc_string=graph.doc_string,
+            opset_imports=dict(graph.opset_imports),
+        )
+
+
+def _connect_outputs(call: ir.Node, function: ir.Function, cloner: _Cloner) -> list[ir.Node]:
+    """Let whoever read an output of the call read that of the clone, under the old name."""
+    extra: list[ir.Node] = []
+    taken: set[ir.Value] = set()
+    for old, inner in zip(call.outputs, function.outputs, strict=False):
+        if not old.name:
+            continue
+        new = cloner.values.get(inner)
+        if new is None or new.producer() is None or new in taken or inner in function.inputs:
+            identity = _identity(new, old, cloner)
+            extra.append(identity)
+            new = identity.outputs[0]
+        taken.add(new)
+        new.type = old.type or new.type
+        new.shape = old.shape or new.shape
+        name, old.name = old.name, None
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        new.name = name
+    return extra
+
+
+def _identity(source: ir.Value | None, old: ir.Value, cloner: _Cloner) -> ir.Node:
+    name = free_name(f"{cloner.prefix}/Identity", cloner.node_names)
+    cloner.node_names.add(name)
+    return ir.Node("", "Identity", [source], name=name, version=cloner.opsets.get(""))
+
+
+@lru_cache(maxsize=4096)
+def _schema(domain: str, op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int, bool] | None:
+    """(schema, version of the body, whether it is made from the input types)."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    for versions, needs_types in (
+        (schema.function_opset_versions, False),
+        (schema.context_dependent_function_opset_versions, True),
+    ):
+        fitting = [version for version in versions if version <= opset]
+        if fitting:
+            return schema, max(fitting), needs_types
+    return None
+
+
+def _add_defaults(proto: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:
+    given = {attribute.name for attribute in proto.attribute_proto}
+    for name, attribute in schema.attributes.items():
+        if name not in given and attribute.default_value.name:
+            proto.attribute_proto.append(attribute.default_value)
+            given.add(name)
+    without = [name for name in proto.attribute if name not in given]
+    del proto.attribute[:]
+    proto.attribute.extend(without)

@@ -1,0 +1,1 @@
+"""Running a compiled model: session, steps, transfers, control flow, profile."""

@@ -1,0 +1,90 @@
+"""The state of one run, and the context that programs see of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..backend.bound import Bound
+from ..backend.memory import HostStream, Stream, Tensor
+from ..backend.program import RunContext
+from ..backend.subgraph import operator_name
+from ..errors import CancelledError, Where
+from .options import RunOptions
+from .space import Lease
+
+
+class RunState:
+    """One ``Session.run``: its options and its streams, one for each device used."""
+
+    def __init__(self, options: RunOptions, bounds: Sequence[Bound]) -> None:
+        self.options = options
+        self.bounds = bounds
+        self._streams: dict[int, Stream] = {}
+
+    def stream(self, provider: int) -> Stream:
+        """The run's stream on a provider's device, made when first needed."""
+        if provider not in self._streams:
+            bound = self.bounds[provider]
+            host = bound.device.host_memory
+            self._streams[provider] = HostStream() if host else bound.provider.stream(bound.device)
+        return self._streams[provider]
+
+    def synchronize(self) -> None:
+        """Wait for all work of this run."""
+        for stream in self._streams.values():
+            stream.synchronize()
+
+    def close(self) -> None:
+        """Give the streams back."""
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.close()
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledError if the caller threw the switch."""
+        if self.options.cancel is not None and self.options.cancel.cancelled:
+            tag = f" {self.options.tag!r}" if self.options.tag else ""
+            raise CancelledError(f"the run{tag} was cancelled by its caller", where=Where(stage="run"))
+
+
+class Context(RunContext):
+    """What one partition's program sees of a run."""
+
+    def __init__(self, state: RunState, bound: Bound, stream: Stream, lease: Lease, partition: str) -> None:
+        self.device = bound.device
+        self.stream = stream
+        self.node: ir.Node | None = None
+        self._state = state
+        self._lease = lease
+        self._provider = bound.name
+        self._partition = partition
+        self._profile = state.options.profile
+        self._started = 0
+
+    def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        return self._lease.empty(value, shape, dtype)
+
+    def begin(self, node: ir.Node) -> None:
+        self.node = node
+        if self._state.options.cancel is not None:
+            self._state.check_cancelled()
+        if self._profile is not None:
+            self._started = time.perf_counter_ns()
+
+    def end(self, node: ir.Node) -> None:
+        self._lease.release(node)
+        if self._profile is not None:
+            self._profile.recorder.add(
+                str(node.name),
+                "node",
+                self._started,
+                provider=self._provider,
+                partition=self._partition,
+                operator=operator_name(node),
+            )
+        self.node = None

@@ -1,0 +1,211 @@
+"""Executes the schedule of one graph: a flat list of actions over a frame of slots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend.bound import Bound
+from ..backend.memory import HostAllocator, Tensor
+from ..backend.program import Program
+from ..backend.subgraph import constant_of
+from ..errors import BrokenProviderError, EpkitError, RunError, Where
+from ..memory.arena import Arena
+from ..memory.graph_memory import GraphMemory
+from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
+from .context import Context, RunState
+from .control import CONTROL
+from .space import Lease, Space
+
+Frame = list[Any]
+Leases = dict[int, Lease]
+
+
+class Executor:
+    """Runs one graph; bodies of control flow have executors of their own below it."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        bounds: Sequence[Bound],
+        programs: Mapping[str, Program],
+        memory: Mapping[Schedule, Mapping[int, GraphMemory]],
+        arenas: Mapping[int, Arena],
+    ) -> None:
+        self.schedule = schedule
+        self._bounds = bounds
+        self._programs = programs
+        self.spaces = {place: Space(found, arenas[place]) for place, found in memory[schedule].items()}
+        self._template: Frame = [None] * schedule.n_slots
+        for slot, value in schedule.constants:
+            self._template[slot] = constant_of(value)
+        self._bodies = {
+            (index, name): Executor(body, bounds, programs, memory, arenas)
+            for index, action in enumerate(schedule.actions)
+            if isinstance(action, RunControl)
+            for name, body in action.bodies.items()
+        }
+
+    def all_spaces(self) -> list[Space]:
+        """The spaces of this graph and of all bodies."""
+        return [*self.spaces.values(), *(space for body in self._bodies.values() for space in body.all_spaces())]
+
+    def run(self, state: RunState, inputs: Sequence[Any], captures: Sequence[Any] = ()) -> list[Any]:
+        """Compute the graph's outputs (host values) from its inputs and captured values (host values)."""
+        frame = self._template.copy()
+        for slot, value in zip((*self.schedule.inputs, *self.schedule.captures), (*inputs, *captures), strict=True):
+            frame[slot] = value
+        key = () if self._static() else tuple(_shape_of(value) for value in (*inputs, *captures))
+        leases = {place: space.open(key) for place, space in self.spaces.items()}
+        complete = False
+        try:
+            for index, action in enumerate(self.schedule.actions):
+                state.check_cancelled()
+                self._act(index, action, frame, state, leases)
+                for slot in self.schedule.last_uses[index]:
+                    frame[slot] = None
+                for lease in leases.values():
+                    lease.release(index)
+            results = [frame[slot] for slot in self.schedule.outputs]
+            complete = True
+            return results
+        finally:
+            try:
+                if len(leases) > 1:  # a device may still be at work in the memory that is given back now
+                    state.synchronize()
+            finally:
+                for lease in leases.values():
+                    lease.close(complete)
+
+    def _static(self) -> bool:
+        return all(space.memory.complete for space in self.spaces.values())
+
+    def _act(self, index: int, action: Action, frame: Frame, state: RunState, leases: Leases) -> None:
+        if isinstance(action, RunPartition):
+            self._run_partition(action, frame, state, leases[action.place])
+        elif isinstance(action, Transfer):
+            self._transfer(action, frame, state, leases)
+        else:
+            self._run_control(index, action, frame, state)
+
+    # ---- partitions ----
+
+    def _run_partition(self, action: RunPartition, frame: Frame, state: RunState, lease: Lease) -> None:
+        part = action.partition
+        assert part.provider is not None
+        bound = self._bounds[part.provider]
+        context = Context(state, bound, state.stream(part.provider), lease, part.name)
+        start = time.perf_counter_ns()
+        try:
+            results = self._programs[part.name].run(context, [frame[slot] for slot in action.inputs])
+        except Exception as error:
+            raise _located(error, bound.name, part.name, context) from error
+        if len(results) != len(action.outputs):
+            raise BrokenProviderError(
+                f"provider {bound.name!r} returned {len(results)} outputs for {part.name}, expected {len(action.outputs)}",
+                where=Where(stage="run", provider=bound.name, partition=part.name),
+            )
+        for slot, result in zip(action.outputs, results, strict=True):
+            frame[slot] = result
+        if state.options.profile is not None:
+            nodes = tuple(str(node.name) for node in part.subgraph.nodes)
+            state.options.profile.recorder.add(
+                part.name, "partition", start, provider=bound.name, partition=part.name, nodes=nodes, tag=state.options.tag
+            )
+
+    # ---- transfers ----
+
+    def _transfer(self, action: Transfer, frame: Frame, state: RunState, leases: Leases) -> None:
+        start = time.perf_counter_ns()
+        source = frame[action.source]
+        if action.to_place == HOST_PLACE:
+            frame[action.target] = self._to_host(source, action.from_place, state)
+        else:
+            frame[action.target] = self._to_device(action, source, state, leases[action.to_place])
+        if state.options.profile is not None:
+            device = action.from_place if action.to_place == HOST_PLACE else action.to_place
+            state.options.profile.recorder.add(
+                "copy to host" if action.to_place == HOST_PLACE else "copy to device",
+                "transfer",
+                start,
+                provider=self._bounds[device].name,
+                value=str(action.value.name),
+                nbytes=_nbytes(frame[action.target]),
+            )
+
+    def _to_host(self, source: Any, place: int, state: RunState) -> Any:
+        if source is None or isinstance(source, list):
+            return source if source is None else [self._to_host(item, place, state) for item in source]
+        result = np.empty(tuple(source.shape), source.dtype)
+        stream = state.stream(place)
+        self._bounds[place].allocator.copy_out(source, result, stream)
+        stream.synchronize()
+        return result
+
+    def _to_device(self, action: Transfer, source: Any, state: RunState, lease: Lease) -> Tensor:
+        bound = self._bounds[action.to_place]
+        if not isinstance(source, np.ndarray) or source.dtype.kind == "O":
+            raise RunError(
+                f"{action.value.name} is a {type(source).__name__}, which cannot be copied to {bound.device.name}",
+                where=Where(stage="run", provider=bound.name, value=str(action.value.name)),
+                remedy="the provider must refuse nodes that read strings, sequences or maps",
+            )
+        array = np.ascontiguousarray(source).reshape(source.shape)
+        tensor = lease.empty(action.value, array.shape, array.dtype)
+        bound.allocator.copy_in(array, tensor, state.stream(action.to_place))
+        return tensor
+
+    # ---- control flow ----
+
+    def _run_control(self, index: int, action: RunControl, frame: Frame, state: RunState) -> None:
+        inputs = [None if slot < 0 else frame[slot] for slot in action.inputs]
+
+        def body(name: str, arguments: Sequence[Any]) -> list[Any]:
+            captured = [frame[slot] for slot in action.captures[name]]
+            return self._bodies[index, name].run(state, arguments, captured)
+
+        start = time.perf_counter_ns()
+        try:
+            results = CONTROL[action.node.op_type](action.node, inputs, body, action.opset)
+        except EpkitError as error:
+            raise error.at(stage="run", node=str(action.node.name))
+        for slot, result in zip(action.outputs, results, strict=False):
+            if slot >= 0:
+                frame[slot] = result
+        if state.options.profile is not None:
+            state.options.profile.recorder.add(
+                str(action.node.name), "control", start, provider="runtime", operator=action.node.op_type
+            )
+
+
+def make_arenas(bounds: Sequence[Bound]) -> dict[int, Arena]:
+    """One arena for the host, and one for each device with memory of its own."""
+    arenas = {HOST_PLACE: Arena("host", HostAllocator())}
+    for index, bound in enumerate(bounds):
+        if not bound.device.host_memory:
+            arenas[index] = Arena(bound.device.name, bound.allocator)
+    return arenas
+
+
+def _located(error: Exception, provider: str, partition: str, context: Context) -> EpkitError:
+    node = str(context.node.name) if context.node is not None else ""
+    if isinstance(error, EpkitError):
+        return error.at(stage="run", provider=provider, partition=partition, node=node)
+    return RunError(
+        f"provider {provider!r} failed in {partition}: {type(error).__name__}: {error}",
+        where=Where(stage="run", provider=provider, partition=partition, node=node),
+        remedy=f"run it elsewhere by leaving {provider!r} out of providers, and report this to the plugin's maker",
+    )
+
+
+def _shape_of(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_shape_of, value))
+    return getattr(value, "shape", None)
+
+
+def _nbytes(value: Any) -> int:
+    return int(getattr(value, "nbytes", 0))

@@ -1,0 +1,180 @@
+"""The caller's inputs: names, dtypes, ranks and fixed dimensions are checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..backend.subgraph import element_type
+from ..dtypes import SPELLING, name_of, numpy_dtype
+from ..errors import InputError, Where
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """A graph input or output.
+
+    Attributes:
+        name: its name.
+        dtype: element type such as ``"float32"``; "" if it is no tensor or unknown.
+        shape: int where a dimension is fixed, its name (or None) where it is not; None if the rank is unknown.
+        type: the ONNX spelling, such as ``"tensor(float)"`` or ``"seq(tensor(int64))"``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+    type: str
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name}: {self.dtype or self.type}[{dims}]"
+
+
+def value_info(value: ir.Value) -> ValueInfo:
+    """Describe a graph input or output."""
+    shape = None
+    if value.shape is not None:
+        shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    is_tensor = isinstance(value.type, ir.TensorType)
+    return ValueInfo(str(value.name), element_type(value) if is_tensor else "", shape, type_text(value.type))
+
+
+def type_text(kind: Any) -> str:
+    """An onnx_ir type in ONNX's spelling."""
+    if kind is None:
+        return "unknown"
+    if isinstance(kind, ir.TensorType):
+        return f"tensor({SPELLING.get(_dtype_name(kind.dtype), 'undefined')})"
+    if isinstance(kind, ir.SequenceType):
+        return f"seq({type_text(kind.elem_type)})"
+    if isinstance(kind, ir.OptionalType):
+        return f"optional({type_text(kind.elem_type)})"
+    if isinstance(kind, ir.SparseTensorType):
+        return f"sparse_tensor({SPELLING.get(_dtype_name(kind.dtype), 'undefined')})"
+    return str(kind)
+
+
+def _dtype_name(dtype: ir.DataType) -> str:
+    from ..dtypes import NAME
+
+    return NAME.get(int(dtype), "")
+
+
+def check_feeds(feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Sequence[ValueInfo], model: str) -> list[Any]:
+    """The values in the order of the graph's inputs.
+
+    Raises:
+        InputError: for an unknown or missing name, a wrong dtype, rank or dimension.
+    """
+    known = [info.name for info in infos]
+    where = Where(stage="run", model=model)
+    for name in feeds:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"the model has no input {name!r}", where=where, remedy=hint + "its inputs are: " + _listing(infos)
+            )
+    missing = [
+        info.name
+        for info, value in zip(infos, inputs, strict=True)
+        if info.name not in feeds and not isinstance(value.type, ir.OptionalType)
+    ]
+    if missing:
+        raise InputError(
+            f"missing input{'s' if len(missing) > 1 else ''}: {', '.join(missing)}",
+            where=where,
+            remedy="the model's inputs are: " + _listing(infos),
+        )
+    return [_fit(feeds.get(info.name), info, value, where) for info, value in zip(infos, inputs, strict=True)]
+
+
+def _listing(infos: Sequence[ValueInfo]) -> str:
+    return "; ".join(map(str, infos)) or "none"
+
+
+def _fit(given: Any, info: ValueInfo, value: ir.Value, where: Where) -> Any:
+    if not isinstance(value.type, ir.TensorType):
+        return _fit_other(given, info, value.type, where)
+    array = as_array(given, info, where)
+    if info.dtype and name_of_array(array) != info.dtype:
+        raise InputError(
+            f"input {info.name!r} has dtype {array.dtype}, the model wants {info.dtype}",
+            where=where,
+            remedy=f"convert it: {info.name}.astype({_spelling(info.dtype)})",
+        )
+    if info.shape is not None:
+        _check_shape(array, info, where)
+    return array
+
+
+def _spelling(dtype: str) -> str:
+    return "object" if dtype == "string" else repr(dtype)
+
+
+def name_of_array(array: np.ndarray[Any, Any]) -> str:
+    """The element type of an array, "" if ONNX has none like it."""
+    try:
+        return name_of(array.dtype)
+    except KeyError:
+        return ""
+
+
+def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
+    """The input as a NumPy array. Arrays keep their dtype; Python numbers, lists and text take the model's."""
+    if isinstance(given, np.ndarray | np.generic):
+        array = np.asarray(given)
+    elif hasattr(given, "__array__") or hasattr(given, "__dlpack__"):
+        array = np.asarray(given) if hasattr(given, "__array__") else np.from_dlpack(given)
+    else:
+        try:
+            array = np.asarray(given, dtype=numpy_dtype(info.dtype) if info.dtype else None)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"input {info.name!r} is a {type(given).__name__} that does not become {info.dtype}: {error}",
+                where=where,
+                remedy=f"pass a NumPy array: {info}",
+            ) from error
+    if array.dtype.kind in "SUT":
+        array = array.astype("U").astype(object)
+    return array
+
+
+def _check_shape(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> None:
+    assert info.shape is not None
+    if array.ndim != len(info.shape):
+        raise InputError(
+            f"input {info.name!r} has rank {array.ndim} (shape {list(array.shape)}), the model wants rank {len(info.shape)}",
+            where=where,
+            remedy=f"the input is declared as {info}",
+        )
+    for axis, (actual, wanted) in enumerate(zip(array.shape, info.shape, strict=True)):
+        if isinstance(wanted, int) and actual != wanted:
+            raise InputError(
+                f"input {info.name!r} has {actual} at dimension {axis} (shape {list(array.shape)}), the model wants {wanted}",
+                where=where,
+                remedy=f"the input is declared as {info}",
+            )
+
+
+def _fit_other(given: Any, info: ValueInfo, kind: Any, where: Where) -> Any:
+    """Sequences are lists, optionals may be None, maps are dicts."""
+    if isinstance(kind, ir.OptionalType):
+        return None if given is None else _fit_other(given, info, kind.elem_type, where)
+    if isinstance(kind, ir.SequenceType):
+        if not isinstance(given, list | tuple):
+            raise InputError(
+                f"input {info.name!r} is a {type(given).__name__}, the model wants a list ({info.type})",
+                where=where,
+                remedy="pass a list of arrays",
+            )
+        return [_fit_other(item, info, kind.elem_type, where) for item in given]
+    if isinstance(kind, ir.TensorType):
+        return as_array(given, ValueInfo(info.name, _dtype_name(kind.dtype), None, info.type), where)
+    return given

@@ -1,0 +1,65 @@
+"""What ran where, and for how long: the dispatch record of one or more runs."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ..trace import Recorder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the profile's table: an operator on a provider. Times in milliseconds, over all runs."""
+
+    provider: str
+    operator: str
+    calls: int
+    total_ms: float
+    share: float
+
+
+class Profile:
+    """Pass one to ``RunOptions(profile=...)``; it may serve several runs. Opens in Perfetto after ``save``."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+
+    def dispatched(self) -> dict[str, str]:
+        """Which provider ran each node, by node name, as the runtime saw it happen."""
+        found: dict[str, str] = {}
+        for event in self.recorder.events:
+            if event.category == "partition":
+                nodes = event.details["nodes"]
+                assert isinstance(nodes, tuple)
+                found.update(dict.fromkeys(nodes, str(event.details["provider"])))
+        return found
+
+    def rows(self) -> list[Row]:
+        """Time by operator and provider, largest first; partitions that report no nodes stand for themselves."""
+        calls: dict[tuple[str, str], int] = defaultdict(int)
+        spent: dict[tuple[str, str], int] = defaultdict(int)
+        detailed = {e.details["partition"] for e in self.recorder.events if e.category == "node"}
+        for event in self.recorder.events:
+            whole = event.category == "partition" and event.details["partition"] not in detailed
+            if event.category in ("node", "transfer") or whole:
+                key = (str(event.details["provider"]), str(event.details.get("operator", event.name)))
+                calls[key] += 1
+                spent[key] += event.duration
+        total = sum(spent.values()) or 1
+        rows = [Row(*key, calls[key], time / 1e6, time / total) for key, time in spent.items()]
+        return sorted(rows, key=lambda row: -row.total_ms)
+
+    def table(self, top: int = 15) -> str:
+        """The first rows as text."""
+        lines = [f"{'ms':>10}  {'share':>6}  {'calls':>6}  provider    operator"]
+        for row in self.rows()[:top]:
+            lines.append(
+                f"{row.total_ms:10.3f}  {row.share:6.1%}  {row.calls:6}  {row.provider:<10}  {row.operator}"
+            )
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Chrome trace (JSON)."""
+        self.recorder.save(path)

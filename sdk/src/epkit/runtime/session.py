@@ -1,0 +1,218 @@
+"""The session: a compiled model that runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..backend.hooks import Notice
+from ..backend.registry import Registry
+from ..errors import EpkitError, InputError, RunError, Where
+from ..memory.arena import ArenaStatistics
+from ..memory.planner import MemoryPlan
+from ..partition.placement import Placement
+from ..pipeline import Compiled
+from ..trace import Recorder
+from .context import RunState
+from .executor import Executor, make_arenas
+from .feeds import ValueInfo, check_feeds, value_info
+from .options import RunOptions
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Memory of a session's values (weights apart).
+
+    Attributes:
+        arenas: what each device's arena holds, used at most, and how often it was reused.
+        plans: the plans of all graphs, those learnt for shapes that came up included.
+    """
+
+    arenas: tuple[ArenaStatistics, ...]
+    plans: tuple[MemoryPlan, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} allocations, {a.reused} reuses"
+            for a in self.arenas
+        ]
+        return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
+
+
+class Session:
+    """A model ready to run. Safe to call from several threads at once.
+
+    Make one with :func:`epkit.load`. Call it with inputs by name, get outputs by name:
+    ``outputs = session(input_ids=ids)``.
+
+    Attributes:
+        placement: who runs which node, and why not elsewhere.
+        inputs, outputs: the model's interface.
+        warnings: what was odd about the model.
+        load_trace: the stages of loading, as a recorder.
+    """
+
+    def __init__(self, compiled: Compiled, registry: Registry, load_trace: Recorder) -> None:
+        plan = compiled.plan
+        self.name = compiled.name
+        self.warnings = compiled.warnings
+        self.placement: Placement = plan.placement
+        self.load_trace = load_trace
+        self._registry = registry
+        self._bounds = plan.partitioned.bounds
+        self._programs = compiled.programs
+        self._arenas = make_arenas(self._bounds)
+        self._main = Executor(plan.schedule, self._bounds, compiled.programs, plan.memory, self._arenas)
+        graph = plan.partitioned.model.graph
+        self._graph_inputs = tuple(graph.inputs)
+        self.inputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.inputs))
+        self.outputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.outputs))
+        self.metadata: dict[str, str] = dict(plan.partitioned.model.metadata_props)
+        self._lock = threading.Lock()
+        self._running = 0
+        self._closing = False
+
+    # ---- running ----
+
+    def __call__(self, **inputs: Any) -> dict[str, Any]:
+        """Run with inputs by keyword; returns all outputs by name."""
+        return self.run(None, inputs)
+
+    def run(
+        self, outputs: Iterable[str] | None, feeds: Mapping[str, Any], options: RunOptions | None = None
+    ) -> dict[str, Any]:
+        """Run the model.
+
+        Args:
+            outputs: names of the outputs wanted; None for all.
+            feeds: inputs by name. Tensors are NumPy arrays (or anything with ``__array__`` or ``__dlpack__``),
+                sequences are lists.
+            options: tag, cancellation, profile.
+
+        Returns:
+            The outputs by name. The arrays belong to the caller.
+
+        Raises:
+            InputError: if a name, dtype, rank or dimension does not fit.
+            RunError: if a partition or node failed; names provider, partition and node.
+            CancelledError: if the run was cancelled.
+        """
+        options = options or RunOptions()
+        wanted = self._wanted(outputs)
+        values = check_feeds(feeds, self._graph_inputs, self.inputs, self.name)
+        self._enter()
+        start = time.perf_counter()
+        try:
+            results = self._run(values, options)
+        except EpkitError as error:
+            self._registry.notify(Notice("error", self.name, time.perf_counter() - start, {"error": error.what}))
+            raise error.at(model=self.name)
+        finally:
+            self._leave()
+        self._registry.notify(Notice("run", self.name, time.perf_counter() - start, {"tag": options.tag}))
+        return {name: results[index] for name, index in wanted}
+
+    def _run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
+        state = RunState(options, self._bounds)
+        try:
+            results = self._main.run(state, values)
+            return own(results, values)
+        finally:
+            state.close()
+
+    def _wanted(self, outputs: Iterable[str] | None) -> list[tuple[str, int]]:
+        names = {info.name: index for index, info in enumerate(self.outputs)}
+        if outputs is None:
+            return list(names.items())
+        chosen = list(outputs)
+        for name in chosen:
+            if name not in names:
+                raise InputError(
+                    f"the model has no output {name!r}",
+                    where=Where(stage="run", model=self.name),
+                    remedy="its outputs are: " + ", ".join(names),
+                )
+        return [(name, names[name]) for name in chosen]
+
+    # ---- reports ----
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Memory of the session's values: planned, held and peak."""
+        plans = tuple(plan for space in self._main.all_spaces() for plan in space.plans())
+        return MemoryReport(tuple(arena.statistics() for arena in self._arenas.values()), plans)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Names of the session's providers in order of preference, the fallback included."""
+        return tuple(bound.name for bound in self._bounds)
+
+    # ---- closing ----
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closing:
+                raise RunError(
+                    "the session is closed", where=Where(stage="run", model=self.name), remedy="load the model again"
+                )
+            self._running += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._running -= 1
+            last = self._closing and self._running == 0
+        if last:
+            self._release()
+
+    def close(self) -> None:
+        """Give everything back. Runs that are under way end first; later ones are refused. May be called twice."""
+        with self._lock:
+            first = not self._closing
+            self._closing = True
+            idle = self._running == 0
+        if first and idle:
+            self._release()
+
+    def _release(self) -> None:
+        for program in self._programs.values():
+            program.close()
+        for arena in self._arenas.values():
+            arena.close()
+        for bound in self._bounds:
+            bound.provider.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
+        return f"<epkit session {self.name}: ({inputs}) -> ({outputs}) on {', '.join(self.providers)}>"
+
+
+def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Make sure that results share memory with no input, no weight and no other result: such are copied."""
+    given = [value for value in inputs if isinstance(value, np.ndarray)]
+    finished: list[Any] = []
+    for result in results:
+        if isinstance(result, np.generic):
+            result = np.asarray(result)
+        if isinstance(result, np.ndarray):
+            others = given + [other for other in finished if isinstance(other, np.ndarray)]
+            shared = not result.flags.writeable or any(np.may_share_memory(result, other) for other in others)
+            finished.append(result.copy() if shared else result)
+        elif isinstance(result, list):
+            finished.append([item.copy() if isinstance(item, np.ndarray) else item for item in result])
+        else:
+            finished.append(result)
+    return finished

@@ -1,0 +1,102 @@
+"""One graph's memory on one device during a run."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..backend.memory import Tensor
+from ..memory.arena import Arena
+from ..memory.graph_memory import GraphMemory, Marker
+from ..memory.planner import MemoryPlan
+
+PLANS_KEPT = 32
+"""Shape keys for which a plan is remembered, per graph and device."""
+
+
+class Space:
+    """Plans of one graph on one device; shared by all runs of a session.
+
+    Where a shape is not known in advance, the first run under a shape key allocates as it goes and its
+    sizes are remembered; from the second on, the key has a plan.
+    """
+
+    def __init__(self, memory: GraphMemory, arena: Arena) -> None:
+        self.memory = memory
+        self.arena = arena
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[Hashable, MemoryPlan] = OrderedDict()
+
+    def open(self, key: Hashable) -> Lease:
+        """The memory for one run under a shape key."""
+        if self.memory.complete:
+            return Lease(self, self.memory.plan, None)
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is not None:
+                self._plans.move_to_end(key)
+        return Lease(self, self.memory.plan if plan is None else plan, key if plan is None else None)
+
+    def learn(self, key: Hashable, sizes: dict[ir.Value, int]) -> None:
+        """Remember the plan for sizes that a whole run under the key has shown."""
+        plan = self.memory.replan(sizes)
+        with self._lock:
+            self._plans[key] = plan
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+
+    def plans(self) -> list[MemoryPlan]:
+        """The static plan, and those for the shapes seen."""
+        with self._lock:
+            return [self.memory.plan, *self._plans.values()]
+
+
+class Lease:
+    """Memory of one run of one graph on one device. Not shared between threads."""
+
+    def __init__(self, space: Space, plan: MemoryPlan, learning: Hashable | None) -> None:
+        self.space = space
+        self.plan = plan
+        self.learning = learning
+        self._block: Any = None
+        self._buffers: dict[ir.Value, Any] = {}
+        self._sizes: dict[ir.Value, int] = {}
+
+    def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        """Memory for a value: its planned place, else a buffer of its own."""
+        arena = self.space.arena
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if self.learning is not None:
+            self._sizes[value] = nbytes
+        place = self.plan.places.get(value)
+        if place is not None and nbytes <= place.nbytes:
+            if self._block is None:
+                self._block = arena.take(self.plan.size)
+            return arena.allocator.view(self._block, place.offset, shape, dtype)
+        if value in self._buffers:
+            arena.give(self._buffers.pop(value))
+        self._buffers[value] = buffer = arena.take(nbytes)
+        return arena.allocator.view(buffer, 0, shape, dtype)
+
+    def release(self, marker: Marker) -> None:
+        """A node or action is done: give back what only it still needed."""
+        if self._buffers:
+            for value in self.space.memory.releases.get(marker, ()):
+                if value in self._buffers:
+                    self.space.arena.give(self._buffers.pop(value))
+
+    def close(self, complete: bool) -> None:
+        """End of the run. ``complete``: it ended well, so its sizes are worth a plan."""
+        for buffer in self._buffers.values():
+            self.space.arena.give(buffer)
+        self._buffers.clear()
+        if self._block is not None:
+            self.space.arena.give(self._block)
+            self._block = None
+        if complete and self.learning is not None:
+            self.space.learn(self.learning, self._sizes)
