@@ -34,7 +34,9 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, group:
     whole = ours("Conv", inputs, 22, group=group, strides=(2, 1))
     monkeypatch.setattr(module, "DENSE_BLOCK", 20)
     monkeypatch.setattr(module, "GROUPED_BLOCK", 20)
-    np.testing.assert_allclose(ours("Conv", inputs, 22, group=group, strides=(2, 1)), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ours("Conv", inputs, 22, group=group, strides=(2, 1)), whole, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -11,7 +11,8 @@ from peer import assert_like_peer, data, ours
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [((3,), (3,)), ((3,), (2, 3, 4)), ((2, 4, 3), (3,)), ((2, 1, 4, 3), (5, 3, 2)), ((2, 4, 3), (3, 5))]
+    ("a", "b"),
+    [((3,), (3,)), ((3,), (2, 3, 4)), ((2, 4, 3), (3,)), ((2, 1, 4, 3), (5, 3, 2)), ((2, 4, 3), (3, 5))],
 )
 @pytest.mark.parametrize("opset", [1, 9, 13])
 def test_matmul(a: Any, b: Any, opset: int) -> None:

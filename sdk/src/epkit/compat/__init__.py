@@ -1,0 +1,1 @@
+"""Doors shaped like those of other tools, so that applications can move over by changing an import."""

@@ -53,7 +53,7 @@ SUB_BYTE_BITS = {
 }
 
 NARROW_FLOATS = frozenset(
-    name for name in NAMES.values() if name.startswith(("bfloat", "float4", "float6", "float8"))
+    name for name in NAMES.values() if name.startswith(("bfloat", "float4_", "float6_", "float8_"))
 ) | {"float16"}
 
 

@@ -264,7 +264,7 @@ def _add_votes(xp: Any, forest: Forest, leaf: Any, result: Any, reduction: str) 
     if forest.columns == 1:
         votes = votes[:, :, None]
     if reduction == "SUM":
-        result += xp.sum(votes, axis=0)
+        result += xp.sum(votes, axis=0, dtype=xp.float64)
     elif reduction == "MIN":
         result[...] = xp.minimum(result, xp.min(votes, axis=0))
     else:

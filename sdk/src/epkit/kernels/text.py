@@ -31,7 +31,8 @@ def string_concat(xp: Any, x: Any, y: Any) -> Any:
 def string_split(xp: Any, x: Any, *, delimiter: str | None = None, maxsplit: int | None = None) -> Any:
     """The parts of each string, filled up with "" along a new last axis, and their number."""
     limit = -1 if maxsplit is None else maxsplit
-    parts = [text.split(delimiter or None, limit) for text in np.asarray(x, dtype=object).flat]
+    texts = np.asarray(x, dtype=object).flat
+    parts = [t.split(delimiter, limit) if delimiter else t.strip().split(None, limit) for t in texts]
     width = max(map(len, parts), default=0)
     padded = [part for row in parts for part in (*row, *[""] * (width - len(row)))]
     counts = np.asarray([len(row) for row in parts], dtype=np.int64)

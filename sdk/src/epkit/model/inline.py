@@ -1,9 +1,10 @@
-"""Replaces calls of functions by their bodies, and finds the bodies that the standard gives for its operators."""
+"""Replaces calls of functions by their bodies, and finds the bodies that the standard gives for operators."""
 
 from __future__ import annotations
 
 from collections.abc import MutableSet
 from functools import lru_cache
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -18,8 +19,8 @@ def inline_call(
 ) -> list[ir.Node]:
     """Replace one call in its graph by clones of the function's nodes.
 
-    Values and nodes inside get names of their own, "call/inner". Each clone carries the opset version that the
-    function imports, so bodies written against other versions than the model keep their meaning. Attributes
+    Values and nodes inside get names of their own, "call/inner". Each clone carries the opset version that
+    the function imports, so bodies written against other versions than the model keep their meaning. Attributes
     of the call, then defaults of the function, take the place of references to them.
 
     Args:
@@ -29,7 +30,7 @@ def inline_call(
         used_names: all value names of the model; those of the clones are added.
 
     Returns:
-        The new nodes, in order; with an Identity for each output that the function passes through from an input.
+        The new nodes, in order; with an Identity for each output that the function passes through.
     """
     cloner = _Cloner(node, function, used_names, {each.name or "" for each in graph})
     new = cloner.nodes(function)
@@ -45,12 +46,12 @@ def schema_function(node: ir.Node, opset: int) -> ir.Function | None:
     """The body that the standard gives for an operator, or None if it gives none.
 
     Args:
-        node: a node of a standard operator; for some operators its inputs need types, else the answer is None.
+        node: a node of the standard; some operators need types on its inputs, else the answer is None.
         opset: version of the node's domain.
 
     Returns:
-        A function whose opset_imports say under which version the body is to be read: the newest that the
-        standard has a body for, not above `opset`. Defaults of attributes are those of the schema.
+        A function for this node alone. Its opset_imports say under which version the body is to be read: the
+        newest that the standard has a body for, not above `opset`. Defaults of attributes are the schema's.
     """
     found = _schema(node.domain, node.op_type, opset)
     if found is None:
@@ -66,7 +67,7 @@ def schema_function(node: ir.Node, opset: int) -> ir.Function | None:
         proto = onnx.FunctionProto.FromString(data)
     except Exception:  # the builders in onnx raise if a type that they need is unknown
         return None
-    if not proto.node:
+    if not _settle_outputs(proto, node):
         return None
     proto.domain, proto.name = node.domain, node.op_type
     _add_defaults(proto, schema)
@@ -191,8 +192,9 @@ def _identity(source: ir.Value | None, old: ir.Value, cloner: _Cloner) -> ir.Nod
 
 
 @lru_cache(maxsize=4096)
-def _schema(domain: str, op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int, bool] | None:
+def _schema(domain: str, op_type: str, opset: int) -> tuple[Any, int, bool] | None:
     """(schema, version of the body, whether it is made from the input types)."""
+    schema: Any  # onnx ships no types for its functions
     try:
         schema = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
@@ -207,7 +209,24 @@ def _schema(domain: str, op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, 
     return None
 
 
-def _add_defaults(proto: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:
+def _settle_outputs(proto: onnx.FunctionProto, node: ir.Node) -> bool:
+    """Deal with outputs that the body does not make; False if the node needs one of them, or there is no body.
+
+    onnx leaves such outputs in the list (present_key of Attention without past_key). An output that this node
+    does not use stands in for them, to keep the places of those after it.
+    """
+    made = {name for inner in proto.node for name in inner.output if name} | set(proto.input)
+    used = [bool(value.name) for value in node.outputs] + [False] * len(proto.output)
+    if not proto.node or any(use and name not in made for name, use in zip(proto.output, used, strict=False)):
+        return False
+    last = proto.node[-1].output[0]
+    settled = [name if name in made else last for name in proto.output]
+    del proto.output[:]
+    proto.output.extend(settled)
+    return True
+
+
+def _add_defaults(proto: onnx.FunctionProto, schema: Any) -> None:
     given = {attribute.name for attribute in proto.attribute_proto}
     for name, attribute in schema.attributes.items():
         if name not in given and attribute.default_value.name:

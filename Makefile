@@ -1,0 +1,48 @@
+# Two commands do everything on a machine that has Python 3.11+ and make:
+#   make demo    run a real model through two providers
+#   make test    run the tests
+# Both make their own environment in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := sdk plugins/cpu conformance examples/epkit-acme
+INSTALLED := .venv/.packages
+TOOLS := .venv/.tools
+
+.PHONY: demo test lint types conformance docs wheels clean
+
+demo: $(INSTALLED)
+	$(BIN)/python demo/demo.py
+
+test: $(TOOLS)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(TOOLS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(TOOLS)
+	$(BIN)/mypy
+
+conformance: $(TOOLS)
+	$(BIN)/python -m pytest --pyargs epkit_conformance --provider cpu
+
+wheels: $(TOOLS)
+	$(BIN)/python tests/packaging/check_wheels.py
+
+clean:
+	rm -rf .venv .tox .mypy_cache .ruff_cache .pytest_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "epkit needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(INSTALLED): .venv/bin/python $(PACKAGES:%=%/pyproject.toml)
+	$(BIN)/python -m pip install --quiet $(PACKAGES:%=-e %)
+	@touch $@
+
+$(TOOLS): $(INSTALLED) pyproject.toml
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
