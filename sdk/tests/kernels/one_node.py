@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from epkit.kernels import table
 from onnx import helper
 
+from epkit.kernels import table
 
-def run(name: str, *inputs: Any, opset: int = 28, domain: str = "", n_outputs: int = 1, **attributes: Any) -> Any:
+
+def run(
+    name: str, *inputs: Any, opset: int = 28, domain: str = "", n_outputs: int = 1, **attributes: Any
+) -> Any:
     """The outputs of one operator of the table; the only one by itself."""
     operator = table().find(domain, name, opset)
     assert operator is not None, f"{name} is not declared for opset {opset}"
@@ -34,6 +37,8 @@ def by_onnxruntime(name: str, *inputs: Any, opset: int, n_outputs: int = 1, **at
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     results = session.run(None, feeds)
     return results[0] if n_outputs == 1 else tuple(results)

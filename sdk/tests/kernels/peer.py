@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+
 from epkit.kernels import table
 
 
-def ours(name: str, inputs: Sequence[Any], opset: int, *, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+def ours(
+    name: str, inputs: Sequence[Any], opset: int, *, outputs: int = 1, domain: str = "", **attributes: Any
+) -> Any:
     """The first outputs of our operator, one array if there is one."""
     operator = table().find(domain, name, opset)
     assert operator is not None, f"{name} is not declared for opset {opset}"

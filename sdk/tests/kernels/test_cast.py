@@ -9,8 +9,9 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from epkit.kernels._dtypes import NAMES, dtype_of
 from one_node import by_onnxruntime, run
+
+from epkit.kernels._dtypes import NAMES, dtype_of
 
 T = onnx.TensorProto
 FLOAT8 = [T.FLOAT8E4M3FN, T.FLOAT8E4M3FNUZ, T.FLOAT8E5M2, T.FLOAT8E5M2FNUZ]
@@ -60,7 +61,9 @@ def test_float8_special_values(code: int) -> None:
     kept = run("Cast", x, to=code).astype(np.float32)
     np.testing.assert_array_equal(kept, [largest, -largest, largest, -largest, np.nan])
     lost = run("Cast", x, to=code, saturate=0).astype(np.float32)
-    np.testing.assert_array_equal(lost, [np.inf, -np.inf] * 2 + [np.nan] if code == T.FLOAT8E5M2 else [np.nan] * 5)
+    np.testing.assert_array_equal(
+        lost, [np.inf, -np.inf] * 2 + [np.nan] if code == T.FLOAT8E5M2 else [np.nan] * 5
+    )
     np.testing.assert_array_equal(run("Cast", np.int64([10**12]), to=code).astype(np.float32), [largest])
 
 
@@ -100,8 +103,13 @@ def test_text_of_numbers() -> None:
 
 def test_numbers_of_text() -> None:
     x = np.array(["3.5", "1e3", "+INF", "-inf", "NaN"], dtype=object)
-    np.testing.assert_array_equal(run("Cast", x, to=T.FLOAT), np.float32([3.5, 1000, np.inf, -np.inf, np.nan]))
-    assert run("Cast", np.array(["100.5", str(2**62 + 1)], dtype=object), to=T.INT64).tolist() == [100, 2**62 + 1]
+    np.testing.assert_array_equal(
+        run("Cast", x, to=T.FLOAT), np.float32([3.5, 1000, np.inf, -np.inf, np.nan])
+    )
+    assert run("Cast", np.array(["100.5", str(2**62 + 1)], dtype=object), to=T.INT64).tolist() == [
+        100,
+        2**62 + 1,
+    ]
 
 
 @pytest.mark.parametrize("text, to", [("word", T.FLOAT), ("1_0", T.FLOAT), ("nan", T.INT32), ("300", T.INT8)])

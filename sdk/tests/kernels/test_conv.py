@@ -7,8 +7,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from epkit.kernels import conv as module
 from peer import assert_like_peer, data, ours
+
+from epkit.kernels import conv as module
 
 CASES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 4, 9), (6, 4, 3), {}),

@@ -74,7 +74,9 @@ def test_float16_is_rounded_once(name: str) -> None:
     assert ulps(run(name, x), x, exact) <= 0.51
 
 
-@pytest.mark.parametrize("name", ["Exp", "Sigmoid", "Tanh", "Erf", "Softplus", "Gelu", "Mish", "Swish", "Elu", "Relu"])
+@pytest.mark.parametrize(
+    "name", ["Exp", "Sigmoid", "Tanh", "Erf", "Softplus", "Gelu", "Mish", "Swish", "Elu", "Relu"]
+)
 def test_limits(name: str) -> None:
     x = np.array([np.inf, 1e30, np.nan], dtype=np.float32)
     want = {"Sigmoid": 1, "Tanh": 1, "Erf": 1}.get(name, np.inf)

@@ -15,7 +15,10 @@ def test_equal_strings() -> None:
 
 def test_choose_strings_and_bfloat16() -> None:
     condition = np.array([True, False])
-    assert run("Where", condition, np.array("a", dtype=object), np.array("b", dtype=object)).tolist() == ["a", "b"]
+    assert run("Where", condition, np.array("a", dtype=object), np.array("b", dtype=object)).tolist() == [
+        "a",
+        "b",
+    ]
     x = np.ones(2, ml_dtypes.bfloat16)
     assert run("Where", condition, x, x).dtype == x.dtype
     assert isinstance(run("Where", np.array(True), x[0, ...], x[1, ...]), np.ndarray)
@@ -29,7 +32,9 @@ def test_old_comparison(name: str, function: np.ufunc) -> None:
         run(name, a, b, opset=1)
 
 
-@pytest.mark.parametrize("name, function", [("And", np.logical_and), ("Or", np.logical_or), ("Xor", np.logical_xor)])
+@pytest.mark.parametrize(
+    "name, function", [("And", np.logical_and), ("Or", np.logical_or), ("Xor", np.logical_xor)]
+)
 def test_old_logic(name: str, function: np.ufunc) -> None:
     a, b = np.array([[True, False], [True, True]]), np.array([True, False])
     np.testing.assert_array_equal(run(name, a, b, opset=1, broadcast=1), function(a, b))

@@ -116,3 +116,9 @@ def test_det() -> None:
     assert ours("Det", [data(0, 2, 2)], 22).shape == (0,)
     with pytest.raises(ValueError, match="square"):
         ours("Det", [data(2, 3)], 22)
+
+
+def test_results_are_not_views_of_inputs() -> None:
+    x = data(2, 2)
+    for equation in ("ij->ij", "ii->i", "ij->ji"):
+        assert not np.shares_memory(ours("Einsum", [x], 12, equation=equation), x)

@@ -8,13 +8,23 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+
 from epkit.kernels import table
 
-UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid
-HardSwish IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus
-Softsign Sqrt Swish Tan Tanh ThresholdedRelu Softmax LogSoftmax Hardmax Identity""".split()
-BINARY = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean
-Min Mod Mul Or PRelu Pow Sub Sum SwiGLU Xor""".split()
+# fmt: off
+UNARY = [
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Cos",
+    "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+    "ThresholdedRelu", "Softmax", "LogSoftmax", "Hardmax", "Identity",
+]
+BINARY = [
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu",
+    "Pow", "Sub", "Sum", "SwiGLU", "Xor",
+]
+# fmt: on
 NUMPY_NAMES = {
     "float": "float32",
     "double": "float64",
@@ -58,7 +68,9 @@ def test_result_is_an_array_of_the_schema_type(schema: Any, dtype: Any, shape: t
     x = np.full(shape, 1).astype(dtype)
     before = x.copy()
     attributes = {"BitShift": {"direction": "LEFT"}, "Mod": {"fmod": 1}}.get(schema.name, {})
-    second = np.full((), 1).astype(dtype) if schema.name == "PRelu" else x  # PRelu does not broadcast at first
+    second = (
+        np.full((), 1).astype(dtype) if schema.name == "PRelu" else x
+    )  # PRelu does not broadcast at first
     inputs = [x] if schema.name in UNARY else [x, second]
     (y,) = operator(np, inputs, attributes, n_outputs=1, opset=schema.since_version)
     boolean = schema.outputs[0].type_str != schema.inputs[0].type_str

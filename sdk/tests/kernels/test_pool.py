@@ -109,3 +109,16 @@ def test_refusals(attributes: Any, message: str) -> None:
     for name in ("MaxPool", "AveragePool", "LpPool"):
         with pytest.raises(ValueError, match=message):
             ours(name, [data(1, 1, 4)], 22, **attributes)
+
+
+def test_a_kernel_of_one_still_copies() -> None:
+    x = data(1, 1, 4)
+    assert not np.shares_memory(ours("MaxPool", [x], 22, kernel_shape=[1]), x)
+
+
+def test_a_window_of_padding_alone_is_refused() -> None:
+    for name in ("MaxPool", "AveragePool"):
+        with pytest.raises(ValueError, match="lies in the padding"):
+            ours(name, [data(1, 1, 4)], 22, kernel_shape=[2], pads=[2, 0])
+    y = ours("AveragePool", [np.ones((1, 1, 4), np.float32)], 22, kernel_shape=[2], pads=[2, 0], count_include_pad=1)
+    assert y.tolist() == [[[0, 0.5, 1, 1, 1]]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_oracle import agree, epkit
 
+# onnxruntime's PROBIT cancels in float32 near 0.5, hence the tolerances
 TRANSFORMS = ["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 MODES = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"]
 
@@ -79,7 +80,7 @@ def test_regressor(aggregate: str, targets: int, transform: str) -> None:
     given = votes(forest, "target", list(range(targets)), low=0.1)
     base = [0.125 * i for i in range(targets)]
     agree(
-        "TreeEnsembleRegressor", data(6), **forest, **given, n_targets=targets, atol=2e-5,
+        "TreeEnsembleRegressor", data(6), **forest, **given, n_targets=targets, atol=5e-4 if transform == "PROBIT" else 1e-6,
         aggregate_function=aggregate, post_transform=transform, base_values=base,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def test_two_classes(columns: list[int], base: list[float], transform: str, low:
 @pytest.mark.parametrize("base", [[], [0.25, -0.125, 0.5]])
 @pytest.mark.parametrize("columns", [[0, 1, 2], [1, 2]])
 def test_three_classes(columns: list[int], base: list[float], transform: str) -> None:
-    classify(columns, [7, 3, 5], 0.1, base_values=base, post_transform=transform, atol=2e-5)
+    classify(columns, [7, 3, 5], 0.1, base_values=base, post_transform=transform, atol=5e-4 if transform == "PROBIT" else 1e-6)
 
 
 @pytest.mark.parametrize("low", [-1.0, 0.0])

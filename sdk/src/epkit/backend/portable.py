@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..kernels import Operator, OperatorTable, make_operator, table
 from .custom import CustomOperator
 from .kernel import Kernel
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def portable_kernels(xp: Any, only: Iterable[str] | None = None, operators: OperatorTable | None = None) -> list[Kernel]:
@@ -40,9 +43,16 @@ def as_kernel(xp: Any, item: Operator, until: int | None) -> Kernel:
         item.domain,
         item.since,
         until,
+        when=has_no_subgraph,
         attributes=item.attributes,
         wants=item.wants,
     )
+
+
+def has_no_subgraph(node: ir.Node) -> bool | str:
+    """Portable functions take arrays only; operators with subgraphs run through their function bodies."""
+    names = [name for name, attribute in node.attributes.items() if attribute.type.name in ("GRAPH", "GRAPHS")]
+    return not names or f"the portable kernel takes no subgraph, and {names[0]} is one"
 
 
 def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]:

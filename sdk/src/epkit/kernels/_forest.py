@@ -208,13 +208,14 @@ def _vote_table(leaves: int, votes: Votes, columns: int, dtype: Any, reduction: 
 
 
 def collect(xp: Any, forest: Forest, x: Any, reduction: str) -> Any:
-    """The votes of all trees for rows x [N, F], reduced by SUM, MIN or MAX: [N, columns], in float64.
+    """The votes of all trees for rows x [N, F], reduced by SUM, MIN or MAX: [N, columns], in x's type.
 
+    They are added in the order of the trees, as onnxruntime does: a forest's vote is often close to a tie.
     Where no tree votes, the reduction's identity (0, inf, -inf) is left.
     """
     if x.shape[1] < forest.features:
         raise ValueError(f"X has {x.shape[1]} features, but a node reads feature {forest.features - 1}")
-    result = xp.full((x.shape[0], forest.columns), _IDENTITY[reduction], dtype=xp.float64)
+    result = xp.full((x.shape[0], forest.columns), _IDENTITY[reduction], dtype=x.dtype)
     height = max(1, min(4096, 16 * _BLOCK // forest.columns))
     for start in range(0, x.shape[0], height):
         rows = x[start : start + height]
@@ -264,7 +265,9 @@ def _add_votes(xp: Any, forest: Forest, leaf: Any, result: Any, reduction: str) 
     if forest.columns == 1:
         votes = votes[:, :, None]
     if reduction == "SUM":
-        result += xp.sum(votes, axis=0, dtype=xp.float64)
+        votes[0, ...] += result
+        # a sum along the only axis would be pairwise
+        result[...] = xp.sum(votes, axis=0) if result.size > 1 else xp.cumulative_sum(votes, axis=0)[-1, ...]
     elif reduction == "MIN":
         result[...] = xp.minimum(result, xp.min(votes, axis=0))
     else:

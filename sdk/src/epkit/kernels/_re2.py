@@ -46,17 +46,17 @@ def as_python(pattern: str) -> str:
     """
     pieces: list[str] = []
     last, inside = 0, False
-    for token in TOKEN.finditer(pattern):
+    while token := TOKEN.search(pattern, last):
         pieces.append(pattern[last : token.start()])
         last = token.end()
         text = token.group()
         kind = token.lastgroup
-        if kind == "open":
-            pieces.append("\\[" if inside else text)
-            inside = True
-        elif kind == "close":
-            pieces.append(text if inside else "\\]")
-            inside = False
+        if kind == "open" and inside:
+            pieces.append("\\[")
+            last = token.start() + 1
+        elif kind in ("open", "close"):
+            pieces.append("\\]" if kind == "close" and not inside else text)
+            inside = kind == "open"
         elif inside and kind in ("look", "name", "flags"):
             pieces.append(text)
         else:

@@ -103,13 +103,9 @@ def output_size(size: int, begin: int, end: int, reach: int, stride: int, ceil_m
     """The number of windows along one axis."""
     room = size + begin + end - reach
     if room < 0:
-        raise ValueError(
-            f"the kernel reaches over {reach} elements of an axis with {size} and padding {begin} + {end}"
-        )
-    if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    return count - 1 if (count - 1) * stride >= size + begin else count
+        raise ValueError(f"the kernel reaches over {reach} elements of an axis with {size}, padding {begin} + {end}")
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    return count - 1 if ceil_mode and (count - 1) * stride >= size + begin else count
 
 
 def pad(xp: Any, x: Any, w: Window, value: Any = 0) -> Any:

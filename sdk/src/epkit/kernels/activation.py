@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._dtypes import is_integer
-from ._erf import normal_cdf
+from ._erf import in_blocks, normal_cdf
 from ._pointwise import convert, pointwise
 from .operator import op
 
@@ -80,10 +80,10 @@ def celu(xp: Any, x: Any, *, alpha: float = 1.0) -> Any:
     return xp.maximum(x, 0) + xp.minimum(alpha * xp.expm1(x / alpha), 0)
 
 
-@op("ThresholdedRelu", since=10)
+@op("ThresholdedRelu", since=1)
 @pointwise
 def thresholded_relu(xp: Any, x: Any, *, alpha: float = 1.0) -> Any:
-    """y = x for x > alpha, 0 elsewhere."""
+    """y = x for x > alpha, 0 elsewhere. Experimental before opset 10."""
     return xp.where(x > alpha, x, xp.zeros_like(x))
 
 
@@ -166,9 +166,17 @@ def gelu(xp: Any, x: Any, *, approximate: str = "none") -> Any:
     """
     if approximate == "none":
         return x * normal_cdf(xp, x)
-    if approximate == "tanh":  # (1 + tanh u) / 2 = sigmoid(2u)
-        return x * sigmoid(xp, 1.5957691216057308 * (x + 0.044715 * (x * x * x)))
+    if approximate == "tanh":
+        return x * tanh_cdf(xp, x)
     raise ValueError(f"attribute approximate={approximate!r} is neither 'none' nor 'tanh'")
+
+
+@in_blocks
+def tanh_cdf(xp: Any, x: Any) -> Any:
+    """(1 + tanh u) / 2 = sigmoid(2u); in float64, for the tail multiplies the relative error of u by u."""
+    wide = convert(xp, x, xp.float64)
+    u = 1.5957691216057308 * (wide + 0.044715 * (wide * wide * wide))
+    return convert(xp, sigmoid(xp, u), x.dtype)
 
 
 @op("Shrink", since=9)
@@ -178,3 +186,27 @@ def shrink(xp: Any, x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
     wide = xp.astype(x, xp.float64) if is_integer(x.dtype) else x
     y = xp.where(wide < -lambd, wide + bias, xp.where(wide > lambd, wide - bias, xp.zeros_like(wide)))
     return convert(xp, y, x.dtype)
+
+
+# Experimental operators of the first opsets: no schema has them any more, old models still do.
+
+
+@op("Affine", since=1)
+@pointwise
+def affine(xp: Any, x: Any, *, alpha: float = 1.0, beta: float = 0.0) -> Any:
+    """y = alpha x + beta."""
+    return alpha * x + beta
+
+
+@op("ScaledTanh", since=1)
+@pointwise
+def scaled_tanh(xp: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+    """y = alpha tanh(beta x)."""
+    return alpha * xp.tanh(beta * x)
+
+
+@op("ParametricSoftplus", since=1)
+@pointwise
+def parametric_softplus(xp: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+    """y = alpha ln(e^(beta x) + 1)."""
+    return alpha * softplus(xp, beta * x)

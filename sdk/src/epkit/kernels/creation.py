@@ -189,13 +189,14 @@ def dropout_10(xp: Any, x: Any, *, ratio: float = 0.5) -> tuple[Any, Any]:
 @op("Dropout", since=7)
 def dropout_7(xp: Any, x: Any, *, ratio: float = 0.5) -> tuple[Any, Any]:
     """y = x (inference only), with a mask of the type of x."""
-    return x, xp.astype(xp.ones(x.shape, dtype=xp.bool), x.dtype)
+    mask = xp.ones(x.shape, dtype=xp.bool)
+    return x, xp.astype(mask, x.dtype)
 
 
 @op("Dropout", since=1)
 def dropout_1(xp: Any, x: Any, *, ratio: float = 0.5, is_test: int = 0) -> tuple[Any, Any]:
     """y = x if ``is_test``, else randomly dropped as in training; the mask has the type of x."""
     if is_test or ratio == 0:
-        return dropout_7(xp, x)
+        return x, xp.astype(xp.ones(x.shape, dtype=xp.bool), x.dtype)
     y, mask = dropped(xp, x, ratio, None)
     return y, xp.astype(mask, x.dtype)

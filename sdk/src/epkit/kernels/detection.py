@@ -63,20 +63,38 @@ def as_corners(xp: Any, boxes: Any, centered: bool) -> Any:
     return xp.stack([*low, *high, (high[0] - low[0]) * (high[1] - low[1])], axis=1)
 
 
+BLOCK = 256
+"""Boxes whose overlaps are computed at once."""
+
+
 def survivors(xp: Any, corners: Any, scores: Any, limit: int, overlap: float, least: float | None) -> Any:
     """The boxes selected for one class, best first; of equal scores the lower index first."""
     order = xp.argsort(-scores, stable=True)
     if least is not None:
         order = order[scores[order] > least]
-    chosen: list[Any] = []
-    while order.shape[0] and len(chosen) < limit:
-        best, order = order[:1], order[1:]
-        chosen.append(best)
-        one, rest = corners[:, best], corners[:, order]
-        extent = xp.clip(xp.minimum(one[2:4], rest[2:4]) - xp.maximum(one[:2], rest[:2]), 0, None)
-        shared = extent[0] * extent[1]
-        order = order[~(shared / (one[4] + rest[4] - shared) > overlap)]
-    return xp.concat(chosen) if chosen else order[:0]
+    chosen = order[:0]
+    for start in range(0, order.shape[0], BLOCK):
+        if chosen.shape[0] >= limit:
+            break
+        block = order[start : start + BLOCK]
+        block = block[~xp.any(overlapping(xp, corners, block, chosen, overlap), axis=1)]
+        conflicts = overlapping(xp, corners, block, block, overlap)
+        alive = xp.ones(block.shape, dtype=xp.bool)
+        picked: list[int] = []
+        for i in range(block.shape[0]):
+            if alive[i] and chosen.shape[0] + len(picked) < limit:
+                picked.append(i)
+                alive &= ~conflicts[i]
+        chosen = xp.concat([chosen, block[xp.asarray(picked, dtype=xp.int64)]])
+    return chosen[:limit]
+
+
+def overlapping(xp: Any, corners: Any, some: Any, others: Any, overlap: float) -> Any:
+    """[some, others]: whether the intersection over the union of two boxes exceeds the threshold."""
+    a, b = corners[:, some][:, :, None], corners[:, others][:, None, :]
+    extent = xp.clip(xp.minimum(a[2:4], b[2:4]) - xp.maximum(a[:2], b[:2]), 0, None)
+    shared = extent[0] * extent[1]
+    return shared / (a[4] + b[4] - shared) > overlap
 
 
 @op("RoiAlign", since=10)
@@ -208,11 +226,13 @@ def pool_points(xp: Any, rows: Any, origin: Any, down: Any, across: Any, width: 
                 weight = wy[a, i][:, :, None] * wx[b, j][:, None, :]
                 pixel = origin[:, None, None] + y[a, i][:, :, None] * width + x[b, j][:, None, :]
                 value = xp.reshape(xp.take(rows, xp.asarray(pixel.reshape(-1)), axis=0), (*pixel.shape, -1))
-                value = value * xp.asarray(weight, dtype=rows.dtype)[..., None]
+                value *= xp.asarray(weight, dtype=rows.dtype)[..., None]
                 if total is None:
                     total = value
+                elif mode == "avg":
+                    total += value
                 else:
-                    total = total + value if mode == "avg" else xp.maximum(total, value)
+                    total = xp.maximum(total, value)
     return total / (y.shape[1] * x.shape[1]) if mode == "avg" else total
 
 

@@ -120,8 +120,11 @@ def weighted(xp: Any, x: Any, taps: list[list[Tap]], mode: str) -> Any:
         row = xp.reshape(xp.where(share != 0, row, outside), (-1,))
         value = xp.take(source, row, axis=0)
         if mode != "nearest":
-            value = value * xp.astype(xp.reshape(share, (-1, 1)), source.dtype)
-        total = value if total is None else total + value
+            value *= xp.astype(xp.reshape(share, (-1, 1)), source.dtype)
+        if total is None:
+            total = value
+        else:
+            total += value
     return xp.permute_dims(xp.reshape(total, (n, -1, channels)), (0, 2, 1))
 
 
@@ -155,7 +158,7 @@ def affine_grid(xp: Any, theta: Any, size: Any, *, align_corners: int = 0) -> An
 
 
 def base(xp: Any, n: int, align_corners: bool, dtype: Any) -> Any:
-    """n evenly spaced positions in [-1, 1]: from edge to edge (a single one: 0), or the centres of n cells."""
+    """n even positions in [-1, 1]: from edge to edge (a single one: 0), or the centres of n cells."""
     steps = xp.arange(n, dtype=xp.float64)
     if align_corners:
         return xp.astype(2 * steps / (n - 1) - 1 if n > 1 else steps * 0, dtype)

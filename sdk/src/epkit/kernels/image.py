@@ -33,6 +33,7 @@ def decoded(data: bytes, mode: str) -> Any:
         raise ImportError("ImageDecoder needs the package pillow: pip install pillow") from error
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", pil.DecompressionBombWarning)
             with pil.open(BytesIO(data), formats=FORMATS) as image:
                 return np.asarray(image.convert(mode))

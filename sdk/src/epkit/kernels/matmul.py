@@ -64,8 +64,8 @@ def gemm_1(
     alpha: float = 1.0,
     beta: float = 1.0,
     broadcast: int = 0,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
 ) -> Any:
     """alpha * A' B' + beta * C; C has the shape of the result unless ``broadcast`` is set."""
     result = (a.shape[-1 if transA else 0], b.shape[0 if transB else -1])
@@ -83,8 +83,8 @@ def gemm_7(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,  # noqa: N803
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
 ) -> Any:
     """alpha * A' B' + beta * C, C broadcast to the result; optional since opset 11."""
     return gemm(xp, a, b, c, alpha, beta, transA, transB)
@@ -118,9 +118,9 @@ def einsum(xp: Any, *inputs: Any, equation: str) -> Any:
         needed = set(output).union(*(term for _, term in operands[position:]))
         x, labels = contract(xp, x, labels, y, other, needed)
     x, labels = sum_out(xp, x, labels, set(output))
-    x = xp.permute_dims(x, [labels.index(label) for label in output if label in labels])
-    x = xp.reshape(x, [sizes[label] if label in labels else 1 for label in output])
-    return cast(xp, xp.broadcast_to(x, [sizes[label] for label in output]), dtype)
+    x = xp.permute_dims(x, [labels.index(label) for label in output])
+    # Of a single operand this may still be a view.
+    return cast(xp, xp.asarray(x, copy=len(inputs) == 1 or None), dtype)
 
 
 def parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:

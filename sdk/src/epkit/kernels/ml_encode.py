@@ -179,10 +179,11 @@ def one_hot_encoder(
         needed = "cats_strings" if x.dtype == object else "cats_int64s"
         raise ValueError(f"X is {x.dtype}, which needs {needed}")
     if x.dtype != object:
-        x = xp.trunc(x) if xp.isdtype(x.dtype, "real floating") else xp.astype(x, xp.int64)
+        floating = xp.isdtype(x.dtype, "real floating")
+        x = xp.trunc(xp.astype(x, xp.float64)) if floating else xp.astype(x, xp.int64)
     index = _look_up(xp, x, categories, _positions(categories), -1, np.int64, False)
     if not zeros and bool(xp.any(index < 0)):
-        unknown = host(x)[host(index) < 0][0]
+        unknown = host(x)[host(index) < 0].tolist()[0]
         raise ValueError(f"X has {unknown!r}, which is no category, and zeros is 0")
     return xp.astype(xp.expand_dims(index, axis=-1) == xp.arange(len(categories)), xp.float32)
 

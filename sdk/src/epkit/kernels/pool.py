@@ -68,6 +68,8 @@ def average_pool(
 ) -> Any:
     """The mean of each window over its elements in X (with ``count_include_pad``, in X and its padding)."""
     view = pool_window(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    if not count_include_pad:
+        check_windows(view, x.shape[2:])
     total = fold(pad(xp, wide(xp, x), view), view, xp.add)
     counts: Any = np.ones((), total.dtype)
     for axis, size in enumerate(x.shape[2:]):
@@ -84,6 +86,16 @@ def inside(view: Window, axis: int, size: int, with_padding: bool) -> Any:
     if with_padding:
         return place < size + view.end[axis]
     return (place >= 0) & (place < size)
+
+
+def check_windows(view: Window, sizes: Ints) -> None:
+    """Refuse windows that read nothing but padding."""
+    for axis, size in enumerate(sizes):
+        if not inside(view, axis, size, False).any(axis=0).all():
+            raise ValueError(
+                f"a window of {view.kernel[axis]} elements lies in the padding "
+                f"{view.begin[axis]} + {view.end[axis]} of an axis with {size}"
+            )
 
 
 @op("LpPool")
@@ -147,7 +159,10 @@ def max_pool(
 ) -> Any:
     """The maximum of each window; then its flat index in X, spatial axes rows first or columns first."""
     view = pool_window(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    check_windows(view, x.shape[2:])
     padded = pad(xp, wide(xp, x), view, lowest(xp, x.dtype))
+    if math.prod(view.kernel) == 1:
+        padded = xp.asarray(padded, copy=True)  # The result would be a view of X.
     if n_outputs < 2:
         return cast(xp, fold(padded, view, xp.maximum), x.dtype)
     best, index = first_maximum(xp, padded, flat_places(view, x.shape[2:], storage_order), view)

@@ -272,9 +272,7 @@ def by_filter(xp: Any, v: Any, w: Any, name: str, axis: int) -> Any:
     if v.size == 1:
         return xp.reshape(v, ())
     if v.shape != w.shape[:1]:
-        raise ValueError(
-            f"input {name} of shape {v.shape} is neither a scalar nor one number per filter"
-        )
+        raise ValueError(f"input {name} of shape {v.shape} is neither a scalar nor one number per filter")
     return xp.reshape(v, (1,) * axis + (-1,) + (1,) * (w.ndim - 1 - axis))
 
 

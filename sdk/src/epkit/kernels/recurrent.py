@@ -161,6 +161,40 @@ def reverse_time(xp: Any, sequence: Any, lengths: Any) -> Any:
     return xp.take_along_axis(sequence, xp.astype(index, xp.int64)[:, None, :, None], axis=0)
 
 
+def check_inputs(
+    xp: Any, x: Any, w: Any, r: Any, b: Any, lengths: Any, gates: int, directions: int, batch_axis: int
+) -> None:
+    """Refuse inputs whose shapes do not fit together, or lengths longer than the sequence."""
+    if x.ndim != 3 or r.ndim != 3:
+        raise ValueError(f"inputs X of shape {x.shape} and R of shape {r.shape} should have 3 axes")
+    batch, steps, hidden = x.shape[batch_axis], x.shape[1 - batch_axis], r.shape[2]
+    width = gates * hidden
+    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "W": (w, (directions, width, x.shape[2])),
+        "R": (r, (directions, width, hidden)),
+        "B": (b, (directions, 2 * width)),
+        "sequence_lens": (lengths, (batch,)),
+    }
+    for name, (value, shape) in expected.items():
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"input {name} of shape {value.shape} should have shape {shape}")
+    if lengths is not None and batch and (xp.min(lengths) < 0 or xp.max(lengths) > steps):
+        raise ValueError(f"input sequence_lens={lengths.tolist()} has a length outside 0 to {steps}")
+
+
+def per_slot(
+    names: Sequence[str], slots: int, directions: int, alphas: Sequence[float], betas: Sequence[float]
+) -> list[list[Activation]]:
+    """For each activation slot the functions of the directions, or one that they share."""
+    if len(names) < slots * directions:
+        raise ValueError(f"attribute activations={list(names)} should name {slots * directions} functions")
+    names = list(names)[: slots * directions]
+    bound = bind_activations(names, alphas, betas)
+    if names[:slots] * directions == names and not alphas and not betas:
+        return [[function] for function in bound[:slots]]
+    return [bound[slot::slots] for slot in range(slots)]
+
+
 def layer(
     xp: Any,
     x: Any,
@@ -188,30 +222,18 @@ def layer(
     sides = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     if direction not in sides:
         raise ValueError(f"attribute direction={direction!r} is not one of {', '.join(sides)}")
-    if x.ndim != 3 or r.ndim != 3:
-        raise ValueError(f"inputs X of shape {x.shape} and R of shape {r.shape} should have 3 axes")
+    if layout not in (0, 1):
+        raise ValueError(f"attribute layout={layout} is neither 0 nor 1")
     backward = sides[direction]
     directions, hidden = len(backward), r.shape[-1]
     if hidden_size is not None and hidden_size != hidden:
         raise ValueError(f"attribute hidden_size={hidden_size}, but R of shape {r.shape} has {hidden}")
-    steps_first = xp.permute_dims(x, (1, 0, 2)) if layout else x
-    steps, batch, features = steps_first.shape
-    width = n_gates * hidden
-    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "W": (w, (directions, width, features)),
-        "R": (r, (directions, width, hidden)),
-    }
-    if b is not None:
-        expected["B"] = (b, (directions, 2 * width))
-    if sequence_lens is not None:
-        expected["sequence_lens"] = (sequence_lens, (batch,))
-    for name, (value, shape) in expected.items():
-        if tuple(value.shape) != shape:
-            raise ValueError(f"input {name} of shape {value.shape} should have shape {shape}")
-    if sequence_lens is not None and batch and (xp.min(sequence_lens) < 0 or xp.max(sequence_lens) > steps):
-        raise ValueError(f"input sequence_lens={sequence_lens.tolist()} has a length outside 0 to {steps}")
+    check_inputs(xp, x, w, r, b, sequence_lens, n_gates, directions, 0 if layout else 1)
 
-    rows = xp.reshape(wide(xp, steps_first), (steps * batch, features))
+    sequence = wide(xp, xp.permute_dims(x, (1, 0, 2)) if layout else x)
+    steps, batch, features = sequence.shape
+    width = n_gates * hidden
+    rows = xp.reshape(sequence, (steps * batch, features))
     weights = xp.reshape(wide(xp, w), (directions * width, features))
     gates = xp.reshape(rows @ weights.T, (steps, batch, directions, width))
     gates = xp.permute_dims(gates, (0, 2, 1, 3))
@@ -219,20 +241,9 @@ def layer(
     recurrent_bias = xp.zeros((directions, 1, width - apart), dtype=gates.dtype)
     if b is not None:
         bias = wide(xp, b)[:, None, :]
-        added = bias[..., :width] + xp.concat(
-            [bias[..., width : width + apart], xp.zeros_like(recurrent_bias)], axis=-1
-        )
-        gates = gates + added
+        from_state = xp.concat([bias[..., width : width + apart], xp.zeros_like(recurrent_bias)], axis=-1)
+        gates = gates + (bias[..., :width] + from_state)
         recurrent_bias = bias[..., width + apart :]
-    names = list(activations or list(default_activations) * directions)
-    slots = len(default_activations)
-    if len(names) < slots * directions:
-        raise ValueError(f"attribute activations={names} should name {slots * directions} functions")
-    names = names[: slots * directions]
-    bound = bind_activations(names, activation_alpha or (), activation_beta or ())
-    # Directions that are configured alike are computed together.
-    alike = names[:slots] * directions == names and not activation_alpha and not activation_beta
-    per_slot = [[bound[slot]] if alike else bound[slot::slots] for slot in range(slots)]
     made = Layer(
         xp=xp,
         gates=in_directions(xp, gates, backward, sequence_lens),
@@ -240,7 +251,13 @@ def layer(
         hidden=hidden,
         lengths=sequence_lens,
         backward=backward,
-        activations=per_slot,
+        activations=per_slot(
+            activations or tuple(default_activations) * directions,
+            len(default_activations),
+            directions,
+            activation_alpha or (),
+            activation_beta or (),
+        ),
         clip=clip or 0.0,
         dtype=x.dtype,
         batch_first=bool(layout),
@@ -316,7 +333,7 @@ def gru(
 
     The reset applies to H[t-1], or to its product with the weights if ``linear_before_reset``.
     """
-    # The reset gate then scales the recurrence bias too.
+    # After the product the reset gate scales the recurrence bias too, so that one stays apart.
     cell, hidden_bias = layer(
         xp,
         x,

@@ -11,7 +11,7 @@ from .operator import op
 
 
 @op("Reshape", since=1)
-def reshape_1(xp: Any, data: Any, *, shape: Sequence[int]) -> Any:
+def reshape_1(xp: Any, data: Any, *, shape: Sequence[int] = ()) -> Any:
     """The data in another shape; 0 keeps a dimension, one -1 is inferred. Opset 1: an attribute."""
     return reshape(xp, data, shape)
 

@@ -162,10 +162,10 @@ def mel_weight_matrix(
     bands = integer(xp, "num_mel_bins", num_mel_bins, 1)
     length = integer(xp, "dft_length", dft_length, 1)
     rate = integer(xp, "sample_rate", sample_rate, 1)
-    low, high = (
-        2595 * math.log10(1 + max(float(xp.reshape(edge, (-1,))[0]), 0.0) / 700)
-        for edge in (lower_edge_hertz, upper_edge_hertz)
-    )
+    edges = [float(xp.reshape(edge, (-1,))[0]) for edge in (lower_edge_hertz, upper_edge_hertz)]
+    if not all(-700 < edge < math.inf for edge in edges):
+        raise ValueError(f"inputs lower_edge_hertz and upper_edge_hertz {edges} are not frequencies")
+    low, high = (2595 * math.log10(1 + edge / 700) for edge in edges)
     mel = low + xp.arange(bands + 2, dtype=xp.float64) * ((high - low) / (bands + 2))
     corners = xp.floor((length + 1) * 700 * (10 ** (mel / 2595) - 1) / rate)
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]

@@ -254,7 +254,7 @@ def _aggregate(xp: Any, forest: Forest, x: Any, aggregate: str, base: Any = ()) 
         scores = scores / max(1, forest.roots.shape[0])
     elif aggregate in ("MIN", "MAX"):
         scores = xp.where(xp.isinf(scores), 0.0, scores)
-    return scores + xp.asarray(np.asarray(base, dtype=np.float64)) if len(base) else scores
+    return scores + xp.asarray(np.asarray(base, dtype=x.dtype)) if len(base) else scores
 
 
 @op("TreeEnsembleClassifier", domain=DOMAIN, since=(1, 3))
@@ -289,8 +289,8 @@ def tree_ensemble_classifier(
     """
     labels = class_labels(classlabels_int64s, classlabels_strings)
     weights = _exclusive(class_weights, class_weights_as_tensor, "class_weights")
-    base = np.asarray(_exclusive(base_values, base_values_as_tensor, "base_values"), dtype=np.float64)
     x = as_float(xp, as_rows(xp, x))
+    base = np.asarray(_exclusive(base_values, base_values_as_tensor, "base_values"), dtype=x.dtype)
     ensemble = _ensemble(
         xp,
         x.dtype,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from epkit.errors import EpkitError, InvalidModelError, UnknownOperatorError, UnsupportedOpsetError, Where
 from epkit.model import infer
+from epkit.model.dims import fix_dims
+from epkit.model.functions import check_functions
 from epkit.model.node_rules import check_call, check_shape_of_node, check_types
 from epkit.model.order import sort_graphs
 from epkit.model.read import ReadModel, describe
@@ -41,36 +43,42 @@ class CheckedModel:
         return "\n".join([f"checked {self.name}", *describe(self.model), *warnings])
 
 
-def check(read: ReadModel, *, operators: Operators | None = None) -> CheckedModel:
+def check(
+    read: ReadModel, *, operators: Operators | None = None, fix: Mapping[str, int] | None = None
+) -> CheckedModel:
     """Check a model, sort its nodes where needed, and infer types and shapes, all in place.
 
     Args:
         read: the model, which afterwards belongs to the result.
         operators: says whether a provider or operator package knows (domain, op_type, version), for operators
             that neither the standard nor the model defines.
+        fix: sizes for symbolic dimensions of the inputs, by name.
 
     Raises:
         InvalidModelError: a rule of the standard is broken.
         UnknownOperatorError: nobody defines an operator.
         UnsupportedOpsetError: an operator set is newer than known.
+        UnsafeModelError: functions call one another without end, in effect.
+        OptionError: a dimension to fix does not exist.
     """
     try:
-        warnings = [*read.warnings, *_Checker(read, operators or (lambda *_: False)).run()]
+        warnings = [*read.warnings, *_Checker(read, operators or (lambda *_: False), fix or {}).run()]
     except EpkitError as error:
         raise error.at(stage="check", model=read.name) from error.__cause__
     return CheckedModel(read.model, read.name, read.path, tuple(warnings), read.overridable)
 
 
 class _Checker:
-    def __init__(self, read: ReadModel, operators: Operators) -> None:
+    def __init__(self, read: ReadModel, operators: Operators, fix: Mapping[str, int]) -> None:
         self.read = read
         self.model = read.model
         self.operators = operators
+        self.fix = fix
         self.warnings: list[str] = []
 
     def run(self) -> list[str]:
         self._inputs_have_types()
-        self._functions_do_not_recur()
+        check_functions(self.model, self.read.limits)
         owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
         unsorted = [owner for owner in owners if sort_graphs(owner)]
         if unsorted:
@@ -79,7 +87,8 @@ class _Checker:
             self._opsets(owner)
             for node in owner.all_nodes():
                 self._node(node, owner.opset_imports)
-        skeleton = None if unsorted else self.read.skeleton
+        fix_dims(self.model, self.fix)
+        skeleton = None if unsorted or self.fix else self.read.skeleton
         self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
         for node in self.model.graph.all_nodes():
             if node.op_identifier() not in self.model.functions:
@@ -143,31 +152,6 @@ class _Checker:
         rules = signature(node.domain, node.op_type, version)
         if rules is not None:
             check_types(node, rules)
-
-    def _functions_do_not_recur(self) -> None:
-        functions = self.model.functions
-        done: set[tuple[str, str, str]] = set()
-
-        def visit(key: tuple[str, str, str], path: tuple[tuple[str, str, str], ...]) -> None:
-            if key in path:
-                names = [f"{domain}::{name}" for domain, name, _ in (*path[path.index(key) :], key)]
-                raise InvalidModelError(
-                    f"Functions call one another in a circle: {' -> '.join(names)}.",
-                    remedy="ONNX functions must not be recursive: use Loop",
-                )
-            if key not in done:
-                for called in _calls(functions[key], functions):
-                    visit(called, (*path, key))
-                done.add(key)
-
-        for key in functions:
-            visit(key, ())
-
-
-def _calls(
-    function: ir.Function, functions: dict[tuple[str, str, str], ir.Function]
-) -> Iterator[tuple[str, str, str]]:
-    return (key for node in function.all_nodes() if (key := node.op_identifier()) in functions)
 
 
 def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:

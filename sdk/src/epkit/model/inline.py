@@ -20,8 +20,8 @@ def inline_call(
     """Replace one call in its graph by clones of the function's nodes.
 
     Values and nodes inside get names of their own, "call/inner". Each clone carries the opset version that
-    the function imports, so bodies written against other versions than the model keep their meaning. Attributes
-    of the call, then defaults of the function, take the place of references to them.
+    the function imports, so bodies written against other versions than the model keep their meaning.
+    Attributes of the call, then defaults of the function, take the place of references to them.
 
     Args:
         graph: the graph or body that holds the call.
@@ -210,7 +210,7 @@ def _schema(domain: str, op_type: str, opset: int) -> tuple[Any, int, bool] | No
 
 
 def _settle_outputs(proto: onnx.FunctionProto, node: ir.Node) -> bool:
-    """Deal with outputs that the body does not make; False if the node needs one of them, or there is no body.
+    """Deal with outputs that the body does not make; False if the node needs one, or there is no body.
 
     onnx leaves such outputs in the list (present_key of Attention without past_key). An output that this node
     does not use stands in for them, to keep the places of those after it.

@@ -81,6 +81,13 @@ def into_proto(kind: Any, proto: onnx.TypeProto) -> None:
         ir.serde.serialize_type_into(proto, kind)
 
 
+def has_map(kind: Any) -> bool:
+    """Whether a type is a map or contains one."""
+    if isinstance(kind, (ir.SequenceType, ir.OptionalType)):
+        return has_map(kind.elem_type)
+    return isinstance(kind, MapType)
+
+
 def _has_map(proto: onnx.TypeProto) -> bool:
     kind = proto.WhichOneof("value")
     if kind in ("sequence_type", "optional_type"):

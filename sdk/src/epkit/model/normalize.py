@@ -35,6 +35,7 @@ def normalize(model: onnx.ModelProto, limits: Limits) -> tuple[list[str], tuple[
     _check_versions(model)
     _settle_opsets(model, warnings)
     for graph in graphs(model):
+        _drop_negative_dims(graph, warnings)
         _expand_sparse(graph, limits)
         _last_initializer_counts(graph, warnings)
     overridable = _drop_overridable_inputs(model)
@@ -97,6 +98,15 @@ def _settle_opsets(model: onnx.ModelProto, warnings: list[str]) -> None:
         del owner.opset_import[:]
         for domain, version in versions.items():
             owner.opset_import.add(domain=domain, version=version)
+
+
+def _drop_negative_dims(graph: onnx.GraphProto, warnings: list[str]) -> None:
+    """Some exporters write -1 for a dimension that they do not know."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                warnings.append(f"value {info.name!r} has the dimension {dim.dim_value}: taken as unknown")
+                dim.Clear()
 
 
 def _last_initializer_counts(graph: onnx.GraphProto, warnings: list[str]) -> None:

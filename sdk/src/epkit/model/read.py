@@ -38,6 +38,7 @@ class ReadModel:
         path: the file, if it was one.
         warnings: what was settled or repaired, one sentence each.
         overridable: initializers that were also graph inputs, now constants.
+        limits: those that it was read under; `check` keeps them too.
         skeleton: the same model as protobuf without large weights; None if given as onnx_ir.Model.
     """
 
@@ -46,6 +47,7 @@ class ReadModel:
     path: Path | None = None
     warnings: tuple[str, ...] = ()
     overridable: tuple[str, ...] = ()
+    limits: Limits = field(default=DEFAULT_LIMITS, repr=False)
     skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -114,7 +116,7 @@ def _read_opened(
         files.close()
         opened.close()
         raise
-    return ReadModel(model, name, opened.path, tuple(warnings), overridable, skeleton)
+    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, skeleton)
 
 
 def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut]]:
@@ -151,7 +153,7 @@ def _read_ir(source: ir.Model, limits: Limits) -> ReadModel:
             f"The onnx_ir.Model is inconsistent: {str(error)[:300]}.", remedy="check the pass that made it"
         ) from error
     check_structure(skeleton, limits)
-    return ReadModel(model, _name(source))
+    return ReadModel(model, _name(source), limits=limits)
 
 
 def _name(source: ModelSource) -> str:

@@ -111,12 +111,12 @@ def _open_path(path: Path, limits: Limits) -> Opened:
             f"The file {path} {reason}.", where=where, remedy="check the path and its permissions"
         ) from None
     opened = Opened(buffer, path)
-    text_format = _text_format(path)
-    if text_format is None:
+    kind = text_format(path)
+    if kind is None:
         return opened
     try:
         limits.refuse_above("text_bytes", len(buffer), "Bytes of a model in a text format")
-        return Opened(_serialize(_parse_text(bytes(buffer), text_format, where)), path)
+        return Opened(_serialize(_parse_text(bytes(buffer), kind, where)), path)
     finally:
         opened.close()
 
@@ -131,7 +131,8 @@ def _refuse_special(path: Path, where: Where) -> None:
         )
 
 
-def _text_format(path: Path) -> str | None:
+def text_format(path: Path) -> str | None:
+    """The text format that a suffix stands for in onnx's registry, or None for binary."""
     if path.name.endswith(".onnx.txt"):
         return "onnxtxt"
     kind = onnx.serialization.registry.get_format_from_file_extension(path.suffix.lower())

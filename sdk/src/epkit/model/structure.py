@@ -18,7 +18,15 @@ from epkit.model.limits import Limits
 def check_structure(model: onnx.ModelProto, limits: Limits) -> None:
     """Raise InvalidModelError, naming node and value, for the first value defined twice or never."""
     _Scopes(limits).graph(model.graph, frozenset(), "the graph", 0)
+    seen: set[tuple[str, str, str]] = set()
     for function in model.functions:
+        key = function.domain, function.name, function.overload
+        if key in seen:
+            raise InvalidModelError(
+                f"The function {function.domain}::{function.name} is defined twice.",
+                remedy="remove one of the two, or give them different overloads",
+            )
+        seen.add(key)
         _Scopes(limits).body(
             f"function {function.domain}::{function.name}",
             inputs=function.input,
@@ -86,6 +94,13 @@ class _Scopes:
                     where=Where(node=node.name, value=name),
                     remedy="make the value an input of the graph, or export the model anew",
                 )
+        names = [attribute.name for attribute in node.attribute]
+        if len(set(names)) != len(names):
+            raise InvalidModelError(
+                f"Node {node.name!r} ({node.op_type}) has an attribute twice: {', '.join(names)}.",
+                where=Where(node=node.name),
+                remedy="export the model anew",
+            )
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
                 self.graph(graph, visible, f"{attribute.name} of node {node.name}", depth + 1)

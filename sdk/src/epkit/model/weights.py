@@ -95,7 +95,8 @@ class Weights:
             )
         bits = 8 if dtype == ir.DataType.STRING else dtype.bitwidth
         count = math.prod(dims)
-        unpacked = count * max(bits, 8) // 8
+        # an empty tensor may still have dims beyond what an array can have
+        unpacked = math.prod(max(dim, 1) for dim in dims) * max(bits, 8) // 8
         self._total += unpacked
         self.limits.refuse_above("tensor_bytes", unpacked, f"Bytes of tensor {tensor.name!r}")
         self.limits.refuse_above("total_bytes", self._total, "Bytes of all weights")

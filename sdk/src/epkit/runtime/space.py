@@ -29,6 +29,8 @@ class Space:
     def __init__(self, memory: GraphMemory, arena: Arena) -> None:
         self.memory = memory
         self.arena = arena
+        # Only values in the host's memory leave a graph, so whatever is not managed is NumPy's.
+        self.managed = frozenset(item.value for item in memory.alive)
         self._lock = threading.Lock()
         self._plans: OrderedDict[Hashable, MemoryPlan] = OrderedDict()
 
@@ -68,8 +70,10 @@ class Lease:
         self._sizes: dict[ir.Value, int] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-        """Memory for a value: its planned place, else a buffer of its own."""
+        """Memory for a value: its planned place, else a buffer of its own; a result's memory is nobody else's."""
         arena = self.space.arena
+        if value not in self.space.managed:
+            return np.empty(shape, dtype)
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if self.learning is not None:
             self._sizes[value] = nbytes

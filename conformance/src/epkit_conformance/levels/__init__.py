@@ -1,0 +1,1 @@
+"""One file a level; each builds on the one before."""

@@ -1,0 +1,1 @@
+"""Real models from PyPI packages, compared with onnxruntime. ``python -m tests.models`` prints the table."""

@@ -1,0 +1,124 @@
+"""One model against onnxruntime: what runs, how close it is, how long it takes, which operators are missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+import epkit
+from epkit.backend.registry import default
+from epkit.errors import EpkitError, PlacementError
+from epkit.model.walk import all_graphs
+from epkit.partition.claims import Claims
+from epkit.pipeline import Settings, stages
+
+TOLERANCE = 1e-3
+FLOOR = 1e-2
+"""Elements smaller than this share of the largest are held to that: they are what is left of larger terms."""
+
+Array = np.ndarray[Any, Any]
+Feeds = Mapping[str, Array]
+
+
+def oracle(path: Path, inputs: Sequence[Feeds]) -> tuple[list[dict[str, Array]], float]:
+    """onnxruntime's outputs for each input set, by name, and the least milliseconds of the first set."""
+    onnxruntime.set_default_logger_severity(4)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    expected = [dict(zip(names, session.run(None, dict(feeds)), strict=True)) for feeds in inputs]
+    return expected, least_ms(lambda: session.run(None, dict(inputs[0])))
+
+
+def error_of(found: Array, expected: Array) -> float:
+    """The largest relative error, on the scale of the values; infinite where they cannot be compared.
+
+    Whole numbers, truth values and text must be equal.
+    """
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return float("inf")
+    if expected.dtype.kind != "f":
+        return 0.0 if np.array_equal(found, expected) else float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
+        return float("inf")
+    a, b = found[finite].astype(np.float64), expected[finite].astype(np.float64)
+    if not b.size:
+        return 0.0
+    scale = np.maximum(np.abs(b), max(FLOOR * np.abs(b).max(), 1e-30))
+    return float((np.abs(a - b) / scale).max())
+
+
+def largest_error(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """The worst output's error; infinite if the names differ."""
+    if list(found) != list(expected):
+        return float("inf")
+    return max(error_of(np.asarray(found[name]), array) for name, array in expected.items())
+
+
+def missing_operators(path: Path) -> dict[str, int]:
+    """The operators that no provider takes, with the number of nodes."""
+    found: dict[str, int] = {}
+    for _, stage in stages(str(path), Settings(("cpu",), "cpu", "none"), default):
+        if isinstance(stage, Claims):
+            for graph in all_graphs(stage.model.graph):
+                for node in graph:
+                    if node.op_type not in ("If", "Loop", "Scan") and node not in stage.offers[graph][0].claimed:
+                        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+                        found[name] = found.get(name, 0) + 1
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``problem`` is empty if the model runs."""
+
+    nodes: int
+    opset: int
+    problem: str
+    error: float
+    load_s: float
+    run_ms: float
+    oracle_ms: float
+
+    @property
+    def result(self) -> str:
+        """``ok``, ``differs``, or why it does not run."""
+        return self.problem or ("ok" if self.error <= TOLERANCE else "differs")
+
+
+def measure(path: Path, inputs: Sequence[Feeds], optimise: str = "basic") -> Row:
+    """Load and run a model on the CPU provider, and hold it against onnxruntime."""
+    expected, oracle_ms = oracle(path, inputs)
+    start = time.perf_counter()
+    try:
+        with epkit.load(str(path), ["cpu"], optimise=optimise) as session:
+            load = time.perf_counter() - start
+            error = max(
+                largest_error(session.run(None, feeds), wanted) for feeds, wanted in zip(inputs, expected, strict=True)
+            )
+            run = least_ms(lambda: session.run(None, inputs[0]))
+            opset = 0
+            return Row(len(session.placement.nodes), opset, "", error, load, run, oracle_ms)
+    except PlacementError:
+        missing = ", ".join(f"{name} ({count})" for name, count in missing_operators(path).items())
+        return Row(0, 0, f"missing: {missing}", 0, 0, 0, oracle_ms)
+    except EpkitError as problem:
+        return Row(0, 0, f"{type(problem).__name__}: {problem}".replace("\n", " "), 0, 0, 0, oracle_ms)
+
+
+def least_ms(call: Any, budget_s: float = 0.3) -> float:
+    """The least time of several calls in milliseconds."""
+    best, spent = float("inf"), 0.0
+    while spent < budget_s:
+        start = time.perf_counter()
+        call()
+        took = time.perf_counter() - start
+        best, spent = min(best, took), spent + took
+    return best * 1e3
