@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,23 @@ def picture(height: int, width: int, seed: int = 0) -> Array:
     return np.asarray(np.clip(page, 0, 1), np.float32)
 
 
-def pictures(batch: int, height: int, width: int) -> Array:
-    """Several pictures, channels first, in -1..1."""
-    images = np.stack([picture(height, width, seed) for seed in range(batch)])
-    return np.ascontiguousarray((images.transpose(0, 3, 1, 2) - 0.5) / 0.5, np.float32)
+def seal(height: int, width: int, seed: int = 0) -> Array:
+    """A red round seal on paper: a ring, and glyph-like marks along an arc inside it; ``[height, width, 3]``."""
+    y, x = np.mgrid[:height, :width]
+    radius = np.hypot(y - height / 2, x - width / 2) / (0.45 * min(height, width))
+    angle = (np.arctan2(y - height / 2, x - width / 2) + np.pi) / (2 * np.pi)
+    cell, across = np.divmod(angle * 24, 1)
+    column, row = (across * 5).astype(int), np.clip((radius - 0.62) / 0.28 * 6, 0, 5).astype(int)
+    glyphs = np.random.default_rng(seed).random((25, 6, 5)) < 0.5
+    marks = glyphs[cell.astype(int), row, column] & (0.62 < radius) & (radius < 0.9) & (column < 4) & (cell < 20)
+    page = np.full((height, width, 3), 0.95, np.float32)
+    page[marks | (abs(radius - 1) < 0.035)] = (0.85, 0.1, 0.12)
+    return page
+
+
+def as_pixels(images: Sequence[Array]) -> Array:
+    """Pictures as the models take them: stacked, channels first, in -1..1."""
+    return np.ascontiguousarray((np.stack(images).transpose(0, 3, 1, 2) - 0.5) / 0.5, np.float32)
 
 
 def sentences(batch: int, length: int, vocabulary: int = 30_000) -> tuple[Array, Array]:

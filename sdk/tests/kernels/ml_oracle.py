@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from epkit.kernels import table
 from onnx import TensorProto, helper
+
+from epkit.kernels import table
 
 DOMAIN = "ai.onnx.ml"
 TYPES = {np.dtype(n): TensorProto.DataType.Value(t) for n, t in (

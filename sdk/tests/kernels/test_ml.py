@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from ml_oracle import agree, epkit
 
+from epkit.kernels._ml import logistic
+
 NAN = float("nan")
 TRANSFORMS = ["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 
@@ -26,15 +28,27 @@ def text(*values: Any) -> Any:
         ("Binarizer", f32([1, 2], [3, -4]), {"threshold": 1.5}),
         ("Scaler", f32([1, 2], [3, 4]), {"offset": [1.0, 0.5], "scale": [2.0, 0.25]}),
         ("Scaler", np.array([[1, 2], [3, 4]]), {"offset": [1.5], "scale": [0.1]}),
-        ("Imputer", f32([1, NAN], [NAN, 4]), {"replaced_value_float": NAN, "imputed_value_floats": [7.0, 8.0]}),
+        (
+            "Imputer",
+            f32([1, NAN], [NAN, 4]),
+            {"replaced_value_float": NAN, "imputed_value_floats": [7.0, 8.0]},
+        ),
         ("Imputer", f32([1, 0], [0, 4]), {"replaced_value_float": 0.0, "imputed_value_floats": [7.0]}),
         ("Imputer", np.array([[1, -1]]), {"replaced_value_int64": -1, "imputed_value_int64s": [2, 3]}),
         ("LabelEncoder", text("a", "b", "z"), {"opset": 1, "classes_strings": ["a", "b", "a"]}),
         ("LabelEncoder", np.array([0, 2, -1, 9]), {"opset": 1, "classes_strings": ["a", "b", "a"]}),
-        ("LabelEncoder", np.array([1, 2, 3]), {"opset": 2, "keys_int64s": [1, 1, 2], "values_strings": list("abc")}),
+        (
+            "LabelEncoder",
+            np.array([1, 2, 3]),
+            {"opset": 2, "keys_int64s": [1, 1, 2], "values_strings": list("abc")},
+        ),
         ("LabelEncoder", text("a", "q"), {"opset": 2, "keys_strings": ["a"], "values_floats": [1.5]}),
         ("LabelEncoder", f32(0.5, -0.0, 3), {"opset": 2, "keys_floats": [0.5, 0.0], "values_int64s": [4, 5]}),
-        ("LabelEncoder", f32([NAN], [1]), {"opset": 4, "keys_floats": [1.0, NAN], "values_strings": ["x", "nan"]}),
+        (
+            "LabelEncoder",
+            f32([NAN], [1]),
+            {"opset": 4, "keys_floats": [1.0, NAN], "values_strings": ["x", "nan"]},
+        ),
         ("LabelEncoder", np.array([[[5]]]), {"opset": 4, "keys_int64s": [5], "values_int64s": [6]}),
         ("CategoryMapper", text("a", "b", "z"), {"cats_strings": ["a", "a", "b"], "cats_int64s": [1, 2, 3]}),
         ("CategoryMapper", np.array([1, 2, 9]), {"cats_strings": list("abc"), "cats_int64s": [1, 1, 2]}),
@@ -44,7 +58,7 @@ def text(*values: Any) -> Any:
         ("FeatureVectorizer", f32([1, 2, 3], [4, 5, 6]), {"inputdimensions": [2]}),
         ("FeatureVectorizer", f32(1, 2), {"inputdimensions": [4]}),
     ],
-)  # fmt: skip
+)
 def test_encoders(name: str, x: Any, attributes: dict[str, Any]) -> None:
     agree(name, x, **attributes)
 
@@ -70,8 +84,13 @@ def test_feature_vectorizer_joins_inputs() -> None:
 
 def test_types_stay() -> None:
     assert epkit("Binarizer", np.array([0, 5], np.int32), threshold=1.5)[0].dtype == np.int32
-    keys = {"keys_tensor": np.array([1, 1, 3], np.int16), "values_tensor": f32(0.5, 1.5, 2.5).astype(np.float64)}
-    y = epkit("LabelEncoder", np.array([3, 1, 2], np.int16), opset=4, **keys, default_tensor=np.array([9.0]))[0]
+    keys = {
+        "keys_tensor": np.array([1, 1, 3], np.int16),
+        "values_tensor": f32(0.5, 1.5, 2.5).astype(np.float64),
+    }
+    y = epkit("LabelEncoder", np.array([3, 1, 2], np.int16), opset=4, **keys, default_tensor=np.array([9.0]))[
+        0
+    ]
     assert y.dtype == np.float64
     assert y.tolist() == [2.5, 1.5, 9.0]  # of equal keys the last counts
     x = np.array([[NAN, 1]])
@@ -88,9 +107,19 @@ def test_text_tensors_as_attributes() -> None:
     ("name", "x", "attributes", "want"),
     [
         ("CastMap", {3: 1.5, 1: 2.5}, {}, f32([2.5, 1.5])),
-        ("CastMap", {3: 1.5, 1: 2.5}, {"map_form": "SPARSE", "max_map": 5, "cast_to": "TO_INT64"}, [[0, 2, 0, 1, 0]]),
+        (
+            "CastMap",
+            {3: 1.5, 1: 2.5},
+            {"map_form": "SPARSE", "max_map": 5, "cast_to": "TO_INT64"},
+            [[0, 2, 0, 1, 0]],
+        ),
         ("CastMap", {0: "7", 1: "8"}, {"cast_to": "TO_INT64"}, [[7, 8]]),
-        ("CastMap", {0: 1.5}, {"cast_to": "TO_STRING", "map_form": "SPARSE", "max_map": 2}, [["1.500000", "0.f"]]),
+        (
+            "CastMap",
+            {0: 1.5},
+            {"cast_to": "TO_STRING", "map_form": "SPARSE", "max_map": 2},
+            [["1.500000", "0.f"]],
+        ),
         ("DictVectorizer", {"a": 4, "c": 8}, {"string_vocabulary": ["a", "c", "b", "z"]}, [[4, 8, 0, 0]]),
         ("DictVectorizer", {1: 0.5, 9: 3.0}, {"int64_vocabulary": [2, 1]}, f32([0, 0.5])),
         ("DictVectorizer", {1: np.float64(0.1)}, {"int64_vocabulary": [1]}, np.array([[0.1]])),
@@ -121,11 +150,11 @@ def test_linear_regressor(targets: int, transform: str) -> None:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize(("rows", "labels"), [(1, ["no", "yes"]), (2, [5, 7]), (3, ["a", "b", "c"]), (1, [4])])
+@pytest.mark.parametrize(("rows", "labels"), [(1, ["no", "yes"]), (2, [5, 7]), (3, ["a", "b", "c"])])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 def test_linear_classifier(rows: int, labels: Any, transform: str, dtype: Any) -> None:
-    if rows == 1 and transform == "PROBIT" or labels == [4]:
-        pytest.skip("onnxruntime leaves the second score undefined, or refuses one label")
+    if rows == 1 and transform == "PROBIT":
+        transform = "NONE"  # onnxruntime leaves the second score undefined
     rng = np.random.default_rng(1)
     x = (rng.uniform(-3, 3, (6, 4)) if transform != "PROBIT" else rng.integers(1, 2, (6, 4))).astype(dtype)
     key = "classlabels_strings" if isinstance(labels[0], str) else "classlabels_ints"
@@ -187,7 +216,8 @@ def test_linear_svm_classifier(classes: int, low: float) -> None:
 def test_svm_regressor(kernel: str, one_class: int, supports: int) -> None:
     rng = np.random.default_rng(7)
     keywords = {
-        "kernel_type": kernel if supports else "LINEAR", "kernel_params": [0.3, 0.5, 2.0], "n_supports": supports,
+        "kernel_type": kernel if supports else "LINEAR", "kernel_params": [0.3, 0.5, 2.0],
+        "n_supports": supports,
         "coefficients": rng.standard_normal(supports or 3).tolist(), "rho": [0.1], "one_class": one_class,
         "support_vectors": rng.standard_normal(3 * supports).tolist(),
     }  # fmt: skip
@@ -195,8 +225,6 @@ def test_svm_regressor(kernel: str, one_class: int, supports: int) -> None:
 
 
 def test_logistic_keeps_small_probabilities() -> None:
-    from epkit.kernels._ml import logistic
-
     got = logistic(np, np.array([-200.0, -1000.0, 1000.0]))
     np.testing.assert_allclose(got, [np.exp(-200.0), 0, 1], rtol=1e-12)
 
@@ -208,7 +236,12 @@ def test_logistic_keeps_small_probabilities() -> None:
         ("Normalizer", f32([1]), {"norm": "L3"}, "'L3'"),
         ("Normalizer", np.zeros((1, 1, 1)), {}, r"\[N, F\]"),
         ("Imputer", f32([1]), {"imputed_value_int64s": [1]}, "needs imputed_value_floats"),
-        ("Imputer", np.array([1], np.int32), {"imputed_value_int64s": [1 << 40]}, "do not all fit into int32"),
+        (
+            "Imputer",
+            np.array([1], np.int32),
+            {"imputed_value_int64s": [1 << 40]},
+            "do not all fit into int32",
+        ),
         ("Imputer", f32([1, 2, 3]), {"imputed_value_floats": [1.0, 2.0]}, "2 imputed values"),
         ("FeatureVectorizer", f32([1]), {"inputdimensions": [1, 2]}, "2 sizes for 1 inputs"),
         ("LabelEncoder", np.array([1]), {"keys_int64s": [1], "values_strings": []}, "1 keys for 0 values"),
@@ -224,7 +257,12 @@ def test_logistic_keeps_small_probabilities() -> None:
         ("LinearRegressor", f32([1]), {"coefficients": [1.0], "intercepts": [1.0, 2.0]}, "intercepts"),
         ("LinearRegressor", f32([1]), {"coefficients": [1.0], "targets": 0}, "0 rows"),
         ("SVMRegressor", f32([1]), {"coefficients": [1.0]}, "rho"),
-        ("SVMClassifier", f32([1, 2, 3]), support_vectors(0, [1, 1]) | {"classlabels_ints": [1]}, "does not fit 1"),
+        (
+            "SVMClassifier",
+            f32([1, 2, 3]),
+            support_vectors(0, [1, 1]) | {"classlabels_ints": [1]},
+            "does not fit 1",
+        ),
     ],
 )
 def test_refusals(name: str, x: Any, attributes: dict[str, Any], message: str) -> None:
@@ -235,3 +273,25 @@ def test_refusals(name: str, x: Any, attributes: dict[str, Any], message: str) -
 def test_index_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"index -1, outside \[0, 2\)"):
         epkit("ArrayFeatureExtractor", f32([1, 2]), np.array([0, -1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("Scaler", {"scale": [1e30]}),
+        ("Normalizer", {"norm": "L2"}),
+        ("OneHotEncoder", {"cats_int64s": [1]}),
+        ("FeatureVectorizer", {}),
+        ("LinearRegressor", {"coefficients": [1e30, 1.0, -1.0], "post_transform": "PROBIT"}),
+        ("LinearClassifier", {"coefficients": [1e30, 1.0, -1.0] * 3, "classlabels_ints": [1, 2, 3]}),
+        (
+            "SVMClassifier",
+            support_vectors(8, [2, 1]) | {"classlabels_ints": [1, 2], "prob_a": [1.0], "prob_b": [0.0]},
+        ),
+        ("SVMRegressor", {"coefficients": [1e30, 1.0, -1.0], "rho": [0.0]}),
+    ],
+)
+def test_extreme_values_do_not_warn(name: str, attributes: dict[str, Any]) -> None:
+    x = np.array([[1e300, NAN, np.inf], [-np.inf, 0.0, 1.0]])
+    with np.testing.assert_no_warnings():
+        epkit(name, x, **attributes)

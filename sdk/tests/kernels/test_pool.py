@@ -120,5 +120,12 @@ def test_a_window_of_padding_alone_is_refused() -> None:
     for name in ("MaxPool", "AveragePool"):
         with pytest.raises(ValueError, match="lies in the padding"):
             ours(name, [data(1, 1, 4)], 22, kernel_shape=[2], pads=[2, 0])
-    y = ours("AveragePool", [np.ones((1, 1, 4), np.float32)], 22, kernel_shape=[2], pads=[2, 0], count_include_pad=1)
+    y = ours(
+        "AveragePool",
+        [np.ones((1, 1, 4), np.float32)],
+        22,
+        kernel_shape=[2],
+        pads=[2, 0],
+        count_include_pad=1,
+    )
     assert y.tolist() == [[[0, 0.5, 1, 1, 1]]]

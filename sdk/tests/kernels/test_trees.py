@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
 from ml_oracle import agree, epkit
 
+from epkit.kernels._ml import prepared_once
+
 # onnxruntime's PROBIT cancels in float32 near 0.5, hence the tolerances
 TRANSFORMS = ["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 MODES = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"]
 
 
-def random_forest(seed: int, trees: int = 7, depth: int = 4, features: int = 3, modes: Any = MODES) -> dict[str, Any]:
+def random_forest(
+    seed: int, trees: int = 7, depth: int = 4, features: int = 3, modes: Any = MODES
+) -> dict[str, Any]:
     """Random nodes_* attributes of unbalanced trees; thresholds and data share small integers."""
     rng = np.random.default_rng(seed)
     nodes: dict[str, list[Any]] = {k: [] for k in ("id", "tree", "feature", "value", "mode", "true", "false")}
@@ -35,7 +40,9 @@ def random_forest(seed: int, trees: int = 7, depth: int = 4, features: int = 3, 
     return {f"nodes_{names[key]}": values for key, values in nodes.items()}
 
 
-def votes(forest: dict[str, Any], prefix: str, columns: list[int], low: float = -1.0, seed: int = 0) -> dict[str, Any]:
+def votes(
+    forest: dict[str, Any], prefix: str, columns: list[int], low: float = -1.0, seed: int = 0
+) -> dict[str, Any]:
     """A vote of every leaf for every column."""
     rng = np.random.default_rng(seed)
     ids = zip(forest["nodes_treeids"], forest["nodes_nodeids"], forest["nodes_modes"], strict=True)
@@ -61,7 +68,9 @@ def test_branch_modes_and_missing_values(mode: Any, tracks: bool) -> None:
     forest = random_forest(1, modes=[mode] if isinstance(mode, str) else mode)
     if tracks:
         forest["nodes_missing_value_tracks_true"] = [i % 2 for i in range(len(forest["nodes_modes"]))]
-    agree("TreeEnsembleRegressor", data(2, missing=True), **forest, **votes(forest, "target", [0]), n_targets=1)
+    agree(
+        "TreeEnsembleRegressor", data(2, missing=True), **forest, **votes(forest, "target", [0]), n_targets=1
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int32])
@@ -80,7 +89,8 @@ def test_regressor(aggregate: str, targets: int, transform: str) -> None:
     given = votes(forest, "target", list(range(targets)), low=0.1)
     base = [0.125 * i for i in range(targets)]
     agree(
-        "TreeEnsembleRegressor", data(6), **forest, **given, n_targets=targets, atol=5e-4 if transform == "PROBIT" else 1e-6,
+        "TreeEnsembleRegressor", data(6), **forest, **given, n_targets=targets,
+        atol=5e-4 if transform == "PROBIT" else 1e-6,
         aggregate_function=aggregate, post_transform=transform, base_values=base,
     )  # fmt: skip
 
@@ -116,7 +126,14 @@ def test_two_classes(columns: list[int], base: list[float], transform: str, low:
 @pytest.mark.parametrize("base", [[], [0.25, -0.125, 0.5]])
 @pytest.mark.parametrize("columns", [[0, 1, 2], [1, 2]])
 def test_three_classes(columns: list[int], base: list[float], transform: str) -> None:
-    classify(columns, [7, 3, 5], 0.1, base_values=base, post_transform=transform, atol=5e-4 if transform == "PROBIT" else 1e-6)
+    classify(
+        columns,
+        [7, 3, 5],
+        0.1,
+        base_values=base,
+        post_transform=transform,
+        atol=5e-4 if transform == "PROBIT" else 1e-6,
+    )
 
 
 @pytest.mark.parametrize("low", [-1.0, 0.0])
@@ -130,8 +147,7 @@ def test_probit_of_two_classes_transforms_both() -> None:
     _, plain = epkit("TreeEnsembleClassifier", data(12), **forest, **given)
     _, scores = epkit("TreeEnsembleClassifier", data(12), **forest, **given, post_transform="PROBIT")
     np.testing.assert_allclose(scores[:, 0], -scores[:, 1], rtol=1e-5)
-    normal = __import__("statistics").NormalDist()
-    want = [normal.inv_cdf(float(p)) for p in plain[:, 1]]
+    want = [NormalDist().inv_cdf(float(p)) for p in plain[:, 1]]
     np.testing.assert_allclose(scores[:, 1], want, rtol=1e-2)  # the approximation's error is up to 0.3 %
 
 
@@ -145,15 +161,20 @@ def test_two_classes_have_their_declared_labels() -> None:
 def stump(**changes: Any) -> dict[str, Any]:
     """x[0] <= 0 ? 1 : 2."""
     return {
-        "nodes_nodeids": [0, 1, 2], "nodes_treeids": [0, 0, 0], "nodes_featureids": [0, 0, 0],
-        "nodes_values": [0.0, 0.0, 0.0], "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_treeids": [0, 0, 0], "nodes_featureids": [0, 0, 0],
+        "nodes_values": [0.0, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
         "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0], "n_targets": 1,
-        "target_treeids": [0, 0], "target_nodeids": [1, 2], "target_ids": [0, 0], "target_weights": [1.0, 2.0],
+        "target_treeids": [0, 0],
+        "target_nodeids": [1, 2], "target_ids": [0, 0], "target_weights": [1.0, 2.0],
     } | changes  # fmt: skip
 
 
 def test_votes_for_one_target_add_up_and_a_base_value_needs_no_vote() -> None:
-    twice = stump(target_treeids=[0] * 3, target_nodeids=[1, 1, 2], target_ids=[0] * 3, target_weights=[1, 4, 2])
+    twice = stump(
+        target_treeids=[0] * 3, target_nodeids=[1, 1, 2], target_ids=[0] * 3, target_weights=[1, 4, 2]
+    )
     x = np.array([[-1], [1]], np.float32)
     assert epkit("TreeEnsembleRegressor", x, **twice)[0].tolist() == [[5], [2]]
     apart = stump(n_targets=2, target_ids=[0, 1], base_values=[10.0, 20.0])
@@ -165,9 +186,11 @@ def test_votes_for_one_target_add_up_and_a_base_value_needs_no_vote() -> None:
 def test_a_shared_node_is_walked_from_both_parents() -> None:
     shared = {
         "nodes_nodeids": [0, 1, 2, 3], "nodes_treeids": [0] * 4, "nodes_featureids": [0] * 4,
-        "nodes_values": [1.0, 2.0, 0.0, 0.0], "nodes_modes": ["BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF"],
+        "nodes_values": [1.0, 2.0, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF"],
         "nodes_truenodeids": [2, 2, 0, 0], "nodes_falsenodeids": [1, 3, 0, 0], "n_targets": 1,
-        "target_treeids": [0, 0], "target_nodeids": [2, 3], "target_ids": [0, 0], "target_weights": [1.0, 2.0],
+        "target_treeids": [0, 0],
+        "target_nodeids": [2, 3], "target_ids": [0, 0], "target_weights": [1.0, 2.0],
     }  # fmt: skip
     agree("TreeEnsembleRegressor", np.array([[0], [1], [2], [3]], np.float32), **shared)
 
@@ -207,13 +230,11 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 
 
 def test_preparation_is_kept_by_identity() -> None:
-    from epkit.kernels._ml import prepared_once
-
     calls = []
     prepare = prepared_once(lambda values, size: calls.append(1) or (values, size))
     values = (1, 2, 3)
     assert prepare(values, 1000) is prepare(values, int("1000"))
-    prepare(tuple([1, 2, 3]), 1000)
+    prepare((*values[:2], 3), 1000)
     assert len(calls) == 2
 
 
@@ -226,7 +247,8 @@ def ensemble5(seed: int, dtype: Any = np.float32) -> dict[str, Any]:
     leaf = 2 * ids + 1 >= inner
     sets = [np.append(rng.choice(7, 1 + k % 5, replace=False) - 3, np.nan) for k in range((mode == 6).sum())]
     return {
-        "tree_roots": [0], "n_targets": 2, "nodes_modes": mode, "nodes_featureids": rng.integers(0, 3, inner).tolist(),
+        "tree_roots": [0], "n_targets": 2, "nodes_modes": mode,
+        "nodes_featureids": rng.integers(0, 3, inner).tolist(),
         "nodes_splits": rng.integers(-2, 3, inner).astype(dtype),
         "nodes_truenodeids": np.where(leaf, 2 * ids + 1 - inner, 2 * ids + 1).tolist(),
         "nodes_falsenodeids": np.where(leaf, 2 * ids + 2 - inner, 2 * ids + 2).tolist(),

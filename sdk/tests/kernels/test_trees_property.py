@@ -77,7 +77,9 @@ def test_regressors(forest: Any, rows: Any, targets: int, aggregate: str, dtype:
     with_base=st.booleans(),
     dense=st.booleans(),
 )
-def test_classifiers(forest: Any, rows: Any, classes: int, transform: str, with_base: bool, dense: bool) -> None:
+def test_classifiers(
+    forest: Any, rows: Any, classes: int, transform: str, with_base: bool, dense: bool
+) -> None:
     """Sparse votes are left to the cases in test_trees where onnxruntime reads what it never wrote."""
     base = [0.25 * i for i in range(classes)] if with_base and (dense or classes > 2) else []
     given = attributes(forest, "class", classes, dense)

@@ -32,7 +32,8 @@ GRAPHS = {
         }""",
     "inside_loop": """
         agraph (float[N, 4] x, int64 trips) => (float[N, 4] y, float[T, N, 4] steps) {
-            y, steps = Loop(trips, , x) <
+            always = Equal(trips, trips)
+            y, steps = Loop(trips, always, x) <
                 body = step (int64 i, bool going, float[N, 4] s) => (bool on, float[N, 4] t, float[N, 4] u) {
                     on = Identity(going)  r = Relu(s)  n = Neg(r)  t = Add(n, x)  u = Mul(t, r)
                 }
@@ -53,11 +54,12 @@ def test_graph(name: str, rows: int, provider: str) -> None:
         for feed in feeds:
             profile = epkit.Profile()
             outputs = session.run(None, feed, epkit.RunOptions(profile=profile))
+            if name == "inside_loop" and feed["trips"] == 0:  # no trip: the reference evaluator cannot say
+                assert not difference(outputs["y"], x, 0, 0)
+                assert len(outputs["steps"]) == 0
+                continue
             wanted = onnx.reference.ReferenceEvaluator(model).run(None, feed)
             for info, want in zip(session.outputs, wanted, strict=True):
-                if name == "inside_loop" and info.name == "steps" and int(feed["trips"]) == 0:
-                    assert outputs["steps"].size == 0  # the reference gives no shape here
-                    continue
                 assert not difference(outputs[info.name], want, 1e-5, 1e-6)
             placed = {node.node: node.provider for node in session.placement.nodes}
             for node, who in profile.dispatched().items():

@@ -1,0 +1,7 @@
+"""The command line: ``epkit run | inspect | explain | providers | bench | new-provider``. One file per command."""
+
+from __future__ import annotations
+
+from .app import main
+
+__all__ = ["main"]

@@ -223,7 +223,8 @@ def collect(xp: Any, forest: Forest, x: Any, reduction: str) -> Any:
         part = result[start : start + height]
         for tree in range(0, forest.roots.shape[0], width):
             leaf = _leaves(xp, forest, rows, forest.roots[tree : tree + width])
-            _add_votes(xp, forest, leaf, part, reduction)
+            with np.errstate(over="ignore", invalid="ignore"):
+                _add_votes(xp, forest, leaf, part, reduction)
     return result
 
 

@@ -69,6 +69,12 @@ def as_float(xp: Any, x: Any) -> Any:
     return x if x.dtype == np.float64 else xp.astype(x, xp.float32, copy=False)
 
 
+def to_single(xp: Any, x: Any) -> Any:
+    """x as float32, the type of all scores."""
+    with np.errstate(over="ignore"):
+        return xp.astype(x, xp.float32)
+
+
 def one_of(first: Any, second: Any, names: str) -> Any:
     """The one of two attributes that is given (and not empty)."""
     if bool(len(first or ())) == bool(len(second or ())):

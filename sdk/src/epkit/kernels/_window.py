@@ -102,9 +102,11 @@ def window(
 def output_size(size: int, begin: int, end: int, reach: int, stride: int, ceil_mode: int) -> int:
     """The number of windows along one axis."""
     room = size + begin + end - reach
-    if room < 0:
-        raise ValueError(f"the kernel reaches over {reach} elements of an axis with {size}, padding {begin} + {end}")
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if count < 1:
+        raise ValueError(
+            f"the kernel reaches over {reach} elements of an axis with {size}, padding {begin} + {end}"
+        )
     return count - 1 if ceil_mode and (count - 1) * stride >= size + begin else count
 
 

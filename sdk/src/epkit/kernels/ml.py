@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._ml import DOMAIN, as_rows, one_of
+from ._ml import DOMAIN, as_rows, one_of, to_single
 from .operator import op
 
 
@@ -40,7 +40,7 @@ def feature_vectorizer(xp: Any, *inputs: Any, inputdimensions: Any = None) -> An
     for x, size in zip(inputs, inputdimensions, strict=True):
         if size < 0:
             raise ValueError(f"inputdimensions must not be negative: {size}")
-        rows = xp.astype(as_rows(xp, x), xp.float32)[:, :size]
+        rows = to_single(xp, as_rows(xp, x))[:, :size]
         if rows.shape[1] < size:
             fill = xp.zeros((rows.shape[0], size - rows.shape[1]), dtype=xp.float32)
             rows = xp.concat([rows, fill], axis=1)
@@ -87,18 +87,18 @@ def imputer(
 @op("Normalizer", domain=DOMAIN)
 def normalizer(xp: Any, x: Any, *, norm: str = "MAX") -> Any:
     """Each row divided by its max(x) (MAX), Σ|x| (L1) or √Σx² (L2), unless that is zero; float32."""
-    rows = xp.astype(as_rows(xp, x), xp.float64)
-    if norm == "MAX":
-        least = xp.full((rows.shape[0], 1), -xp.inf)
-        divisor = xp.max(xp.concat([rows, least], axis=1), axis=1, keepdims=True)
-    elif norm == "L1":
-        divisor = xp.sum(xp.abs(rows), axis=1, keepdims=True)
-    elif norm == "L2":
-        divisor = xp.sqrt(xp.sum(rows * rows, axis=1, keepdims=True))
-    else:
+    if norm not in ("MAX", "L1", "L2"):
         raise ValueError(f"norm must be MAX, L1 or L2, not {norm!r}")
+    rows = xp.astype(as_rows(xp, x), xp.float64)
     with np.errstate(all="ignore"):
-        result = xp.astype(rows / xp.where(divisor == 0, 1.0, divisor), xp.float32)
+        if norm == "MAX":
+            least = xp.full((rows.shape[0], 1), -xp.inf)
+            divisor = xp.max(xp.concat([rows, least], axis=1), axis=1, keepdims=True)
+        elif norm == "L1":
+            divisor = xp.sum(xp.abs(rows), axis=1, keepdims=True)
+        else:
+            divisor = xp.sqrt(xp.sum(rows * rows, axis=1, keepdims=True))
+        result = to_single(xp, rows / xp.where(divisor == 0, 1.0, divisor))
     return xp.reshape(result, x.shape)
 
 
@@ -112,6 +112,6 @@ def scaler(xp: Any, x: Any, *, offset: Any = None, scale: Any = None) -> Any:
         if len(values) not in (1, x.shape[-1] if x.ndim else 1):
             raise ValueError(f"{name} has {len(values)} values for X of shape {tuple(x.shape)}")
         factor = xp.asarray(np.asarray(values if len(values) > 1 else values[0], dtype=np.float64))
-        result = result - factor if name == "offset" else result * factor
-    with np.errstate(over="ignore"):
-        return xp.astype(result, xp.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = result - factor if name == "offset" else result * factor
+    return to_single(xp, result)

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ._ml import DOMAIN, as_float, as_rows, class_labels, pick, prepared_once, transform, two_scores
+from ._ml import (
+    DOMAIN,
+    as_float,
+    as_rows,
+    class_labels,
+    pick,
+    prepared_once,
+    to_single,
+    transform,
+    two_scores,
+)
 from .operator import op
 
 
@@ -27,8 +37,9 @@ def _affine(xp: Any, x: Any, coefficients: Any, targets: int, intercepts: Any) -
         )
     if len(intercepts) not in (0, targets):
         raise ValueError(f"intercepts has {len(intercepts)} values for {targets} scores")
-    scores = xp.matmul(x, xp.permute_dims(weights, (1, 0)))
-    return scores + xp.asarray(np.asarray(intercepts, dtype=x.dtype)) if len(intercepts) else scores
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = xp.matmul(x, xp.permute_dims(weights, (1, 0)))
+        return scores + xp.asarray(np.asarray(intercepts, dtype=x.dtype)) if len(intercepts) else scores
 
 
 @op("LinearRegressor", domain=DOMAIN)
@@ -43,7 +54,7 @@ def linear_regressor(
 ) -> Any:
     """Y = post_transform(X · coefficientsᵀ + intercepts), [N, targets], float32."""
     scores = _affine(xp, as_float(xp, as_rows(xp, x)), coefficients, targets, intercepts)
-    return xp.astype(transform(xp, scores, post_transform), xp.float32)
+    return to_single(xp, transform(xp, scores, post_transform))
 
 
 @op("LinearClassifier", domain=DOMAIN)
@@ -73,7 +84,7 @@ def linear_classifier(
     else:
         index = xp.argmax(scores, axis=1)
         scores = transform(xp, scores, post_transform)
-    return pick(xp, labels, index), xp.astype(scores, xp.float32)
+    return pick(xp, labels, index), to_single(xp, scores)
 
 
 def _kernel(xp: Any, x: Any, vectors: Any, kernel_type: str, kernel_params: Any) -> Any:
@@ -88,8 +99,8 @@ def _kernel(xp: Any, x: Any, vectors: Any, kernel_type: str, kernel_params: Any)
     if len(kernel_params) not in (0, 3):
         raise ValueError(f"kernel_params must be gamma, coef0 and degree, not {kernel_params}")
     gamma, coef0, degree = kernel_params or (0.0, 0.0, 0.0)
-    dot = xp.matmul(x, xp.permute_dims(vectors, (1, 0)))
     with np.errstate(all="ignore"):
+        dot = xp.matmul(x, xp.permute_dims(vectors, (1, 0)))
         if kernel_type == "LINEAR":
             return dot
         if kernel_type == "POLY":
@@ -127,7 +138,7 @@ def svm_regressor(
     scores = _affine(xp, x, coefficients, 1, rho[:1])
     if one_class:
         return xp.astype(xp.where(scores > 0, 1.0, -1.0), xp.float32)
-    return xp.astype(transform(xp, scores, post_transform), xp.float32)
+    return to_single(xp, transform(xp, scores, post_transform))
 
 
 @op("SVMClassifier", domain=DOMAIN)
@@ -161,7 +172,7 @@ def svm_classifier(
         raise ValueError("rho must have a value")
     if not sum(vectors_per_class):
         index, scores = _linear_svm(xp, x, len(labels), coefficients, rho[0], bool(len(prob_a)))
-        return pick(xp, labels, index), xp.astype(transform(xp, scores, post_transform), xp.float32)
+        return pick(xp, labels, index), to_single(xp, transform(xp, scores, post_transform))
 
     classes = len(labels)
     pairs = classes * (classes - 1) // 2
@@ -172,17 +183,20 @@ def svm_classifier(
             raise ValueError(f"{name} has {len(values)} values for {pairs} pairs of classes")
     vectors = _matrix(xp, support_vectors, sum(vectors_per_class), np.dtype(np.float64), "support_vectors")
     kernel = _kernel(xp, x, vectors, kernel_type, kernel_params)
-    scores = xp.matmul(kernel, _pair_coefficients(xp, coefficients, vectors_per_class))
-    scores = scores + xp.asarray(np.asarray(rho[:pairs], dtype=np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = xp.matmul(kernel, _pair_coefficients(xp, coefficients, vectors_per_class))
+        scores = scores + xp.asarray(np.asarray(rho[:pairs], dtype=np.float64))
     index = xp.argmax(_votes(xp, scores, classes), axis=1)
     if len(prob_a):
         a, b = (xp.asarray(np.asarray(p[:pairs], dtype=np.float64)) for p in (prob_a, prob_b))
-        scores = transform(xp, _probabilities(xp, scores * a + b, classes), post_transform)
+        with np.errstate(all="ignore"):
+            scores = _probabilities(xp, scores * a + b, classes)
+        scores = transform(xp, scores, post_transform)
     elif classes == 2:
         scores = two_scores(xp, scores[:, 0], post_transform, complement=post_transform != "NONE")
     else:
         scores = transform(xp, scores, post_transform)
-    return pick(xp, labels, index), xp.astype(scores, xp.float32)
+    return pick(xp, labels, index), to_single(xp, scores)
 
 
 def _linear_svm(
@@ -237,9 +251,8 @@ def _probabilities(xp: Any, logits: Any, classes: int) -> Any:
     It minimises Σ (r_ji p_i - r_ij p_j)² one p_i after the other, as libsvm does, until the gradient is
     below 0.005 / classes; rows that are done stay as they are.
     """
-    with np.errstate(over="ignore"):
-        pair = xp.clip(1 / (1 + xp.exp(logits)), 1e-7, 1 - 1e-7)
-    firsts, seconds = np.triu_indices(classes, 1)
+    pair = xp.clip(1 / (1 + xp.exp(logits)), 1e-7, 1 - 1e-7)
+    firsts, seconds = map(xp.asarray, np.triu_indices(classes, 1))
     r = xp.zeros((logits.shape[0], classes, classes), dtype=xp.float64)
     r[:, firsts, seconds] = pair
     r[:, seconds, firsts] = 1 - pair

@@ -14,11 +14,29 @@ from .operator import op
 
 
 @op("Softmax", since=13)
-@pointwise
 def softmax(xp: Any, x: Any, *, axis: int = -1) -> Any:
-    """y = e^x / sum of e^x along the axis."""
-    e = xp.exp(shifted(xp, x, axis))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    """y = e^x / sum of e^x along the axis; narrow floats are rounded after each step, as in ONNX's function body."""
+    e = exponential(xp, x, axis=axis)
+    return quotient(xp, e, total(xp, e, axis=axis))
+
+
+@pointwise
+def exponential(xp: Any, x: Any, *, axis: int) -> Any:
+    """e^(x - max) along the axis."""
+    return xp.exp(shifted(xp, x, axis))
+
+
+@pointwise
+def total(xp: Any, x: Any, *, axis: int) -> Any:
+    """The sum along the axis, which stays."""
+    return xp.sum(x, axis=axis, keepdims=True)
+
+
+@pointwise
+def quotient(xp: Any, a: Any, b: Any) -> Any:
+    """a / b."""
+    del xp
+    return a / b
 
 
 @op("LogSoftmax", since=13)

@@ -16,6 +16,7 @@ from ._ml import (
     class_labels,
     pick,
     prepared_once,
+    to_single,
     transform,
     two_scores,
 )
@@ -174,8 +175,8 @@ def _sure_columns(tree_of_leaf: Any, votes: Votes, columns: int) -> tuple[Any, b
     """Which columns get a vote in every row, and whether the others never do."""
     trees, rank = np.unique(tree_of_leaf, return_inverse=True)
     inside = (votes.column >= 0) & (votes.column < columns)
-    pairs = np.unique(np.stack([votes.leaf[inside], votes.column[inside]], axis=1), axis=0)
-    voters = rank[pairs[:, 0]] * columns + pairs[:, 1]
+    pairs = np.unique(votes.leaf[inside] * columns + votes.column[inside])
+    voters = rank[pairs // columns] * columns + pairs % columns
     codes, counts = np.unique(voters, return_counts=True)
     whole = counts == np.bincount(rank, minlength=len(trees))[codes // columns]
     sure, ever = np.zeros(columns, dtype=bool), np.zeros(columns, dtype=bool)
@@ -236,7 +237,7 @@ def tree_ensemble_regressor(
     )
     base = _exclusive(base_values, base_values_as_tensor, "base_values")
     scores = _aggregate(xp, ensemble.forest, x, aggregate_function, base)
-    return xp.astype(transform(xp, scores, post_transform), xp.float32)
+    return to_single(xp, transform(xp, scores, post_transform))
 
 
 def _reduction(aggregate: str) -> str:
@@ -325,7 +326,7 @@ def tree_ensemble_classifier(
         scores = transform(xp, scores, post_transform)
         labels = labels if labels.dtype == object else np.array([0, 1])
         index = index if labels.dtype != object else xp.zeros_like(index)
-    return pick(xp, labels, index), xp.astype(scores, xp.float32)
+    return pick(xp, labels, index), to_single(xp, scores)
 
 
 def _multiclass(xp: Any, scores: Any, voted: Any, base: Any) -> tuple[Any, Any]:
@@ -374,10 +375,10 @@ def _binary(
     result = transform(xp, pair, post_transform)
     if bool(xp.any(alone)):
         if ensemble.one_class or not len(base):
-            single = two_scores(xp, first, post_transform, complement=probabilities)
+            alone_scores = two_scores(xp, first, post_transform, complement=probabilities)
         else:
-            single = transform(xp, xp.stack([first, zero], axis=1), post_transform)
-        result = xp.where(alone[:, None], single, result)
+            alone_scores = transform(xp, xp.stack([first, zero], axis=1), post_transform)
+        result = xp.where(alone[:, None], alone_scores, result)
     return index, result
 
 
@@ -428,7 +429,8 @@ def tree_ensemble(
         tree_roots,
     )
     scores = _aggregate(xp, forest, rows, aggregate)
-    return xp.astype(transform(xp, scores, TRANSFORMS[post_transform]), x.dtype)
+    with np.errstate(over="ignore"):
+        return xp.astype(transform(xp, scores, TRANSFORMS[post_transform]), x.dtype)
 
 
 @prepared_once

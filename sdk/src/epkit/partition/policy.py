@@ -53,9 +53,13 @@ class _State:
         self.edges = edges
         self.order = edges.order
         self.owner: dict[ir.Node, Unit] = {}
+        self.last_grouped = -1
+        """The position of the last node of any group: behind it no path leads back."""
 
     def add(self, unit: Unit) -> None:
         self.owner.update(dict.fromkeys(unit.nodes, unit))
+        if len(unit.nodes) > 1:
+            self.last_grouped = max(self.last_grouped, self.order[unit.nodes[-1]])
 
     def take(self, rank: int, claim: Claim) -> str:
         """Accept a claim, or say why not ("" also where a single node simply went to another)."""
@@ -70,14 +74,14 @@ class _State:
 
     def _path_back(self, group: tuple[ir.Node, ...]) -> str:
         """The name of a node outside the group on a path that leaves it and comes back, or ""."""
-        inside, end = set(group), self.order[group[-1]]
+        inside, end = set(group), max(self.order[group[-1]], self.last_grouped)
         seen: set[ir.Node] = set()
         pending = [user for node in group for user in self.edges.users[node] if user not in inside]
         while pending:
             node = pending.pop()
             # Edges only lead forward in the order, except through a group that was accepted before.
             members = self.owner[node].nodes if node in self.owner else (node,)
-            if node in seen or min(map(self.order.__getitem__, members)) > end:
+            if node in seen or self.order[node] > end:
                 continue
             seen.update(members)
             for user in (user for member in members for user in self.edges.users[member]):

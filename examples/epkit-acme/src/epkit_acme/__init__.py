@@ -1,0 +1,1 @@
+"""acme for epkit; the provider is in provider.py."""

@@ -1,0 +1,7 @@
+"""``python -m epkit.cli`` is the same as ``epkit``."""
+
+from __future__ import annotations
+
+from .app import main
+
+main()

@@ -1,0 +1,143 @@
+"""``epkit explain``: who would run which nodes, and why not those that were asked before."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _render
+from ._options import (
+    FALLBACK,
+    OPTIMISE,
+    Debug,
+    Fallback,
+    Fix,
+    Json,
+    Model,
+    Optimise,
+    Providers,
+    make_settings,
+)
+
+if TYPE_CHECKING:
+    from ..partition.placement import Placement
+
+
+def explain(
+    model: Model,
+    provider: Providers = None,
+    fallback: Fallback = FALLBACK,
+    optimise: Optimise = OPTIMISE,
+    fix: Fix = None,
+    nodes: Annotated[bool, typer.Option("--nodes", help="list every node")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show who would run what, and why not elsewhere. Nothing is compiled or run."""
+    from ..pipeline import Plan
+    from ._load import stop_after
+
+    plan = stop_after(model, make_settings(provider, fallback, optimise, fix), "plan")
+    assert isinstance(plan, Plan)
+    if as_json:
+        _render.emit(_as_json(model.name, plan.placement))
+        return
+    _summary(model.name, plan.placement)
+    _refusals(plan.placement)
+    if nodes:
+        _nodes(plan.placement)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Refusals by one provider for one reason, and the operators that they concern."""
+
+    provider: str
+    code: str
+    reason: str
+    operators: Mapping[str, int]
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes were refused."""
+        return sum(self.operators.values())
+
+
+def refusals(placement: Placement) -> list[Group]:
+    """The refusals grouped, largest first. Reasons that differ by the operator's name only are one."""
+    found: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    said: dict[tuple[str, str, str], str] = {}
+    for node in placement.nodes:
+        for refused in node.refused:
+            general = re.sub(rf"\b{re.escape(node.operator)}\b", "this operator", refused.reason)
+            key = (refused.provider, refused.code, general)
+            found[key][node.operator] += 1
+            said.setdefault(key, refused.reason)
+    groups = [
+        Group(
+            provider,
+            code,
+            general if len(operators) > 1 else said[provider, code, general],
+            dict(operators.most_common()),
+        )
+        for (provider, code, general), operators in found.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.nodes, group.provider, group.code, group.reason))
+
+
+def _summary(name: str, placement: Placement) -> None:
+    partitions = placement.partitions()
+    _render.line(f"{name}: {len(placement.nodes)} nodes, {placement.transfers} transfers between memories")
+    rows: list[list[_render.Cell]] = []
+    for provider, count in placement.counts().items():
+        own = [node for node in placement.nodes if node.provider == provider]
+        operators = dict(Counter(node.operator for node in own).most_common())
+        label = f"{provider} (fallback)" if any(node.fallback for node in own) else provider
+        rows.append(
+            [label, count, f"{count / len(placement.nodes):.0%}", partitions[provider], _listed(operators)]
+        )
+    _render.line()
+    _render.table(["provider", ">nodes", ">share", ">partitions", "operators"], rows)
+
+
+def _refusals(placement: Placement) -> None:
+    rows = [
+        [group.provider, group.nodes, group.code, group.reason, _listed(group.operators)]
+        for group in refusals(placement)
+    ]
+    if rows:
+        _render.heading("refused")
+        _render.table(["by", ">nodes", "code", "reason", "operators"], rows)
+
+
+def _listed(operators: Mapping[str, int]) -> str:
+    return ", ".join(f"{operator} {count}" for operator, count in operators.items())
+
+
+def _nodes(placement: Placement) -> None:
+    _render.heading("nodes")
+    rows = [
+        [
+            node.node,
+            node.operator,
+            node.partition,
+            "; ".join(f"{r.provider}: {r.reason}" for r in node.refused),
+        ]
+        for node in placement.nodes
+    ]
+    _render.table(["node", "operator", "partition", "not elsewhere because"], rows)
+
+
+def _as_json(name: str, placement: Placement) -> dict[str, Any]:
+    return {
+        "model": name,
+        "providers": placement.providers,
+        **placement.to_dict(),
+        "partitions": placement.partitions(),
+        "refusals": [{**asdict(group), "nodes": group.nodes} for group in refusals(placement)],
+    }
