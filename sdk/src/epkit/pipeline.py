@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from .backend.blame import blame, close_quietly
 from .backend.bound import Bound
 from .backend.hooks import CustomOperator
 from .backend.program import MemoryStep, Program
@@ -22,6 +23,7 @@ from .memory.graph_memory import GraphMemory, Marker, graph_memory
 from .model.check import CheckedModel, check
 from .model.fix import fix_dimensions
 from .model.limits import Limits
+from .model.custom_schemas import register_schemas
 from .model.read import ReadModel, read
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
@@ -105,6 +107,7 @@ def stages(
     """
     step = _Stepper(recorder or Recorder())
     custom = (*registry.operators(), *settings.operators)
+    register_schemas(item.schema for item in custom if item.schema is not None)
     raw = step("read", lambda: _read(source, settings))
     yield "read", raw
     step.model = raw.name
@@ -166,16 +169,34 @@ def bind(settings: Settings, registry: Registry, custom: Sequence[CustomOperator
     named = len(chosen)
     if settings.fallback != "error" and all(name != settings.fallback for name, _ in chosen):
         chosen.append((settings.fallback, {}))
-    return tuple(_bind(registry, name, options, index >= named, custom) for index, (name, options) in enumerate(chosen))
+    bounds: list[Bound] = []
+    try:
+        for index, (name, options) in enumerate(chosen):
+            bounds.append(_bind(registry, name, options, index >= named, custom))
+    except EpkitError:
+        _close_all(bounds)
+        raise
+    return tuple(bounds)
+
+
+def _close_all(bounds: Sequence[Bound]) -> None:
+    for bound in bounds:
+        close_quietly(bound.provider)
 
 
 def _bind(
     registry: Registry, name: str, options: Mapping[str, Any], fallback: bool, custom: Sequence[CustomOperator]
 ) -> Bound:
     provider, devices = registry.create(name, options)
-    provider.add_operators(custom)
     device = devices.found[0]
-    return Bound(provider, device, provider.allocator(device), fallback)
+    try:
+        with blame(name, "add_operators", "claim"):
+            provider.add_operators(custom)
+        with blame(name, "allocator", "claim"):
+            return Bound(provider, device, provider.allocator(device), fallback)
+    except EpkitError:
+        close_quietly(provider)
+        raise
 
 
 def _known(custom: Sequence[CustomOperator], bounds: Sequence[Bound]) -> Callable[[str, str, int], bool]:
@@ -183,9 +204,14 @@ def _known(custom: Sequence[CustomOperator], bounds: Sequence[Bound]) -> Callabl
     names = {(item.domain, item.name) for item in custom}
 
     def known(domain: str, name: str, version: int) -> bool:
-        return (domain, name) in names or any(b.provider.knows(domain, name) for b in bounds)
+        return (domain, name) in names or any(_knows(bound, domain, name) for bound in bounds)
 
     return known
+
+
+def _knows(bound: Bound, domain: str, name: str) -> bool:
+    with blame(bound.name, "knows", "check"):
+        return bool(bound.provider.knows(domain, name))
 
 
 def make_plan(partitioned: Partitioned) -> Plan:
@@ -210,6 +236,10 @@ def _memory_of(graph: Schedule, bounds: Sequence[Bound]) -> dict[int, GraphMemor
     for index, action in enumerate(graph.actions):
         for place, marker, step in _memory_steps(index, action, bounds):
             steps.setdefault(place, []).append((marker, step))
+    # Copies to a device may be under way until the end of the graph, where the run waits for all streams.
+    sent = tuple(a.value for a in graph.actions if isinstance(a, Transfer) and a.from_place == HOST_PLACE)
+    if sent:
+        steps[HOST_PLACE].append((len(graph.actions), MemoryStep(None, sent, (), ())))
     return {
         place: graph_memory(found, leaving.get(place, ()), 64 if place < 0 else bounds[place].allocator.alignment)
         for place, found in steps.items()
@@ -232,7 +262,9 @@ def _memory_steps(
     else:
         provider = action.partition.provider
         assert provider is not None
-        for step in bounds[provider].provider.memory_steps(action.partition.subgraph):
+        with blame(bounds[provider].name, "memory_steps", "plan"):
+            found = tuple(bounds[provider].provider.memory_steps(action.partition.subgraph))
+        for step in found:
             yield action.place, index if step.node is None else step.node, step
 
 

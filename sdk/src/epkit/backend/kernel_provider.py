@@ -48,9 +48,11 @@ class KernelProvider(Provider):
     def _memory_step(self, node: ir.Node, subgraph: Subgraph) -> MemoryStep:
         reads = tuple(value for value in node.inputs if value is not None)
         outputs = tuple(value for value in node.outputs if value.name)
-        if self.kernel_for(node, subgraph).shapes is None:
-            return MemoryStep(node, reads, (), outputs)
-        return MemoryStep(node, reads, outputs, ())
+        kernel = self.kernel_for(node, subgraph)
+        if kernel.shapes is not None:
+            return MemoryStep(node, reads, outputs, ())
+        # a kernel that knows the context may ask it for memory, or return a view: both are provided for
+        return MemoryStep(node, reads, outputs if "context" in kernel.wants else (), outputs)
 
     def compile(self, subgraph: Subgraph) -> Program:
         return KernelProgram(subgraph, lambda node: self.kernel_for(node, subgraph), self.constant)

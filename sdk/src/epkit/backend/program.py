@@ -68,7 +68,8 @@ class MemoryStep:
         node: the node of the step, or None if the whole program is one step.
         reads: values that are read.
         writes: outputs whose memory the program asks from the core (``RunContext.empty``).
-        aliases: outputs that it makes itself; they may be views of what it reads.
+        aliases: outputs that it makes itself; they may be views of what it reads. An output of which only the
+            run shows whether it is a view or new memory is named in both.
     """
 
     node: ir.Node | None

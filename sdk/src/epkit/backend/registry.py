@@ -26,8 +26,9 @@ from ..errors import (
     Where,
 )
 from . import hooks
+from .blame import blame, close_quietly
 from .contract import CONTRACT_VERSION
-from .device import Devices
+from .device import Device, Devices
 from .options import make_options
 from .provider import Provider
 
@@ -105,7 +106,7 @@ class Registry:
             found = {provider.name: provider for provider in module.epkit_providers()}
         except EpkitError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BrokenProviderError(
                 f"the plugin {name!r} cannot be imported: {type(error).__name__}: {error}", where=where, remedy=remedy
             ) from error
@@ -133,9 +134,11 @@ class Registry:
             OptionError: if an option does not fit.
         """
         provider_type = self.provider_type(name)
-        chosen = make_options(provider_type.Options, options or {}, name)
+        with blame(name, "Options", "claim"):
+            chosen = make_options(provider_type.Options, options or {}, name)
         provider, devices = _start(provider_type, chosen)
         if not devices.found:
+            close_quietly(provider)
             raise UnavailableProviderError(
                 f"provider {name!r} has no device: {devices.reason or 'no reason given'}",
                 where=Where(provider=name, stage="devices"),
@@ -161,7 +164,7 @@ class Registry:
             return ProviderState(name, package, version, "broken", error.what, error.remedy)
         except Exception as error:
             return ProviderState(name, package, version, "broken", f"{type(error).__name__}: {error}")
-        _close(provider)
+        close_quietly(provider)
         from .options import describe_options
 
         options = describe_options(provider_type.Options)
@@ -233,7 +236,14 @@ def _version(entry: importlib.metadata.EntryPoint | None) -> str:
 
 
 def _compatible(provider_type: type[Provider]) -> type[Provider]:
-    oldest, newest = provider_type.contract
+    if not isinstance(provider_type, type) or not issubclass(provider_type, Provider):
+        raise BrokenProviderError(
+            f"{provider_type!r} is not a subclass of epkit.backend.Provider",
+            where=Where(provider=str(getattr(provider_type, "name", "")), stage="import"),
+            remedy="report this to the maker of the plugin: epkit_providers must return provider classes",
+        )
+    with blame(provider_type.name, "contract", "import"):
+        oldest, newest = provider_type.contract
     if not oldest <= CONTRACT_VERSION <= newest:
         older = CONTRACT_VERSION > newest
         raise IncompatibleProviderError(
@@ -247,30 +257,21 @@ def _compatible(provider_type: type[Provider]) -> type[Provider]:
 def _start(provider_type: type[Provider], options: Any) -> tuple[Provider, Devices]:
     """Make an instance and ask for its devices; anything it raises becomes BrokenProviderError."""
     name = provider_type.name
-    try:
+    with blame(name, "__init__", "devices"):
         provider = provider_type(options)
-        devices = provider.devices()
-    except EpkitError as error:
-        raise error.at(provider=name, stage="devices")
-    except Exception as error:
-        raise BrokenProviderError(
-            f"provider {name!r} failed while it looked for its devices: {type(error).__name__}: {error}",
-            where=Where(provider=name, stage="devices"),
-            remedy=f"report this to the maker of the plugin, or leave {name!r} out of providers",
-        ) from error
-    if not isinstance(devices, Devices):
-        raise BrokenProviderError(
-            f"provider {name!r} returned {type(devices).__name__} from devices(), not Devices",
-            where=Where(provider=name, stage="devices"),
-        )
-    return provider, devices
-
-
-def _close(provider: Provider) -> None:
     try:
-        provider.close()
-    except Exception:  # the state was found; a failing close must not hide it
-        return
+        with blame(name, "devices", "devices"):
+            devices = provider.devices()
+        if not isinstance(devices, Devices) or not all(isinstance(found, Device) for found in devices.found):
+            raise BrokenProviderError(
+                f"provider {name!r} returned {devices!r:.100} from devices(), not Devices of Device",
+                where=Where(provider=name, stage="devices"),
+                remedy=f"report this to the maker of the plugin, or leave {name!r} out of providers",
+            )
+    except EpkitError:
+        close_quietly(provider)
+        raise
+    return provider, devices
 
 
 default = Registry()

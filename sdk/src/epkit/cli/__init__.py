@@ -1,4 +1,4 @@
-"""The command line: ``epkit run | inspect | explain | providers | bench | new-provider``. One file per command."""
+"""The command line ``epkit``: run, inspect, explain, providers, bench, new-provider; one file per command."""
 
 from __future__ import annotations
 

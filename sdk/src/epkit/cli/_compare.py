@@ -13,7 +13,8 @@ class Comparison:
     """How one output compares.
 
     Attributes:
-        max_abs, max_rel: the largest absolute difference, and the largest relative to a nonzero expected value.
+        max_abs: the largest absolute difference.
+        max_rel: the largest difference relative to a nonzero expected value.
         wrong, total: elements outside the tolerance, and all.
         problem: why the two cannot be compared element by element; "" if they could.
     """
@@ -42,7 +43,7 @@ class Comparison:
 
 
 def compare(name: str, actual: Any, expected: Any, rtol: float, atol: float) -> Comparison:
-    """Is ``|actual - expected| <= atol + rtol * |expected|``? NaN equals NaN; text and truth values must be equal."""
+    """Is ``|actual - expected| <= atol + rtol * |expected|``? NaN equals NaN; text must be equal."""
     if isinstance(expected, list | tuple | dict):
         return _compare_items(name, actual, expected, rtol, atol)
     if expected is None or actual is None:

@@ -131,7 +131,7 @@ def _data_set(folder: Path, session: Session) -> Case:
 
 
 def _read_numbered(folder: Path, kind: str, infos: Sequence[ValueInfo]) -> dict[str, tuple[Any, str]]:
-    """Values and file names by input or output name: the name in the file if the model has it, else by number."""
+    """Values and file names; a file belongs to the value that it names, else to that of its number."""
     names = {info.name for info in infos}
     found = {}
     for number, path in _numbered(folder, kind):

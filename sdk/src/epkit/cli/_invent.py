@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..dtypes import BY_SPELLING, numpy_dtype
@@ -90,7 +89,7 @@ class Inventor:
             return np.broadcast_to(np.arange(shape[-1]), shape).astype(target)
         if "type" in name or "segment" in name:
             return np.zeros(shape, target)
-        top = min(8, int(ml_dtypes.iinfo(target).max) + 1)
+        top = 2 if dtype.endswith("int2") else 8  # int2 ends at 1, int4 at 7
         return self._random.integers(0, top, shape).astype(target)
 
 
@@ -103,7 +102,7 @@ def guess(name: str, axis: int, rank: int) -> int:
 
 
 def guess_by_position(axis: int, rank: int) -> int:
-    """One first; a small picture at the end of four and more dimensions, after its channels; else a short length."""
+    """One in front; channels and a small picture where there are four and more; else a short length."""
     if axis == 0:
         return 1
     if rank >= 4:

@@ -83,7 +83,8 @@ def progress() -> Progress:
     """A bar on stderr; nothing at all where stderr is no terminal."""
     console = stderr()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    hidden = not console.is_terminal
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=hidden)
 
 
 def failure(error: Exception, as_json: bool) -> None:
@@ -92,7 +93,10 @@ def failure(error: Exception, as_json: bool) -> None:
         remedy = "this is a fault of epkit itself: run it again with --debug and report what it prints"
         error = EpkitError(f"{type(error).__name__}: {error}", remedy=remedy)
     console = stderr()
-    console.print(Text.assemble(("error: ", "bold red"), (error.what, "bold")), soft_wrap=True)
+    first, *more = error.what.splitlines() or [""]
+    console.print(Text.assemble(("error: ", "bold red"), (first, "bold")), soft_wrap=True)
+    for text in more:
+        console.print(Text(text), soft_wrap=True)
     for label, text in (("where", str(error.where)), ("try", error.remedy)):
         if text:
             console.print(Text.assemble((f"  {label}: ".ljust(10), "cyan"), text), soft_wrap=True)

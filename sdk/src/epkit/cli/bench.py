@@ -1,4 +1,4 @@
-"""``epkit bench``: times providers against each other, and against a peer, in alternating runs of one process."""
+"""``epkit bench``: times providers against each other and a peer, in alternating runs of one process."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _facts(contender: Contender, first: Contender) -> dict[str, Any]:
 
 def _as_text(model: str, runs: int, contenders: list[Contender]) -> None:
     _render.line(f"{model}: {runs} runs of each in turn; ratios are of medians, to {contenders[0].name}")
-    rows = []
+    rows: list[list[_render.Cell]] = []
     for contender in contenders:
         times = (contender.load_seconds, contender.first_seconds, contender.median, min(contender.seconds))
         differs = "?" if contender.difference is None else f"{contender.difference:.1g}"

@@ -106,7 +106,7 @@ def _summary(name: str, placement: Placement) -> None:
 
 
 def _refusals(placement: Placement) -> None:
-    rows = [
+    rows: list[list[_render.Cell]] = [
         [group.provider, group.nodes, group.code, group.reason, _listed(group.operators)]
         for group in refusals(placement)
     ]
@@ -116,7 +116,7 @@ def _refusals(placement: Placement) -> None:
 
 
 def _listed(operators: Mapping[str, int]) -> str:
-    return ", ".join(f"{operator} {count}" for operator, count in operators.items())
+    return ", ".join(f"{operator}×{count}" for operator, count in operators.items())
 
 
 def _nodes(placement: Placement) -> None:

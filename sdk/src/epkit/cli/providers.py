@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from .. import knobs
 from ..errors import OptionError
@@ -41,7 +42,7 @@ def providers(
 def _table(states: tuple[ProviderState, ...]) -> None:
     rows: list[list[_render.Cell]] = []
     for state in states:
-        coloured = _render.Text(state.state, _render.STATE_STYLES.get(state.state, ""))
+        coloured = Text(state.state, _render.STATE_STYLES.get(state.state, ""))
         devices = "\n".join(f"{device.name} ({device.kind})" for device in state.devices.found) or "-"
         sizes = "\n".join(_render.memory(device.memory_bytes) for device in state.devices.found) or "-"
         rows.append([state.name, coloured, devices, sizes, state.version, state.package])

@@ -34,6 +34,11 @@ class ArenaStatistics:
     reused: int
 
 
+def fits(held: int, wanted: int) -> bool:
+    """True if a buffer of ``held`` bytes may serve a request, without too much waste."""
+    return wanted <= held <= 2 * wanted + 4096
+
+
 class Arena:
     """Raw memory of a device, reused between runs. Safe from several threads."""
 
@@ -54,7 +59,7 @@ class Arena:
         """
         nbytes = max(nbytes, 1)
         with self._lock:
-            fitting = [item for item in self._free if nbytes <= item[0] <= 2 * nbytes + 4096]
+            fitting = [item for item in self._free if fits(item[0], nbytes)]
             if fitting:
                 item = min(fitting, key=lambda item: item[0])
                 self._free.remove(item)
@@ -83,7 +88,7 @@ class Arena:
             except MemoryError as error:
                 raise DeviceMemoryError(
                     f"{self.device} has no {nbytes:,} bytes left (this session holds {self._held:,}): {error}",
-                    where=Where(stage="run", provider=self.device),
+                    where=Where(stage="run"),
                     remedy="use smaller inputs, close other sessions, or run fewer at once",
                 ) from error
         self._allocations += 1

@@ -1,8 +1,8 @@
 """From when to when each value's memory is needed.
 
 Steps come in order; each says what it reads, what it writes into memory from the core, and which results
-it makes itself that may be views of what it read. A value lives until the last read of itself or of
-anything that may be a view of it.
+it makes itself that may be views of what it read (a result may be named as both, where only the run shows
+which). A value lives until the last read of itself or of anything that may be a view of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lifetimes(steps: Sequence[MemoryStep], escaping: Iterable[ir.Value]) -> tupl
         end.update(dict.fromkeys(seen, index))
         roots.update(dict.fromkeys(step.aliases, seen))
         for value in step.writes:
-            roots[value] = frozenset((value,))
+            roots[value] = frozenset((value,)) | (seen if value in step.aliases else frozenset())
             start[value] = end[value] = index
     gone = frozenset().union(*(roots.get(value, frozenset()) for value in escaping))
     return tuple(Lifetime(value, first, end[value]) for value, first in start.items() if value not in gone)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
 from epkit.model.schemas import Formal, Signature, type_name
+
+_TERM = r"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 
 def check_call(node: ir.Node, function: ir.Function) -> None:
@@ -47,6 +51,8 @@ def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
         expected = rules.attributes[name][0]
         if attribute.type.name != expected:
             raise _wrong(node, f"has the attribute {name!r} as {attribute.type.name}; it must be {expected}")
+    if node.op_type == "Einsum" and node.domain == "":
+        _check_equation(node)
     for name, (_, required) in rules.attributes.items():
         if required and name not in node.attributes:
             raise _wrong(node, f"lacks the attribute {name!r}, which {node.op_type} requires")
@@ -67,6 +73,13 @@ def check_types(node: ir.Node, rules: Signature) -> None:
             other, first = bound.setdefault(formal.parameter, (found, value.name or ""))
             if formal.parameter and other != found:
                 raise _wrong_type(node, value, f"{found}, but must be {other} like {first!r}")
+
+
+def _check_equation(node: ir.Node) -> None:
+    """A malformed equation sends the shape inference of onnx 1.23 into an endless loop."""
+    equation = node.attributes.get("equation")
+    if equation is not None and not equation.is_ref() and not _EQUATION.fullmatch(str(equation.value)):
+        raise _wrong(node, f"has the malformed equation {equation.value!r}")
 
 
 def _pairs(

@@ -22,6 +22,7 @@ from epkit.model.limits import DEFAULT_LIMITS, Limits
 from epkit.model.normalize import normalize
 from epkit.model.source import Opened, explain, open_source
 from epkit.model.structure import check_structure
+from epkit.model.text import check_text
 from epkit.model.weights import Weights, attach
 from epkit.model.wire import Cut, cut
 
@@ -104,6 +105,7 @@ def _read_opened(
     files = ExternalFiles(opened.path, folder)
     try:
         skeleton, cuts = _skeleton(opened, limits)
+        check_text(skeleton)
         warnings, overridable = normalize(skeleton, limits)
         weights = Weights(opened.buffer, cuts, files, limits)
         payloads = weights.resolve(skeleton)

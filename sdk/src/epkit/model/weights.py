@@ -17,7 +17,7 @@ from epkit.errors import ExternalDataError, InvalidModelError, ModelError, NotOn
 from epkit.model.external import ExternalFiles
 from epkit.model.limits import Limits
 from epkit.model.tensor import Source, ViewTensor
-from epkit.model.wire import Cut
+from epkit.model.wire import SMALL, Cut
 
 # which field may hold the elements of which type (onnx.proto, TensorProto)
 _FIELD_TYPES: dict[str, frozenset[str]] = {
@@ -76,6 +76,12 @@ class Weights:
         size = self._size(tensor, dtype)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             payload = self._external(tensor, size)
+            tensor.ClearField("data_location")  # else onnx_ir would open the file itself, by its own rules
+            tensor.ClearField("external_data")
+            if size <= SMALL:  # it may be a shape, which inference needs to see
+                tensor.raw_data = bytes(payload.buffer[payload.offset : payload.offset + size])
+                _check_inline(tensor, dtype, size)
+                return
         elif tensor.HasField("segment"):
             payload = self._cut(tensor, dtype, size)
         else:

@@ -33,7 +33,11 @@ _DATA = {4: "float_data", 5: "int32_data", 6: "string_data", 7: "int64_data", 9:
     11: "uint64_data",
 }
 _VIEWABLE = {4, 9, 10}
-_LISTS = {7, 8, 9}  # floats, ints, strings of AttributeProto: next to them are no tensors, and often a million entries
+_LISTS = {
+    7,
+    8,
+    9,
+}  # floats, ints, strings of AttributeProto: next to them are no tensors, and often a million entries
 _SEGMENT = 3  # TensorProto.segment: no writer uses it, so it serves as the mark of a cut
 
 

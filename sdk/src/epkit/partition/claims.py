@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -28,7 +29,7 @@ class Offer:
     claims: tuple[Claim, ...]
     refusals: Mapping[ir.Node, Refusal]
 
-    @property
+    @cached_property
     def claimed(self) -> frozenset[ir.Node]:
         """All nodes in the claims."""
         return frozenset(node for claim in self.claims for node in claim.nodes)

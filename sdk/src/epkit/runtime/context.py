@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..backend.bound import Bound
 from ..backend.memory import HostStream, Stream, Tensor
 from ..backend.program import RunContext
 from ..backend.subgraph import operator_name
-from ..errors import CancelledError, Where
+from ..errors import CancelledError, EpkitError, RunError, Where
 from .options import RunOptions
 from .space import Lease
 
@@ -25,6 +25,7 @@ class RunState:
         self.options = options
         self.bounds = bounds
         self._streams: dict[int, Stream] = {}
+        self._kept: list[Any] = []
 
     def stream(self, provider: int) -> Stream:
         """The run's stream on a provider's device, made when first needed."""
@@ -34,16 +35,30 @@ class RunState:
             self._streams[provider] = HostStream() if host else bound.provider.stream(bound.device)
         return self._streams[provider]
 
+    def keep(self, array: Any) -> None:
+        """Keep a host array alive for a copy that may still be under way."""
+        self._kept.append(array)
+
     def synchronize(self) -> None:
-        """Wait for all work of this run."""
-        for stream in self._streams.values():
-            stream.synchronize()
+        """Wait for all work of this run; every stream is waited for, also after one has failed."""
+        self._each(self._streams, lambda stream: stream.synchronize())
+        self._kept.clear()
 
     def close(self) -> None:
         """Give the streams back."""
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.close()
+        self._each(streams, lambda stream: stream.close())
+        self._kept.clear()
+
+    def _each(self, streams: Mapping[int, Stream], action: Callable[[Stream], None]) -> None:
+        errors = []
+        for provider, stream in streams.items():
+            try:
+                action(stream)
+            except Exception as error:
+                errors.append(located(error, self.bounds[provider].name))
+        if errors:
+            raise errors[0]
 
     def check_cancelled(self) -> None:
         """Raise CancelledError if the caller threw the switch."""
@@ -88,3 +103,17 @@ class Context(RunContext):
                 operator=operator_name(node),
             )
         self.node = None
+
+
+def located(error: Exception, provider: str, partition: str = "", node: str = "") -> EpkitError:
+    """What a provider raised during a run, as an error that says where."""
+    place = {"stage": "run", "provider": provider, "partition": partition, "node": node}
+    if isinstance(error, EpkitError):
+        return error.at(**place)
+    failed = RunError(
+        f"provider {provider!r} failed{f' in {partition}' if partition else ''}: {type(error).__name__}: {error}",
+        where=Where(**place),
+        remedy=f"run it elsewhere by leaving {provider!r} out of providers, and report this to the plugin's maker",
+    )
+    failed.__cause__ = error
+    return failed

@@ -16,7 +16,7 @@ from ..errors import BrokenProviderError, EpkitError, RunError, Where
 from ..memory.arena import Arena
 from ..memory.graph_memory import GraphMemory
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
-from .context import Context, RunState
+from .context import Context, RunState, located
 from .control import CONTROL
 from .space import Lease, Space
 
@@ -73,12 +73,7 @@ class Executor:
             complete = True
             return results
         finally:
-            try:
-                if len(leases) > 1:  # a device may still be at work in the memory that is given back now
-                    state.synchronize()
-            finally:
-                for lease in leases.values():
-                    lease.close(complete)
+            _finish(state, leases, complete)
 
     def _static(self) -> bool:
         return all(space.memory.complete for space in self.spaces.values())
@@ -97,16 +92,20 @@ class Executor:
         part = action.partition
         assert part.provider is not None
         bound = self._bounds[part.provider]
-        context = Context(state, bound, state.stream(part.provider), lease, part.name)
+        context = None
         start = time.perf_counter_ns()
         try:
+            context = Context(state, bound, state.stream(part.provider), lease, part.name)
             results = self._programs[part.name].run(context, [frame[slot] for slot in action.inputs])
         except Exception as error:
-            raise _located(error, bound.name, part.name, context) from error
-        if len(results) != len(action.outputs):
+            node = context.node if context is not None else None
+            raise located(error, bound.name, part.name, "" if node is None else str(node.name)) from error
+        if not isinstance(results, list | tuple) or len(results) != len(action.outputs):
+            found = f"{len(results)} outputs" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
             raise BrokenProviderError(
-                f"provider {bound.name!r} returned {len(results)} outputs for {part.name}, expected {len(action.outputs)}",
+                f"provider {bound.name!r} returned {found} for {part.name}, expected a list of {len(action.outputs)}",
                 where=Where(stage="run", provider=bound.name, partition=part.name),
+                remedy="report this to the maker of the plugin: Program.run returns one value for each Subgraph.outputs",
             )
         for slot, result in zip(action.outputs, results, strict=True):
             frame[slot] = result
@@ -121,12 +120,15 @@ class Executor:
     def _transfer(self, action: Transfer, frame: Frame, state: RunState, leases: Leases) -> None:
         start = time.perf_counter_ns()
         source = frame[action.source]
-        if action.to_place == HOST_PLACE:
-            frame[action.target] = self._to_host(source, action.from_place, state)
-        else:
-            frame[action.target] = self._to_device(action, source, state, leases[action.to_place])
+        device = action.from_place if action.to_place == HOST_PLACE else action.to_place
+        try:
+            if action.to_place == HOST_PLACE:
+                frame[action.target] = self._to_host(source, action.from_place, state)
+            else:
+                frame[action.target] = self._to_device(action, source, state, leases[action.to_place])
+        except Exception as error:
+            raise located(error, self._bounds[device].name).at(value=str(action.value.name)) from error
         if state.options.profile is not None:
-            device = action.from_place if action.to_place == HOST_PLACE else action.to_place
             state.options.profile.recorder.add(
                 "copy to host" if action.to_place == HOST_PLACE else "copy to device",
                 "transfer",
@@ -154,6 +156,7 @@ class Executor:
                 remedy="the provider must refuse nodes that read strings, sequences or maps",
             )
         array = np.ascontiguousarray(source).reshape(source.shape)
+        state.keep(array)
         tensor = lease.empty(action.value, array.shape, array.dtype)
         bound.allocator.copy_in(array, tensor, state.stream(action.to_place))
         return tensor
@@ -190,15 +193,18 @@ def make_arenas(bounds: Sequence[Bound]) -> dict[int, Arena]:
     return arenas
 
 
-def _located(error: Exception, provider: str, partition: str, context: Context) -> EpkitError:
-    node = str(context.node.name) if context.node is not None else ""
-    if isinstance(error, EpkitError):
-        return error.at(stage="run", provider=provider, partition=partition, node=node)
-    return RunError(
-        f"provider {provider!r} failed in {partition}: {type(error).__name__}: {error}",
-        where=Where(stage="run", provider=provider, partition=partition, node=node),
-        remedy=f"run it elsewhere by leaving {provider!r} out of providers, and report this to the plugin's maker",
-    )
+def _finish(state: RunState, leases: Leases, complete: bool) -> None:
+    """Give the memory back once no device is at work in it any more."""
+    try:
+        if len(leases) > 1:
+            state.synchronize()
+    except Exception:
+        if complete:
+            raise
+        # else the run has failed already, and says why
+    finally:
+        for lease in leases.values():
+            lease.close(complete)
 
 
 def _shape_of(value: Any) -> Any:

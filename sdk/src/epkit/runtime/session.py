@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -121,10 +122,13 @@ class Session:
     def _run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
         state = RunState(options, self._bounds)
         try:
-            results = self._main.run(state, values)
-            return own(results, values)
-        finally:
-            state.close()
+            results = own(self._main.run(state, values), values)
+        except BaseException:
+            with suppress(EpkitError):  # the first error says what happened
+                state.close()
+            raise
+        state.close()
+        return results
 
     def _wanted(self, outputs: Iterable[str] | None) -> list[tuple[str, int]]:
         names = {info.name: index for index, info in enumerate(self.outputs)}
@@ -171,7 +175,10 @@ class Session:
             self._release()
 
     def close(self) -> None:
-        """Give everything back. Runs that are under way end first; later ones are refused. May be called twice."""
+        """Give everything back. Runs that are under way end first; later ones are refused. May be called twice.
+
+        A plugin that raises here keeps nothing else open: its fault goes to ``warnings`` and to the observers.
+        """
         with self._lock:
             first = not self._closing
             self._closing = True
@@ -180,12 +187,20 @@ class Session:
             self._release()
 
     def _release(self) -> None:
-        for program in self._programs.values():
-            program.close()
+        for name, program in self._programs.items():
+            self._close(f"the program of {name}", program.close)
         for arena in self._arenas.values():
-            arena.close()
+            self._close(f"the memory of {arena.device}", arena.close)
         for bound in self._bounds:
-            bound.provider.close()
+            self._close(f"provider {bound.name!r}", bound.provider.close)
+
+    def _close(self, what: str, close: Callable[[], None]) -> None:
+        try:
+            close()
+        except Exception as error:
+            text = f"{what} could not be closed: {type(error).__name__}: {error}"
+            self.warnings += (text,)
+            self._registry.notify(Notice("error", self.name, 0.0, {"error": text}))
 
     def __enter__(self) -> Session:
         return self

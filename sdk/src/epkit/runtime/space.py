@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..backend.memory import Tensor
-from ..memory.arena import Arena
+from ..backend.memory import HostAllocator, Tensor
+from ..memory.arena import Arena, fits
 from ..memory.graph_memory import GraphMemory, Marker
 from ..memory.planner import MemoryPlan
 
@@ -59,21 +59,26 @@ class Space:
 
 
 class Lease:
-    """Memory of one run of one graph on one device. Not shared between threads."""
+    """Memory of one run of one graph on one device. Not shared between threads.
+
+    A buffer that is not needed any more serves this run only: a device that works late orders what one stream
+    does, and nothing keeps another run's stream from being earlier.
+    """
 
     def __init__(self, space: Space, plan: MemoryPlan, learning: Hashable | None) -> None:
         self.space = space
         self.plan = plan
         self.learning = learning
         self._block: Any = None
-        self._buffers: dict[ir.Value, Any] = {}
+        self._buffers: dict[ir.Value, tuple[int, Any]] = {}
+        self._spare: list[tuple[int, Any]] = []
         self._sizes: dict[ir.Value, int] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """Memory for a value: its planned place, else a buffer of its own; a result's memory is nobody else's."""
         arena = self.space.arena
         if value not in self.space.managed:
-            return np.empty(shape, dtype)
+            return self._unmanaged(value, shape, dtype)
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if self.learning is not None:
             self._sizes[value] = nbytes
@@ -83,22 +88,39 @@ class Lease:
                 self._block = arena.take(self.plan.size)
             return arena.allocator.view(self._block, place.offset, shape, dtype)
         if value in self._buffers:
-            arena.give(self._buffers.pop(value))
-        self._buffers[value] = buffer = arena.take(nbytes)
-        return arena.allocator.view(buffer, 0, shape, dtype)
+            self._spare.append(self._buffers.pop(value))
+        self._buffers[value] = self._buffer(nbytes)
+        return arena.allocator.view(self._buffers[value][1], 0, shape, dtype)
+
+    def _buffer(self, nbytes: int) -> tuple[int, Any]:
+        """A spare buffer of about the size, else one of the arena's."""
+        fitting = [item for item in self._spare if fits(item[0], nbytes)]
+        if not fitting:
+            return nbytes, self.space.arena.take(nbytes)
+        item = min(fitting, key=lambda item: item[0])
+        self._spare.remove(item)
+        return item
+
+    def _unmanaged(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        if isinstance(self.space.arena.allocator, HostAllocator):
+            return np.empty(shape, dtype)
+        raise ValueError(
+            f"memory was asked for {value.name}, which the provider's memory_steps do not name among the writes"
+        )
 
     def release(self, marker: Marker) -> None:
         """A node or action is done: give back what only it still needed."""
         if self._buffers:
             for value in self.space.memory.releases.get(marker, ()):
                 if value in self._buffers:
-                    self.space.arena.give(self._buffers.pop(value))
+                    self._spare.append(self._buffers.pop(value))
 
     def close(self, complete: bool) -> None:
         """End of the run. ``complete``: it ended well, so its sizes are worth a plan."""
-        for buffer in self._buffers.values():
+        for _, buffer in (*self._buffers.values(), *self._spare):
             self.space.arena.give(buffer)
         self._buffers.clear()
+        self._spare.clear()
         if self._block is not None:
             self.space.arena.give(self._block)
             self._block = None

@@ -8,7 +8,9 @@ somebody swallows the exception.
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -155,12 +157,14 @@ class FakeMemory(Allocator):
 
     def copy_in(self, array: np.ndarray[Any, Any], tensor: Any, stream: Stream) -> None:
         self._check_copy(array, tensor)
-        promised = array.tobytes()
+        promised, address, owner = array.tobytes(), array.ctypes.data, weakref.ref(_owner(array))
 
         def copy() -> None:
-            if array.tobytes() != promised:
+            if owner() is None:
+                self.fault(f"a host array was given back between copy_in and the copy into {tensor!r}")
+            if ctypes.string_at(address, len(promised)) != promised:
                 self.fault(f"a host array changed between copy_in and the copy into {tensor!r}")
-            tensor.poke(array)
+            tensor.poke(np.frombuffer(promised, tensor.dtype).reshape(tensor.shape))
 
         _fake(stream).enqueue(copy, writes=[tensor])
 
@@ -183,6 +187,13 @@ class FakeMemory(Allocator):
         tensor = self.view(buffer, 0, array.shape, array.dtype)
         tensor.poke(array)
         return buffer, tensor
+
+
+def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array that owns the bytes, or comes closest to it."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _fake(stream: Stream) -> FakeStream:

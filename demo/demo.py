@@ -1,0 +1,103 @@
+"""Names the types of this repository's files with a real model, run by two providers, and shows who did what.
+
+    make demo
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+
+import numpy as np
+from content_types import Answer, ContentTypes, load_content_types
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import epkit
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+TRACE = CACHE / "demo.trace.json"
+PROVIDERS = ["acme", "cpu"]
+BATCH = 16
+SHOWN = 24
+"""Files in the table; the summary counts all."""
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a pass over all files gave: an answer for each, and the seconds of each batch."""
+
+    answers: dict[Path, Answer]
+    seconds: list[float]
+
+
+def main() -> None:
+    """Fetch, load, run, report."""
+    CACHE.mkdir(exist_ok=True)
+    with console.status("fetching the model"):
+        content_types = load_content_types(CACHE / "models")
+    start = time.perf_counter()
+    session = epkit.load(content_types.model, providers=PROVIDERS)
+    load_seconds = time.perf_counter() - start
+    found = run(session, content_types, repository_files())
+    show_answers(found.answers)
+    show_placement(session.placement)
+    show_times(load_seconds, found)
+    show_profile(session, content_types, list(found.answers)[:BATCH])
+
+
+def repository_files() -> list[Path]:
+    """Everything below the repository's root but hidden folders and what tools left behind."""
+    skipped = {"__pycache__", "build", "dist"}
+    paths = (path for path in sorted(ROOT.rglob("*")) if path.is_file() and not path.is_symlink())
+    inside = ((path, path.relative_to(ROOT).parts) for path in paths)
+    return [path for path, parts in inside if not any(p in skipped or p.startswith(".") for p in parts[:-1])]
+
+
+def run(session: epkit.Session, content_types: ContentTypes, paths: Sequence[Path]) -> Run:
+    """Run the model over the files, a batch at a time. Files that are too short are left out."""
+    rows = [(path, row) for path in paths if (row := content_types.features(path)) is not None]
+    answers: dict[Path, Answer] = {}
+    seconds = []
+    batches = [rows[index : index + BATCH] for index in range(0, len(rows), BATCH)]
+    for batch in track(batches, "running", console=console, transient=True):
+        features = np.stack([row for _, row in batch])
+        start = time.perf_counter()
+        outputs = session(bytes=features)["target_label"]
+        seconds.append(time.perf_counter() - start)
+        answers.update((path, content_types.answer(output)) for (path, _), output in zip(batch, outputs, strict=True))
+    return Run(answers, seconds)
+
+
+def diverse(answers: dict[Path, Answer], count: int) -> list[Path]:
+    """Some files, of as many types as there are: one of each type, then the second of each, ..."""
+    by_type: dict[str, list[Path]] = defaultdict(list)
+    for path, answer in answers.items():
+        by_type[answer.label].append(path)
+    turns = zip_longest(*sorted(by_type.values(), key=len))
+    chosen = islice((path for turn in turns for path in turn if path is not None), count)
+    return sorted(chosen)
+
+
+def show_answers(answers: dict[Path, Answer]) -> None:
+    """The table of files, and the sum by type."""
+    rows = [
+        (str(path.relative_to(ROOT)), answers[path].description, f"{answers[path].probability:.1%}")
+        for path in diverse(answers, SHOWN)
+    ]
+    show("What is in this repository?", ["file", "type", ">probability"], rows)
+    counts = Counter(answer.label for answer in answers.values())
+    console.print(f"{len(answers)} files: " + ", ".join(f"{n} {label}" for label, n in counts.most_common()))
+
+
+def show_placement(placement: "Placement") -> None:
+    ...

@@ -1,0 +1,23 @@
+"""Schemas of custom operators, made known to ONNX's own checker and shape inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx.defs
+
+
+def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
+    """Register schemas with onnx for this process; one that is known already (same version) stays as it is."""
+    for schema in schemas:
+        if not _known(schema):
+            onnx.defs.register_schema(schema)
+
+
+def _known(schema: onnx.defs.OpSchema) -> bool:
+    if not onnx.defs.has(schema.name, schema.domain):
+        return False
+    return (
+        onnx.defs.get_schema(schema.name, schema.since_version, schema.domain).since_version
+        == schema.since_version
+    )
