@@ -72,7 +72,15 @@ def load_content_types(cache: Path) -> ContentTypes:
     """Read the package's wheel, which is downloaded to the cache folder unless it is there already."""
     pattern = f"{REQUIREMENT.replace('==', '-')}-*.whl"
     if not list(cache.rglob(pattern)):
-        command = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(cache), REQUIREMENT]
+        command = [
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            str(cache),
+            REQUIREMENT,
+        ]
         subprocess.run([sys.executable, "-m", "pip", *command], check=True)
     with zipfile.ZipFile(next(cache.rglob(pattern))) as wheel:
         return ContentTypes(wheel.read(MODEL), json.loads(wheel.read(CONFIG)), json.loads(wheel.read(TYPES)))

@@ -1,6 +1,6 @@
 """Names the types of this repository's files with a real model, run by two providers, and shows who did what.
 
-    make demo
+make demo
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from content_types import Answer, ContentTypes, load_content_types
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -26,6 +28,7 @@ CACHE = ROOT / ".cache"
 TRACE = CACHE / "demo.trace.json"
 PROVIDERS = ["acme", "cpu"]
 BATCH = 16
+TOP = 8
 SHOWN = 24
 """Files in the table; the summary counts all."""
 
@@ -50,7 +53,7 @@ def main() -> None:
     load_seconds = time.perf_counter() - start
     found = run(session, content_types, repository_files())
     show_answers(found.answers)
-    show_placement(session.placement)
+    show_placement(session)
     show_times(load_seconds, found)
     show_profile(session, content_types, list(found.answers)[:BATCH])
 
@@ -74,7 +77,9 @@ def run(session: epkit.Session, content_types: ContentTypes, paths: Sequence[Pat
         start = time.perf_counter()
         outputs = session(bytes=features)["target_label"]
         seconds.append(time.perf_counter() - start)
-        answers.update((path, content_types.answer(output)) for (path, _), output in zip(batch, outputs, strict=True))
+        answers.update(
+            (path, content_types.answer(output)) for (path, _), output in zip(batch, outputs, strict=True)
+        )
     return Run(answers, seconds)
 
 
@@ -99,5 +104,75 @@ def show_answers(answers: dict[Path, Answer]) -> None:
     console.print(f"{len(answers)} files: " + ", ".join(f"{n} {label}" for label, n in counts.most_common()))
 
 
-def show_placement(placement: "Placement") -> None:
-    ...
+def show_placement(session: epkit.Session) -> None:
+    """Who runs which operators, and why the first provider does not run the rest."""
+    placement = session.placement
+    partitions = placement.partitions()
+    rows = []
+    for provider, count in placement.counts().items():
+        operators = Counter(node.operator for node in placement.nodes if node.provider == provider)
+        rows.append((provider, str(count), str(partitions[provider]), listed(operators)))
+    show("Who runs what?", ["provider", ">nodes", ">partitions", "operators"], rows)
+    refused: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for node in placement.nodes:
+        for reason in node.refused:
+            general = (
+                reason.reason.replace(node.operator, "the operator")
+                if reason.code == "no-kernel"
+                else reason.reason
+            )
+            refused[reason.provider, general][node.operator] += 1
+    rows = [(name, reason, listed(operators)) for (name, reason), operators in refused.items()]
+    show("Why not elsewhere?", ["refused by", "reason", "operators"], rows)
+
+
+def show_times(load_seconds: float, found: Run) -> None:
+    """Loading, the first batch, and the median of the warm ones."""
+    warm = statistics.median(found.seconds[1:])
+    rows = [
+        ("load: read, check, optimise, place, compile", f"{load_seconds * 1e3:.0f} ms"),
+        (f"first run, {BATCH} files", f"{found.seconds[0] * 1e3:.0f} ms"),
+        (f"median of the next {len(found.seconds) - 1} runs", f"{warm * 1e3:.0f} ms"),
+        ("each file", f"{warm * 1e3 / BATCH:.1f} ms"),
+    ]
+    show("How long did it take?", ["step", ">time"], rows)
+
+
+def show_profile(session: epkit.Session, content_types: ContentTypes, paths: Sequence[Path]) -> None:
+    """One more run with a profile: its first rows, and the file with all of it."""
+    features = np.stack([row for path in paths if (row := content_types.features(path)) is not None])
+    profile = epkit.Profile()
+    session.run(None, {"bytes": features}, epkit.RunOptions(profile=profile))
+    profile.save(TRACE)
+    rows = [
+        (row.provider, row.operator, str(row.calls), f"{row.total_ms:.2f} ms", f"{row.share:.0%}")
+        for row in profile.rows()[:TOP]
+    ]
+    show("Where did the time go?", ["provider", "operator", ">calls", ">time", ">share"], rows)
+    console.print(
+        f"Every step of this run is in {TRACE.relative_to(ROOT)}; open it at https://ui.perfetto.dev"
+    )
+
+
+def listed(operators: Counter[str]) -> str:
+    """``Mul×24, Add×11``."""
+    return ", ".join(f"{name}×{count}" for name, count in operators.most_common())
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table; columns whose name begins with ``>`` are set flush right."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold cyan", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for name in columns:
+        table.add_column(
+            name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

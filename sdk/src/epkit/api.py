@@ -76,6 +76,8 @@ def make_settings(
 ) -> Settings:
     """The settings of a load, with aliases resolved."""
     chosen = knobs.PROVIDERS.get() if providers is None else providers
+    if not chosen and fallback != "error":
+        chosen = (fallback,)
     return Settings(
         tuple(resolve(item) if isinstance(item, str) else (resolve(item[0]), item[1]) for item in chosen),
         resolve(fallback),

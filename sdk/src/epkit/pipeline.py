@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,27 +103,32 @@ def stages(
 ) -> Iterator[tuple[str, Stage]]:
     """Run the pipeline step by step: yields each stage's name and value.
 
+    Whoever takes the last value closes its programs and providers; until then, they are closed here.
+
     Raises:
         EpkitError: with the stage and the model's name filled in.
     """
     step = _Stepper(recorder or Recorder())
-    custom = (*registry.operators(), *settings.operators)
+    custom = _custom_operators(settings, registry)
     register_schemas(item.schema for item in custom if item.schema is not None)
     raw = step("read", lambda: _read(source, settings))
     yield "read", raw
     step.model = raw.name
     bounds = step("claim", lambda: bind(settings, registry, custom))
-    checked = step("check", lambda: check(raw, operators=_known(custom, bounds)))
-    yield "check", checked
-    optimised = step("optimise", lambda: optimise(checked.model, settings.optimise, registry.rewrites()))
-    yield "optimise", optimised
-    claims = step("claim", lambda: collect_claims(optimised.model, bounds))
-    yield "claim", claims
-    partitioned = step("partition", lambda: partition(claims))
-    yield "partition", partitioned
-    plan = step("plan", lambda: make_plan(partitioned))
-    yield "plan", plan
-    programs = step("compile", lambda: compile_programs(plan))
+    with ExitStack() as unless_handed_over:
+        unless_handed_over.callback(_close_all, bounds)
+        checked = step("check", lambda: check(raw, operators=_known(custom, bounds)))
+        yield "check", checked
+        optimised = step("optimise", lambda: optimise(checked.model, settings.optimise, registry.rewrites()))
+        yield "optimise", optimised
+        claims = step("claim", lambda: collect_claims(optimised.model, bounds))
+        yield "claim", claims
+        partitioned = step("partition", lambda: partition(claims))
+        yield "partition", partitioned
+        plan = step("plan", lambda: make_plan(partitioned))
+        yield "plan", plan
+        programs = step("compile", lambda: compile_programs(plan))
+        unless_handed_over.pop_all()
     yield "compile", Compiled(raw.name, (*raw.warnings, *checked.warnings), plan, programs)
 
 
@@ -131,6 +137,14 @@ def build(source: Source, settings: Settings, registry: Registry, recorder: Reco
     *_, (_, compiled) = stages(source, settings, registry, recorder)
     assert isinstance(compiled, Compiled)
     return compiled
+
+
+def _custom_operators(settings: Settings, registry: Registry) -> tuple[CustomOperator, ...]:
+    """Where several have one name and version, the application's own counts, then the first package's."""
+    found: dict[tuple[str, str, int], CustomOperator] = {}
+    for item in (*settings.operators, *registry.operators()):
+        found.setdefault((item.domain, item.name, item.since), item)
+    return tuple(found.values())
 
 
 def _read(source: Source, settings: Settings) -> ReadModel:

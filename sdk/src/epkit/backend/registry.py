@@ -28,6 +28,7 @@ from ..errors import (
 from . import hooks
 from .blame import blame, close_quietly
 from .contract import CONTRACT_VERSION
+from .custom import CustomOperator
 from .device import Device, Devices
 from .options import make_options
 from .provider import Provider
@@ -196,35 +197,56 @@ class Registry:
         """Register an object or module with hook implementations in this process."""
         self._add_module(plugin)
 
-    def operators(self) -> list[hooks.CustomOperator]:
+    def operators(self) -> list[CustomOperator]:
         """The custom operators of all imported plugins."""
         self.load_extensions()
-        return [item for items in self._guarded("epkit_operators") for item in items]
+        return [item for items in self._guarded("epkit_operators", _items_of(CustomOperator)) for item in items]
 
     def rewrites(self) -> list[Callable[[Any], int]]:
         """The graph passes of all imported plugins."""
         self.load_extensions()
-        return [item for items in self._guarded("epkit_rewrites") for item in items]
+        return [item for items in self._guarded("epkit_rewrites", _items_of(Callable)) for item in items]
 
     def notify(self, notice: hooks.Notice) -> None:
         """Tell the observers; one that raises is reported once as a warning and not asked again."""
         self._guarded("epkit_notice", notice=notice)
 
-    def _guarded(self, hook: str, **arguments: Any) -> list[Any]:
-        """Call each plugin's implementation by itself, so that one that raises is only its own problem."""
+    def _guarded(self, hook: str, accept: Callable[[Any], Any] = lambda result: result, **arguments: Any) -> list[Any]:
+        """Call each plugin's implementation by itself, so that one that raises is only its own problem.
+
+        ``accept`` raises for results of a wrong type.
+        """
         results = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             given = {name: arguments[name] for name in implementation.argnames}
             try:
-                results.append(implementation.function(**given))
+                results.append(accept(implementation.function(**given)))
             except Exception as error:
-                self.warnings.append(f"{implementation.plugin_name}.{hook} raised {type(error).__name__}: {error}")
-                self._manager.unregister(implementation.plugin)
+                self._leave_out(implementation, f"{implementation.plugin_name}.{hook} raised", error)
         return results
+
+    def _leave_out(self, implementation: pluggy.HookImpl, what: str, error: Exception) -> None:
+        with self._lock:  # several runs may meet the same faulty observer
+            if self._manager.is_registered(implementation.plugin):
+                self.warnings.append(f"{what} {type(error).__name__}: {error}")
+                self._manager.unregister(implementation.plugin)
 
 
 def _installed_entry_points(group: str) -> Iterable[importlib.metadata.EntryPoint]:
     return importlib.metadata.entry_points(group=group)
+
+
+def _items_of(kind: Any) -> Callable[[Any], list[Any]]:
+    """Makes a list of a hook's result, and refuses items of another kind."""
+
+    def accept(result: Any) -> list[Any]:
+        items = list(result)
+        for item in items:
+            if not isinstance(item, kind):
+                raise TypeError(f"{item!r:.100} is not a {kind.__name__}")
+        return items
+
+    return accept
 
 
 def _package(entry: importlib.metadata.EntryPoint | None) -> str:

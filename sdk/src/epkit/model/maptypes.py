@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from epkit.errors import InvalidModelError
+
 
 @dataclass(frozen=True)
 class MapType:
@@ -60,12 +62,21 @@ def from_proto(proto: onnx.TypeProto) -> Any:
     """The onnx_ir type of a TypeProto, with MapType where there are maps."""
     kind = proto.WhichOneof("value")
     if kind == "map_type":
-        return MapType(ir.DataType(proto.map_type.key_type), from_proto(proto.map_type.value_type))
+        key = onnx.TypeProto(tensor_type=onnx.TypeProto.Tensor(elem_type=proto.map_type.key_type))
+        return MapType(from_proto(key).dtype, from_proto(proto.map_type.value_type))
     if kind == "sequence_type":
         return ir.SequenceType(from_proto(proto.sequence_type.elem_type))
     if kind == "optional_type":
         return ir.OptionalType(from_proto(proto.optional_type.elem_type))
-    return ir.serde.deserialize_type_proto_for_type(proto)
+    if kind not in ("tensor_type", "sparse_tensor_type") or not getattr(proto, kind).elem_type:
+        raise InvalidModelError("A type lacks the type of its elements.", remedy="export the model anew")
+    number = getattr(proto, kind).elem_type
+    if number not in iter(ir.DataType):
+        raise InvalidModelError(
+            f"The element type {number} is unknown here.",
+            remedy="a newer onnx package may know it: pip install -U onnx onnx-ir",
+        )
+    return (ir.TensorType if kind == "tensor_type" else ir.SparseTensorType)(ir.DataType(number))
 
 
 def into_proto(kind: Any, proto: onnx.TypeProto) -> None:
