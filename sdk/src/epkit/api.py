@@ -57,11 +57,15 @@ def load(
     try:
         compiled = build(model, settings, registry, recorder)
     except EpkitError as error:
-        registry.notify(Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what}))
+        registry.notify(
+            Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
+        )
         raise
     session = Session(compiled, registry, recorder)
     registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
-    registry.notify(Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers}))
+    registry.notify(
+        Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
+    )
     return session
 
 
@@ -89,7 +93,9 @@ def make_settings(
     )
 
 
-def operator(domain: str, name: str, *, since: int = 1, schema: Any = None) -> Callable[[Callable[..., Any]], CustomOperator]:
+def operator(
+    domain: str, name: str, *, since: int = 1, schema: Any = None
+) -> Callable[[Callable[..., Any]], CustomOperator]:
     """Declare a Python function as a custom operator, for ``load(operators=[...])``.
 
     The function takes the array namespace, the inputs by position and the attributes by keyword:

@@ -51,8 +51,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-PROVIDERS = Knob("EPKIT_PROVIDERS", (), _names, "comma-separated provider names used when a load names none")
-DISABLED_PLUGINS = Knob("EPKIT_DISABLED_PLUGINS", (), _names, "comma-separated plugins that discovery leaves out")
+PROVIDERS: Knob[tuple[str, ...]] = Knob(
+    "EPKIT_PROVIDERS", (), _names, "comma-separated provider names used when a load names none"
+)
+DISABLED_PLUGINS: Knob[tuple[str, ...]] = Knob(
+    "EPKIT_DISABLED_PLUGINS", (), _names, "comma-separated plugins that discovery leaves out"
+)
 CHECKED = Knob("EPKIT_CHECKED", False, _flag, "verify the graph after every optimiser pass")
 
 ALL: tuple[Knob[tuple[str, ...]] | Knob[bool], ...] = (PROVIDERS, DISABLED_PLUGINS, CHECKED)

@@ -16,15 +16,15 @@ import onnx_ir as ir
 
 from .backend.blame import blame, close_quietly
 from .backend.bound import Bound
-from .backend.hooks import CustomOperator
+from .backend.custom import CustomOperator
 from .backend.program import MemoryStep, Program
 from .backend.registry import Registry
 from .errors import CompileError, EpkitError, OptionError, Where
 from .memory.graph_memory import GraphMemory, Marker, graph_memory
 from .model.check import CheckedModel, check
+from .model.custom_schemas import register_schemas
 from .model.fix import fix_dimensions
 from .model.limits import Limits
-from .model.custom_schemas import register_schemas
 from .model.read import ReadModel, read
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
@@ -91,7 +91,8 @@ class Compiled:
 
     def __str__(self) -> str:
         return f"{len(self.programs)} programs\n" + "\n".join(
-            f"  {name}: {type(program).__module__}.{type(program).__name__}" for name, program in self.programs.items()
+            f"  {name}: {type(program).__module__}.{type(program).__name__}"
+            for name, program in self.programs.items()
         )
 
 
@@ -132,7 +133,9 @@ def stages(
     yield "compile", Compiled(raw.name, (*raw.warnings, *checked.warnings), plan, programs)
 
 
-def build(source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None) -> Compiled:
+def build(
+    source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
+) -> Compiled:
     """The whole pipeline."""
     *_, (_, compiled) = stages(source, settings, registry, recorder)
     assert isinstance(compiled, Compiled)
@@ -165,7 +168,8 @@ class _Stepper:
             try:
                 return function()
             except EpkitError as error:
-                raise error.at(stage=stage, model=self.model)
+                error.at(stage=stage, model=self.model)
+                raise
 
 
 def bind(settings: Settings, registry: Registry, custom: Sequence[CustomOperator] = ()) -> tuple[Bound, ...]:
@@ -178,7 +182,9 @@ def bind(settings: Settings, registry: Registry, custom: Sequence[CustomOperator
     for choice in settings.providers:
         name, options = (choice, {}) if isinstance(choice, str) else choice
         if any(name == known for known, _ in chosen):
-            raise OptionError(f"provider {name!r} is named twice", remedy="name each provider once, best first")
+            raise OptionError(
+                f"provider {name!r} is named twice", remedy="name each provider once, best first"
+            )
         chosen.append((name, options))
     named = len(chosen)
     if settings.fallback != "error" and all(name != settings.fallback for name, _ in chosen):
@@ -199,7 +205,11 @@ def _close_all(bounds: Sequence[Bound]) -> None:
 
 
 def _bind(
-    registry: Registry, name: str, options: Mapping[str, Any], fallback: bool, custom: Sequence[CustomOperator]
+    registry: Registry,
+    name: str,
+    options: Mapping[str, Any],
+    fallback: bool,
+    custom: Sequence[CustomOperator],
 ) -> Bound:
     provider, devices = registry.create(name, options)
     device = devices.found[0]
@@ -255,7 +265,9 @@ def _memory_of(graph: Schedule, bounds: Sequence[Bound]) -> dict[int, GraphMemor
     if sent:
         steps[HOST_PLACE].append((len(graph.actions), MemoryStep(None, sent, (), ())))
     return {
-        place: graph_memory(found, leaving.get(place, ()), 64 if place < 0 else bounds[place].allocator.alignment)
+        place: graph_memory(
+            found, leaving.get(place, ()), 64 if place < 0 else bounds[place].allocator.alignment
+        )
         for place, found in steps.items()
     }
 
@@ -308,7 +320,8 @@ def _compile(part: Partition, bounds: Sequence[Bound]) -> Program:
     try:
         program = bounds[part.provider].provider.compile(part.subgraph)
     except EpkitError as error:
-        raise error.at(stage="compile", provider=name, partition=part.name)
+        error.at(stage="compile", provider=name, partition=part.name)
+        raise
     except Exception as error:
         raise CompileError(
             f"provider {name!r} failed to compile {part.name}, which it had claimed: {type(error).__name__}: {error}",
@@ -316,6 +329,8 @@ def _compile(part: Partition, bounds: Sequence[Bound]) -> Program:
             remedy=f"report this to the maker of the plugin, or leave {name!r} out of providers",
         ) from error
     if not isinstance(program, Program):
-        raise CompileError(f"provider {name!r} compiled {part.name} to a {type(program).__name__}, not a Program", where=where)
+        raise CompileError(
+            f"provider {name!r} compiled {part.name} to a {type(program).__name__}, not a Program",
+            where=where,
+        )
     return program
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from epkit.backend import CONTRACT_VERSION, Devices
 from epkit.backend.registry import default
 from epkit.errors import OptionError

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from onnx import TypeProto
 from onnx.helper import get_attribute_value, make_tensor_type_proto
 
 Dim = int | str | None
@@ -104,7 +103,3 @@ def _broadcast(x: Dim, y: Dim) -> Dim:
     if len(numbers) == 2:
         raise ValueError(f"dimensions {x} and {y} do not broadcast")
     return numbers[0] if numbers else None
-
-
-Rule = Callable[[Any], None]
-__all__ = ["Dim", "Dims", "Rule", "TypeProto", "attr", "broadcast", "dims", "elem", "like", "over", "plus", "put", "same", "times"]

@@ -7,7 +7,15 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from epkit.backend import CustomOperator, Devices, Kernel, KernelProvider, KernelTable, custom_kernels, portable_kernels
+from epkit.backend import (
+    CustomOperator,
+    Devices,
+    Kernel,
+    KernelProvider,
+    KernelTable,
+    custom_kernels,
+    portable_kernels,
+)
 
 from .device import find_devices
 from .kernels import KERNELS

@@ -19,7 +19,8 @@ def blame(provider: str, member: str, stage: str) -> Iterator[None]:
     try:
         yield
     except EpkitError as error:
-        raise error.at(provider=provider, stage=stage)
+        error.at(provider=provider, stage=stage)
+        raise
     except Exception as error:
         raise BrokenProviderError(
             f"provider {provider!r} failed in {member}: {type(error).__name__}: {error}",

@@ -136,11 +136,15 @@ def refuse(candidate: Kernel, node: ir.Node, opset: int) -> Refusal | None:
         for found in types_of(node, variable, opset):
             if found not in allowed:
                 wanted = f"{variable} in {', '.join(sorted(allowed))}"
-                reason = f"the kernel for {operator_name(node)} needs {wanted}; found {found or 'an unknown type'}"
+                reason = (
+                    f"the kernel for {operator_name(node)} needs {wanted}; found {found or 'an unknown type'}"
+                )
                 return Refusal(node, "dtype", reason, wanted, found)
     verdict = True if candidate.when is None else candidate.when(node)
     if verdict is not True:
-        reason = verdict if isinstance(verdict, str) else f"the kernel's predicate refused this {node.op_type}"
+        reason = (
+            verdict if isinstance(verdict, str) else f"the kernel's predicate refused this {node.op_type}"
+        )
         return Refusal(node, "attribute", reason)
     return None
 
@@ -150,7 +154,9 @@ def types_of(node: ir.Node, variable: str, opset: int) -> list[str]:
     inputs, outputs = _formals(node.domain, node.op_type, opset)
     bound = list(zip(_spread(inputs, len(node.inputs)), node.inputs, strict=False))
     bound += list(zip(_spread(outputs, len(node.outputs)), node.outputs, strict=False))
-    return [element_type(value) for name, value in bound if name == variable and value is not None and value.name]
+    return [
+        element_type(value) for name, value in bound if name == variable and value is not None and value.name
+    ]
 
 
 def _spread(names: tuple[str, ...], count: int) -> tuple[str, ...]:

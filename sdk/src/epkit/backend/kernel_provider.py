@@ -99,24 +99,31 @@ class KernelProgram(Program):
     ) -> None:
         self.name = subgraph.name
         self._slots: dict[ir.Value, int] = {value: slot for slot, value in enumerate(subgraph.inputs)}
-        self._constants: list[tuple[int, Tensor]] = []
+        constants: dict[int, Tensor] = {}
         for node in subgraph.nodes:
             for value in node.inputs:
-                if value is not None and value not in self._slots and (array := subgraph.constant(value)) is not None:
-                    self._constants.append((self._slot(value), constant(array)))
+                if (
+                    value is not None
+                    and value not in self._slots
+                    and (array := subgraph.constant(value)) is not None
+                ):
+                    constants[self._slot(value)] = constant(array)
             for value in node.outputs:
                 self._slot(value)
         self._inputs = len(subgraph.inputs)
         self._outputs = tuple(self._slots[value] for value in subgraph.outputs)
-        last = self._last_uses(subgraph)
-        self._calls = [self._call(node, kernel_for(node), subgraph, last.get(node, ())) for node in subgraph.nodes]
+        self._frame: list[Tensor] = [constants.get(slot) for slot in range(len(self._slots))]
+        self._frame.append(None)  # the last slot is ABSENT
+        last = self._last_uses(subgraph, {*self._outputs, *constants})
+        self._calls = [
+            self._call(node, kernel_for(node), subgraph, last.get(node, ())) for node in subgraph.nodes
+        ]
 
     def _slot(self, value: ir.Value) -> int:
         return self._slots.setdefault(value, len(self._slots))
 
-    def _last_uses(self, subgraph: Subgraph) -> dict[ir.Node, tuple[int, ...]]:
-        """For each node, the slots of values made inside that nobody needs after it."""
-        keep = set(self._outputs) | {slot for slot, _ in self._constants}
+    def _last_uses(self, subgraph: Subgraph, keep: set[int]) -> dict[ir.Node, tuple[int, ...]]:
+        """For each node, the slots that nobody needs after it."""
         last: dict[int, ir.Node] = {}
         for node in subgraph.nodes:
             for value in (*node.inputs, *node.outputs):
@@ -137,33 +144,24 @@ class KernelProgram(Program):
         return Call(node, kernel, inputs, tuple(map(self._slot, node.outputs)), attributes, last_uses)
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        slots: list[Tensor] = [None] * len(self._slots)
+        slots = self._frame.copy()
         slots[: self._inputs] = inputs
-        for slot, constant in self._constants:
-            slots[slot] = constant
         for call in self._calls:
             context.begin(call.node)
-            arguments = [None if slot == ABSENT else slots[slot] for slot in call.inputs]
-            results = self._invoke(call, context, arguments)
+            arguments = [slots[slot] for slot in call.inputs]
+            try:
+                results = invoke(call, context, arguments)
+            except EpkitError as error:
+                error.at(node=str(call.node.name))
+                raise
+            except Exception as error:
+                raise _failed(call, arguments, error) from error
             for slot, result in zip(call.outputs, results, strict=False):
                 slots[slot] = result
             for slot in call.last_uses:
                 slots[slot] = None
             context.end(call.node)
         return [slots[slot] for slot in self._outputs]
-
-    def _invoke(self, call: Call, context: RunContext, arguments: list[Tensor]) -> Sequence[Tensor]:
-        try:
-            return invoke(call, context, arguments)
-        except EpkitError as error:
-            raise error.at(node=str(call.node.name))
-        except Exception as error:
-            shapes = ", ".join(describe_argument(argument) for argument in arguments)
-            raise RunError(
-                f"{call.kernel.op_type} failed: {error or type(error).__name__}",
-                where=Where(node=str(call.node.name)),
-                remedy=f"check the inputs of this node; they were {shapes or 'none'}",
-            ) from error
 
 
 def invoke(call: Call, context: RunContext, arguments: list[Tensor]) -> Sequence[Tensor]:
@@ -181,6 +179,15 @@ def invoke(call: Call, context: RunContext, arguments: list[Tensor]) -> Sequence
         )
         call.kernel.function(*arguments, **keywords, out=result)
     return result if isinstance(result, tuple) else (result,)
+
+
+def _failed(call: Call, arguments: Sequence[Tensor], error: Exception) -> RunError:
+    shapes = ", ".join(describe_argument(argument) for argument in arguments)
+    return RunError(
+        f"{call.kernel.op_type} failed: {error or type(error).__name__}",
+        where=Where(node=str(call.node.name)),
+        remedy=f"check the inputs of this node; they were {shapes or 'none'}",
+    )
 
 
 def describe_argument(argument: Tensor) -> str:

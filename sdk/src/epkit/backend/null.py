@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 import epkit.backend as ep
 
-FUNCTIONS = {"Relu": lambda x: np.maximum(x, np.float32(0)), "Neg": np.negative}
+FUNCTIONS: dict[str, Any] = {"Relu": lambda x: np.maximum(x, np.float32(0)), "Neg": np.negative}
 
 
 class NullProvider(ep.Provider):

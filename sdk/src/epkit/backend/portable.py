@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def portable_kernels(xp: Any, only: Iterable[str] | None = None, operators: OperatorTable | None = None) -> list[Kernel]:
+def portable_kernels(
+    xp: Any, only: Iterable[str] | None = None, operators: OperatorTable | None = None
+) -> list[Kernel]:
     """Kernels that run the operators of ``epkit.kernels`` on the array namespace ``xp``.
 
     Args:
@@ -31,7 +33,9 @@ def portable_kernels(xp: Any, only: Iterable[str] | None = None, operators: Oper
 
 def _until(item: Operator, chosen: list[Operator]) -> int | None:
     """The last opset before the next declaration of the same operator."""
-    later = [o.since for o in chosen if (o.domain, o.name) == (item.domain, item.name) and o.since > item.since]
+    later = [
+        o.since for o in chosen if (o.domain, o.name) == (item.domain, item.name) and o.since > item.since
+    ]
     return min(later) - 1 if later else None
 
 
@@ -51,7 +55,9 @@ def as_kernel(xp: Any, item: Operator, until: int | None) -> Kernel:
 
 def has_no_subgraph(node: ir.Node) -> bool | str:
     """Portable functions take arrays only; operators with subgraphs run through their function bodies."""
-    names = [name for name, attribute in node.attributes.items() if attribute.type.name in ("GRAPH", "GRAPHS")]
+    names = [
+        name for name, attribute in node.attributes.items() if attribute.type.name in ("GRAPH", "GRAPHS")
+    ]
     return not names or f"the portable kernel takes no subgraph, and {names[0]} is one"
 
 

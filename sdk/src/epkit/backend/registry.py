@@ -30,7 +30,7 @@ from .blame import blame, close_quietly
 from .contract import CONTRACT_VERSION
 from .custom import CustomOperator
 from .device import Device, Devices
-from .options import make_options
+from .options import describe_options, make_options
 from .provider import Provider
 
 PROVIDER_GROUP = "epkit.providers"
@@ -59,7 +59,9 @@ class ProviderState:
 class Registry:
     """The installed plugins. One instance serves the process; tests make their own."""
 
-    def __init__(self, entry_points: Callable[[str], Iterable[importlib.metadata.EntryPoint]] | None = None) -> None:
+    def __init__(
+        self, entry_points: Callable[[str], Iterable[importlib.metadata.EntryPoint]] | None = None
+    ) -> None:
         self._entry_points = entry_points or _installed_entry_points
         self._manager = pluggy.PluginManager(hooks.PROJECT)
         self._manager.add_hookspecs(hooks)
@@ -102,18 +104,22 @@ class Registry:
         remedy = f"reinstall or upgrade the package {_package(entries[0])!r}, or leave {name!r} out"
         try:
             module = entries[0].load()
-            self._add_module(module)
+            self._add_module(module, entries[0])
             # pluggy knows no call to one plugin only; the module's function is the hook itself
             found = {provider.name: provider for provider in module.epkit_providers()}
         except EpkitError:
             raise
         except (Exception, SystemExit) as error:
             raise BrokenProviderError(
-                f"the plugin {name!r} cannot be imported: {type(error).__name__}: {error}", where=where, remedy=remedy
+                f"the plugin {name!r} cannot be imported: {type(error).__name__}: {error}",
+                where=where,
+                remedy=remedy,
             ) from error
         if name not in found:
             raise BrokenProviderError(
-                f"the plugin {name!r} provides {', '.join(found) or 'nothing'}, not {name!r}", where=where, remedy=remedy
+                f"the plugin {name!r} provides {', '.join(found) or 'nothing'}, not {name!r}",
+                where=where,
+                remedy=remedy,
             )
         return found[name]
 
@@ -159,25 +165,25 @@ class Registry:
             provider_type = self.provider_type(name)
             version = str(provider_type.version)
             provider, devices = _start(provider_type, provider_type.Options())
+            close_quietly(provider)
+            options = describe_options(provider_type.Options)
         except IncompatibleProviderError as error:
             return ProviderState(name, package, version, "incompatible", error.what, error.remedy)
         except ProviderError as error:
             return ProviderState(name, package, version, "broken", error.what, error.remedy)
         except Exception as error:
             return ProviderState(name, package, version, "broken", f"{type(error).__name__}: {error}")
-        close_quietly(provider)
-        from .options import describe_options
-
-        options = describe_options(provider_type.Options)
         if not devices.found:
-            return ProviderState(name, package, version, "absent", devices.reason, devices.remedy, devices, options)
+            return ProviderState(
+                name, package, version, "absent", devices.reason, devices.remedy, devices, options
+            )
         return ProviderState(name, package, version, "ready", "", "", devices, options)
 
     # ---- other plugins ----
 
-    def _add_module(self, module: Any) -> None:
+    def _add_module(self, module: Any, entry: importlib.metadata.EntryPoint | None = None) -> None:
         if not self._manager.is_registered(module):
-            self._manager.register(module)
+            self._manager.register(module, f"{entry.name} ({entry.group})" if entry else None)
 
     def load_extensions(self) -> None:
         """Import the packages that add operators, rewrites and observers; a broken one becomes a warning."""
@@ -189,9 +195,11 @@ class Registry:
                 if entry.name in knobs.DISABLED_PLUGINS.get():
                     continue
                 try:
-                    self._add_module(entry.load())
-                except Exception as error:
-                    self.warnings.append(f"plugin {entry.name!r} was left out: {type(error).__name__}: {error}")
+                    self._add_module(entry.load(), entry)
+                except (Exception, SystemExit) as error:
+                    self.warnings.append(
+                        f"plugin {entry.name!r} was left out: {type(error).__name__}: {error}"
+                    )
 
     def add_extension(self, plugin: object) -> None:
         """Register an object or module with hook implementations in this process."""
@@ -200,7 +208,9 @@ class Registry:
     def operators(self) -> list[CustomOperator]:
         """The custom operators of all imported plugins."""
         self.load_extensions()
-        return [item for items in self._guarded("epkit_operators", _items_of(CustomOperator)) for item in items]
+        return [
+            item for items in self._guarded("epkit_operators", _items_of(CustomOperator)) for item in items
+        ]
 
     def rewrites(self) -> list[Callable[[Any], int]]:
         """The graph passes of all imported plugins."""
@@ -211,7 +221,9 @@ class Registry:
         """Tell the observers; one that raises is reported once as a warning and not asked again."""
         self._guarded("epkit_notice", notice=notice)
 
-    def _guarded(self, hook: str, accept: Callable[[Any], Any] = lambda result: result, **arguments: Any) -> list[Any]:
+    def _guarded(
+        self, hook: str, accept: Callable[[Any], Any] = lambda result: result, **arguments: Any
+    ) -> list[Any]:
         """Call each plugin's implementation by itself, so that one that raises is only its own problem.
 
         ``accept`` raises for results of a wrong type.
@@ -267,11 +279,13 @@ def _compatible(provider_type: type[Provider]) -> type[Provider]:
     with blame(provider_type.name, "contract", "import"):
         oldest, newest = provider_type.contract
     if not oldest <= CONTRACT_VERSION <= newest:
-        older = CONTRACT_VERSION > newest
+        older = newest < CONTRACT_VERSION
         raise IncompatibleProviderError(
             f"provider {provider_type.name!r} supports contract {oldest} to {newest}; this epkit speaks {CONTRACT_VERSION}",
-            where=Where(provider=provider_type.name),
-            remedy=f"pip install --upgrade epkit-{provider_type.name}" if older else "pip install --upgrade epkit",
+            where=Where(provider=provider_type.name, stage="import"),
+            remedy=f"pip install --upgrade epkit-{provider_type.name}"
+            if older
+            else "pip install --upgrade epkit",
         )
     return provider_type
 

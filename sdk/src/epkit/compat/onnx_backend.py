@@ -14,7 +14,7 @@ from ..api import load
 from ..runtime.session import Session
 
 
-class Prepared(BackendRep):  # type: ignore[misc]
+class Prepared(BackendRep):
     """A model that is ready to run."""
 
     def __init__(self, session: Session) -> None:
@@ -32,7 +32,7 @@ class Prepared(BackendRep):  # type: ignore[misc]
         return tuple(results[info.name] for info in self.session.outputs)
 
 
-class EpkitBackend(Backend):  # type: ignore[misc]
+class EpkitBackend(Backend):
     """Runs models on the providers of ``providers`` (class attribute), then on the fallback."""
 
     providers: Sequence[str] = (DEFAULT_FALLBACK,)
@@ -43,7 +43,9 @@ class EpkitBackend(Backend):  # type: ignore[misc]
         return Prepared(load(model, cls.providers, **kwargs))
 
     @classmethod
-    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:
+    def run_model(
+        cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any
+    ) -> tuple[Any, ...]:
         """Load and run once."""
         with cls.prepare(model, device, **kwargs).session as session:
             return Prepared(session).run(inputs)
@@ -60,7 +62,9 @@ class EpkitBackend(Backend):  # type: ignore[misc]
         """Run one node; inputs are arrays in the order of the node's inputs."""
         arrays = [np.asarray(item) for item in inputs]
         infos = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
             for name, array in zip(node.input, arrays, strict=True)
         ]
         results = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output]

@@ -50,7 +50,8 @@ class SessionOptions:
         number = int(level)
         if number not in _LEVELS:
             raise OptionError(
-                f"graph_optimization_level {level!r} is unknown", remedy="use 0, 1, 2 or 99, or none/basic/extended/all"
+                f"graph_optimization_level {level!r} is unknown",
+                remedy="use 0, 1, 2 or 99, or none/basic/extended/all",
             )
         return _LEVELS[number]
 

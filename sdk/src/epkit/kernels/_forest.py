@@ -241,7 +241,7 @@ def _leaves(xp: Any, forest: Forest, rows: Any, roots: Any) -> Any:
         if left == 0:
             break
         if 2 * left < node.shape[0]:  # most have arrived: go on with the others only
-            if found is None:
+            if found is None or place is None:
                 found, place = node, xp.arange(node.shape[0])
             else:
                 found[place] = node

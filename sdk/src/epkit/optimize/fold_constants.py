@@ -82,7 +82,7 @@ def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
 
 def _is_random(node: ir.Node, opset: int) -> bool:
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    return bool(schema.non_deterministic)
+    return bool(schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic)
 
 
 def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool:
@@ -91,7 +91,16 @@ def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool
     for output in node.outputs:
         shape = static_shape(output)
         if shape is None or output.dtype is None:
-            if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "EyeLike"):
+            if node.op_type in (
+                "Expand",
+                "Tile",
+                "ConstantOfShape",
+                "Range",
+                "Resize",
+                "Upsample",
+                "Pad",
+                "EyeLike",
+            ):
                 return True
             continue
         total += int(np.prod(shape, dtype=object)) * max(1, int(output.dtype.itemsize))

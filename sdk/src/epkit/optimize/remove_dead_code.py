@@ -20,6 +20,11 @@ def _sweep(graph: ir.Graph) -> int:
             changes += 1
     used = {value for node in graph for value in reads(node)}
     for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input() and value not in used:
+        if (
+            not value.uses()
+            and not value.is_graph_output()
+            and not value.is_graph_input()
+            and value not in used
+        ):
             del graph.initializers[name]
     return changes

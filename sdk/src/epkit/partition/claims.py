@@ -69,7 +69,13 @@ def collect_claims(model: ir.Model, bounds: Sequence[Bound]) -> Claims:
 
 def inline_nodes(model: ir.Model, calls: Sequence[ir.Node]) -> None:
     """Replace call nodes by the bodies of their functions, and infer the types inside."""
-    names = {value.name for graph in all_graphs(model.graph) for node in graph for value in node.outputs if value.name}
+    names = {
+        value.name
+        for graph in all_graphs(model.graph)
+        for node in graph
+        for value in node.outputs
+        if value.name
+    }
     for node in calls:
         function = function_of(model, node)
         assert function is not None and isinstance(node.graph, ir.Graph)
@@ -132,7 +138,8 @@ def _offer(bound: Bound, view: Subgraph) -> Offer:
             refusals.setdefault(answer.node, answer)
         else:
             raise BrokenProviderError(
-                f"provider {bound.name!r} answered claim with {answer!r}", where=where,
+                f"provider {bound.name!r} answered claim with {answer!r}",
+                where=where,
                 remedy="claim must yield Claim and Refusal objects about the nodes of the graph it was given",
             )
     return _explained(Offer(tuple(claims), refusals), bound, view)
@@ -154,7 +161,8 @@ def _calls_to_inline(claims: Claims) -> list[ir.Node]:
         node
         for graph, offers in claims.offers.items()
         for node in graph
-        if not any(node in offer.claimed for offer in offers) and not is_control_flow(node)
+        if not any(node in offer.claimed for offer in offers)
+        and not is_control_flow(node)
         and function_of(claims.model, node) is not None
     ]
     return unclaimed or _wanted_in_parts(claims)

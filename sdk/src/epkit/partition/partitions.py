@@ -92,9 +92,12 @@ class _Builder:
                 self.homeless += unit.nodes
         results = {value for value in graph.outputs if value is not None}
         partitions = tuple(
-            self._partition(edges, region, results, depth) for region in group_regions(edges, resolution.units)
+            self._partition(edges, region, results, depth)
+            for region in group_regions(edges, resolution.units)
         )
-        return PartitionedGraph(graph, partitions, inner, tuple(v for v in captured(graph) if constant_of(v) is None))
+        return PartitionedGraph(
+            graph, partitions, inner, tuple(v for v in captured(graph) if constant_of(v) is None)
+        )
 
     def _note(self, node: ir.Node, rank: int, refusal: Refusal) -> None:
         self.refusals[node] = (*self.refusals.get(node, ()), (self.claims.bounds[rank].name, refusal))
@@ -108,11 +111,20 @@ class _Builder:
         return Partition(region.provider, subgraph)
 
 
-def cut(name: str, edges: Edges, nodes: tuple[ir.Node, ...], results: set[ir.Value], opsets: Mapping[str, int], depth: int) -> Subgraph:
+def cut(
+    name: str,
+    edges: Edges,
+    nodes: tuple[ir.Node, ...],
+    results: set[ir.Value],
+    opsets: Mapping[str, int],
+    depth: int,
+) -> Subgraph:
     """Some nodes of a graph as a subgraph with its inputs and outputs."""
     inside = set(nodes)
     made = {value for node in nodes for value in writes(node)}
-    inputs = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made and constant_of(v) is None)
+    inputs = dict.fromkeys(
+        v for node in nodes for v in reads(node) if v not in made and constant_of(v) is None
+    )
     outputs = tuple(
         value
         for node in nodes
@@ -122,7 +134,9 @@ def cut(name: str, edges: Edges, nodes: tuple[ir.Node, ...], results: set[ir.Val
     return Subgraph(name, nodes, tuple(inputs), outputs, opsets, depth)
 
 
-def _nobody(nodes: list[ir.Node], refusals: Mapping[ir.Node, tuple[tuple[str, Refusal], ...]]) -> PlacementError:
+def _nobody(
+    nodes: list[ir.Node], refusals: Mapping[ir.Node, tuple[tuple[str, Refusal], ...]]
+) -> PlacementError:
     lines = []
     for node in nodes[:10]:
         reasons = "; ".join(f"{name}: {refusal.reason}" for name, refusal in refusals.get(node, ()))

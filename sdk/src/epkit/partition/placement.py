@@ -57,7 +57,11 @@ class Placement:
 
     def to_dict(self) -> dict[str, object]:
         """The whole report as plain values for JSON."""
-        return {"counts": self.counts(), "transfers": self.transfers, "nodes": [asdict(node) for node in self.nodes]}
+        return {
+            "counts": self.counts(),
+            "transfers": self.transfers,
+            "nodes": [asdict(node) for node in self.nodes],
+        }
 
     def reasons(self) -> list[tuple[int, str, str, str]]:
         """Refusals grouped: (nodes, provider, operator, reason), most frequent first."""

@@ -66,7 +66,11 @@ class _State:
         nodes = tuple(sorted(dict.fromkeys(claim.nodes), key=self.order.__getitem__))
         taken = [node for node in nodes if node in self.owner]
         if taken:
-            return f"claimed as a group of {len(nodes)}, but {taken[0].name} went elsewhere" if len(nodes) > 1 else ""
+            return (
+                f"claimed as a group of {len(nodes)}, but {taken[0].name} went elsewhere"
+                if len(nodes) > 1
+                else ""
+            )
         if len(nodes) > 1 and (between := self._path_back(nodes)):
             return f"claimed as a group of {len(nodes)} that is not convex: {between} lies between its nodes"
         self.add(Unit(rank, nodes))

@@ -52,7 +52,8 @@ def _schedule(units: Sequence[Unit], edges: Edges) -> Iterator[Unit]:
     """Units in dependency order; among those that are ready, one of the present provider goes first."""
     unit_of = {node: index for index, unit in enumerate(units) for node in unit.nodes}
     needs = [
-        {unit_of[p] for node in unit.nodes for p in edges.producers[node]} - {index} for index, unit in enumerate(units)
+        {unit_of[p] for node in unit.nodes for p in edges.producers[node]} - {index}
+        for index, unit in enumerate(units)
     ]
     followers: list[list[int]] = [[] for _ in units]
     for index, required in enumerate(needs):

@@ -182,14 +182,18 @@ def _lines(plan: Schedule, depth: int) -> list[str]:
     lines = [f"{pad}graph {plan.graph.graph.name!r}: {plan.n_slots} slots, inputs {list(plan.inputs)}"]
     for action in plan.actions:
         if isinstance(action, Transfer):
-            lines.append(f"{pad}  copy {action.value.name} {action.source} -> {action.target} ({_route(action)})")
+            lines.append(
+                f"{pad}  copy {action.value.name} {action.source} -> {action.target} ({_route(action)})"
+            )
         elif isinstance(action, RunPartition):
             nodes = len(action.partition.subgraph.nodes)
             lines.append(
                 f"{pad}  run {action.partition.name} ({nodes} nodes) {list(action.inputs)} -> {list(action.outputs)}"
             )
         else:
-            lines.append(f"{pad}  {action.node.op_type} {action.node.name} {list(action.inputs)} -> {list(action.outputs)}")
+            lines.append(
+                f"{pad}  {action.node.op_type} {action.node.name} {list(action.inputs)} -> {list(action.outputs)}"
+            )
             for body in action.bodies.values():
                 lines += _lines(body, depth + 2)
     return [*lines, f"{pad}  outputs {list(plan.outputs)}"]
@@ -197,4 +201,6 @@ def _lines(plan: Schedule, depth: int) -> list[str]:
 
 def _route(action: Transfer) -> str:
     names = {HOST_PLACE: "host"}
-    return " to ".join(names.get(place, f"provider {place}") for place in (action.from_place, action.to_place))
+    return " to ".join(
+        names.get(place, f"provider {place}") for place in (action.from_place, action.to_place)
+    )

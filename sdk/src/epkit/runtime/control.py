@@ -41,7 +41,10 @@ def run_loop(node: ir.Node, inputs: Sequence[Any], body: Body, opset: int) -> li
             collected.append(item)
         trip += 1
     results_of_body = node.attributes["body"].as_graph().outputs[1 + count :]
-    return [*carried, *(_stack(items, value, 0, node) for items, value in zip(scans, results_of_body, strict=True))]
+    return [
+        *carried,
+        *(_stack(items, value, 0, node) for items, value in zip(scans, results_of_body, strict=True)),
+    ]
 
 
 def run_scan(node: ir.Node, inputs: Sequence[Any], body: Body, opset: int) -> list[Any]:
@@ -73,7 +76,8 @@ def _scan(
     lengths = {len(sequence) for sequence in sequences}
     if len(lengths) != 1:
         raise RunError(
-            f"the scan inputs of {node.name} have different lengths: {sorted(lengths)}", where=Where(node=str(node.name))
+            f"the scan inputs of {node.name} have different lengths: {sorted(lengths)}",
+            where=Where(node=str(node.name)),
         )
     n_out = len(node.outputs) - len(state)
     scans: list[list[Any]] = [[] for _ in range(n_out)]
@@ -135,7 +139,8 @@ def _stack(items: list[Any], value: ir.Value, axis: int, node: ir.Node) -> Any:
     if len({np.shape(item) for item in items}) > 1:
         shapes = sorted({tuple(np.shape(item)) for item in items})
         raise RunError(
-            f"the trips of {node.name} gave {value.name} different shapes: {shapes[:4]}", where=Where(node=str(node.name))
+            f"the trips of {node.name} gave {value.name} different shapes: {shapes[:4]}",
+            where=Where(node=str(node.name)),
         )
     return np.stack(items, axis)
 

@@ -39,6 +39,7 @@ class Executor:
         self._bounds = bounds
         self._programs = programs
         self.spaces = {place: Space(found, arenas[place]) for place, found in memory[schedule].items()}
+        self._static = all(space.memory.complete for space in self.spaces.values())
         self._template: Frame = [None] * schedule.n_slots
         for slot, value in schedule.constants:
             self._template[slot] = constant_of(value)
@@ -51,14 +52,19 @@ class Executor:
 
     def all_spaces(self) -> list[Space]:
         """The spaces of this graph and of all bodies."""
-        return [*self.spaces.values(), *(space for body in self._bodies.values() for space in body.all_spaces())]
+        return [
+            *self.spaces.values(),
+            *(space for body in self._bodies.values() for space in body.all_spaces()),
+        ]
 
     def run(self, state: RunState, inputs: Sequence[Any], captures: Sequence[Any] = ()) -> list[Any]:
         """Compute the graph's outputs (host values) from its inputs and captured values (host values)."""
         frame = self._template.copy()
-        for slot, value in zip((*self.schedule.inputs, *self.schedule.captures), (*inputs, *captures), strict=True):
+        for slot, value in zip(
+            (*self.schedule.inputs, *self.schedule.captures), (*inputs, *captures), strict=True
+        ):
             frame[slot] = value
-        key = () if self._static() else tuple(_shape_of(value) for value in (*inputs, *captures))
+        key = () if self._static else tuple(_shape_of(value) for value in (*inputs, *captures))
         leases = {place: space.open(key) for place, space in self.spaces.items()}
         complete = False
         try:
@@ -74,9 +80,6 @@ class Executor:
             return results
         finally:
             _finish(state, leases, complete)
-
-    def _static(self) -> bool:
-        return all(space.memory.complete for space in self.spaces.values())
 
     def _act(self, index: int, action: Action, frame: Frame, state: RunState, leases: Leases) -> None:
         if isinstance(action, RunPartition):
@@ -101,7 +104,11 @@ class Executor:
             node = context.node if context is not None else None
             raise located(error, bound.name, part.name, "" if node is None else str(node.name)) from error
         if not isinstance(results, list | tuple) or len(results) != len(action.outputs):
-            found = f"{len(results)} outputs" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
+            found = (
+                f"{len(results)} outputs"
+                if isinstance(results, list | tuple)
+                else f"a {type(results).__name__}"
+            )
             raise BrokenProviderError(
                 f"provider {bound.name!r} returned {found} for {part.name}, expected a list of {len(action.outputs)}",
                 where=Where(stage="run", provider=bound.name, partition=part.name),
@@ -112,7 +119,13 @@ class Executor:
         if state.options.profile is not None:
             nodes = tuple(str(node.name) for node in part.subgraph.nodes)
             state.options.profile.recorder.add(
-                part.name, "partition", start, provider=bound.name, partition=part.name, nodes=nodes, tag=state.options.tag
+                part.name,
+                "partition",
+                start,
+                provider=bound.name,
+                partition=part.name,
+                nodes=nodes,
+                tag=state.options.tag,
             )
 
     # ---- transfers ----
@@ -174,7 +187,8 @@ class Executor:
         try:
             results = CONTROL[action.node.op_type](action.node, inputs, body, action.opset)
         except EpkitError as error:
-            raise error.at(stage="run", node=str(action.node.name))
+            error.at(stage="run", node=str(action.node.name))
+            raise
         for slot, result in zip(action.outputs, results, strict=False):
             if slot >= 0:
                 frame[slot] = result

@@ -66,7 +66,9 @@ def _dtype_name(dtype: ir.DataType) -> str:
     return NAME.get(int(dtype), "")
 
 
-def check_feeds(feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Sequence[ValueInfo], model: str) -> list[Any]:
+def check_feeds(
+    feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Sequence[ValueInfo], model: str
+) -> list[Any]:
     """The values in the order of the graph's inputs.
 
     Raises:
@@ -79,7 +81,9 @@ def check_feeds(feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Seq
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(
-                f"the model has no input {name!r}", where=where, remedy=hint + "its inputs are: " + _listing(infos)
+                f"the model has no input {name!r}",
+                where=where,
+                remedy=hint + "its inputs are: " + _listing(infos),
             )
     missing = [
         info.name

@@ -74,6 +74,7 @@ class Session:
         self._graph_inputs = tuple(graph.inputs)
         self.inputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.inputs))
         self.outputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.outputs))
+        self._index = {info.name: index for index, info in enumerate(self.outputs)}
         self.metadata: dict[str, str] = dict(plan.partitioned.model.metadata_props)
         self._lock = threading.Lock()
         self._running = 0
@@ -112,12 +113,15 @@ class Session:
         try:
             results = self._run(values, options)
         except EpkitError as error:
-            self._registry.notify(Notice("error", self.name, time.perf_counter() - start, {"error": error.what}))
-            raise error.at(model=self.name)
+            self._registry.notify(
+                Notice("error", self.name, time.perf_counter() - start, {"error": error.what})
+            )
+            error.at(model=self.name)
+            raise
         finally:
             self._leave()
         self._registry.notify(Notice("run", self.name, time.perf_counter() - start, {"tag": options.tag}))
-        return {name: results[index] for name, index in wanted}
+        return {name: results[index] for name, index in wanted.items()}
 
     def _run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
         state = RunState(options, self._bounds)
@@ -130,19 +134,19 @@ class Session:
         state.close()
         return results
 
-    def _wanted(self, outputs: Iterable[str] | None) -> list[tuple[str, int]]:
-        names = {info.name: index for index, info in enumerate(self.outputs)}
+    def _wanted(self, outputs: Iterable[str] | None) -> Mapping[str, int]:
+        """The outputs to return, with their places among all."""
         if outputs is None:
-            return list(names.items())
+            return self._index
         chosen = list(outputs)
         for name in chosen:
-            if name not in names:
+            if name not in self._index:
                 raise InputError(
                     f"the model has no output {name!r}",
                     where=Where(stage="run", model=self.name),
-                    remedy="its outputs are: " + ", ".join(names),
+                    remedy="its outputs are: " + ", ".join(self._index),
                 )
-        return [(name, names[name]) for name in chosen]
+        return {name: self._index[name] for name in chosen}
 
     # ---- reports ----
 
@@ -163,7 +167,9 @@ class Session:
         with self._lock:
             if self._closing:
                 raise RunError(
-                    "the session is closed", where=Where(stage="run", model=self.name), remedy="load the model again"
+                    "the session is closed",
+                    where=Where(stage="run", model=self.name),
+                    remedy="load the model again",
                 )
             self._running += 1
 

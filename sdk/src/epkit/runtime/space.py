@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -79,7 +80,7 @@ class Lease:
         arena = self.space.arena
         if value not in self.space.managed:
             return self._unmanaged(value, shape, dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         if self.learning is not None:
             self._sizes[value] = nbytes
         place = self.plan.places.get(value)

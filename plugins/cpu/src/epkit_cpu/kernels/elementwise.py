@@ -17,7 +17,10 @@ Shaped = Sequence[tuple[Sequence[int], np.dtype[Any]]]
 
 def broadcast(*inputs: Any, **_: Any) -> Shaped:
     """Shape and dtype of an elementwise result under NumPy's (and ONNX's) multidirectional broadcasting."""
-    return [(np.broadcast_shapes(*(x.shape for x in inputs)), inputs[0].dtype)]
+    first = inputs[0]
+    if all(x.shape == first.shape for x in inputs):  # np.broadcast_shapes takes microseconds
+        return [(first.shape, first.dtype)]
+    return [(np.broadcast_shapes(*(x.shape for x in inputs)), first.dtype)]
 
 
 def _ufunc(op_type: str, since: int, types: frozenset[str], ufunc: Callable[..., Any]) -> Kernel:

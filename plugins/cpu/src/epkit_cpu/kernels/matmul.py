@@ -24,7 +24,10 @@ def product_shape(a: Any, b: Any, **_: Any) -> Sequence[tuple[Sequence[int], np.
 
 def _has_rank_two(node: Any) -> bool | str:
     ranks = [None if value.shape is None else len(value.shape) for value in node.inputs]
-    return all(rank is not None and rank >= 2 for rank in ranks) or f"needs known ranks of at least 2, found {ranks}"
+    return (
+        all(rank is not None and rank >= 2 for rank in ranks)
+        or f"needs known ranks of at least 2, found {ranks}"
+    )
 
 
 @kernel("MatMul", since=1, types={"T": {"float32", "float64"}}, when=_has_rank_two, shapes=product_shape)
