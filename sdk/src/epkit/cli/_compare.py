@@ -79,12 +79,14 @@ def _kind(value: Any) -> str:
 
 def _compare_numbers(name: str, found: Any, wanted: Any, rtol: float, atol: float) -> Comparison:
     wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
-    same = found == wanted  # before widening, which int64 does not survive
+    whole = wanted.dtype.kind in "iu"
+    same = found == wanted  # before widening, under which large integers become equal
     found, wanted = found.astype(wide), wanted.astype(wide)
     same |= np.isnan(found) & np.isnan(wanted)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         difference = np.where(same, 0.0, np.abs(found - wanted))
         difference = np.where(np.isnan(difference), np.inf, difference)
+        difference = np.where(~same & whole, np.maximum(difference, 1.0), difference)
         size = np.abs(wanted)
         close = same | (np.isfinite(size) & (difference <= atol + rtol * size))
         relative = np.where(size > 0, difference / size, 0.0)

@@ -74,8 +74,17 @@ def check_feeds(
     Raises:
         InputError: for an unknown or missing name, a wrong dtype, rank or dimension.
     """
-    known = [info.name for info in infos]
     where = Where(stage="run", model=model)
+    if len(feeds) != len(infos) or any(info.name not in feeds for info in infos):
+        _check_names(feeds, inputs, infos, where)
+    return [_fit(feeds.get(info.name), info, value, where) for info, value in zip(infos, inputs, strict=True)]
+
+
+def _check_names(
+    feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Sequence[ValueInfo], where: Where
+) -> None:
+    """Refuse unknown names, and missing ones; optional inputs may be left out."""
+    known = [info.name for info in infos]
     for name in feeds:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -96,7 +105,6 @@ def check_feeds(
             where=where,
             remedy="the model's inputs are: " + _listing(infos),
         )
-    return [_fit(feeds.get(info.name), info, value, where) for info, value in zip(infos, inputs, strict=True)]
 
 
 def _listing(infos: Sequence[ValueInfo]) -> str:

@@ -18,7 +18,7 @@ def product_shape(a: Any, b: Any, **_: Any) -> Sequence[tuple[Sequence[int], np.
     """
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(f"the inner dimensions differ: {list(a.shape)} x {list(b.shape)}")
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = a.shape[:-2] if b.ndim == 2 else np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     return [((*batch, a.shape[-2], b.shape[-1]), a.dtype)]
 
 

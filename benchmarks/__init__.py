@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against named peers, measured alternately in one run. ``python -m benchmarks NAME``."""

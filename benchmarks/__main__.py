@@ -1,0 +1,19 @@
+"""``python -m benchmarks load``: measure, print the table, keep it in ``benchmarks/results/``."""
+
+from __future__ import annotations
+
+import sys
+
+from . import load
+
+BENCHMARKS = {"load": load.main}
+
+
+def main() -> None:
+    """Run the named benchmark."""
+    if len(sys.argv) != 2 or sys.argv[1] not in BENCHMARKS:
+        raise SystemExit(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}}")
+    BENCHMARKS[sys.argv[1]]()
+
+
+main()

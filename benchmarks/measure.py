@@ -1,0 +1,40 @@
+"""Alternating measurements, medians, and the machine's description."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+
+def alternate(subjects: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each subject; one uncounted round first, then A B C A B C ..."""
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for counted in [False] + [True] * rounds:
+        for name, run in subjects.items():
+            start = time.perf_counter()
+            run()
+            if counted:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    """Processor, cores, Python and the versions of what is compared, on one line."""
+    names = ("epkit", "onnx", "onnx-ir", "onnxruntime", "numpy")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        family = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
+        return f"{model} (family {family.get('cpu family')}, model {family.get('model')})"
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
