@@ -29,7 +29,10 @@ def difference(got: Any, want: Any, rtol: float, atol: float, *, values: bool = 
 
 def _sequence(got: Any, want: Any, rtol: float, atol: float, values: bool) -> str:
     if not isinstance(got, list | tuple) or len(got) != len(want):
-        return f"is {type(got).__name__} of {len(got) if hasattr(got, '__len__') else '?'}, must be a list of {len(want)}"
+        return (
+            f"is {type(got).__name__} of {len(got) if hasattr(got, '__len__') else '?'}, "
+            f"must be a list of {len(want)}"
+        )
     for index, (one, other) in enumerate(zip(got, want, strict=True)):
         problem = difference(one, other, rtol, atol, values=values)
         if problem:
@@ -50,7 +53,10 @@ def _numbers(got: Any, want: Any, rtol: float, atol: float) -> str:
         return ""
     first = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     place = [int(index) for index in first]
-    return f"differs in {count} of {wrong.size} elements, first at {place}: {got[first]!r}, must be {want[first]!r}"
+    return (
+        f"differs in {count} of {wrong.size} elements, first at {place}: {got[first]!r}, "
+        f"must be {want[first]!r}"
+    )
 
 
 def _same(got: Any, want: Any) -> bool:

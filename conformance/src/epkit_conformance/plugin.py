@@ -32,7 +32,9 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settle(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
-    """Turns a Result into pytest's terms: only PASSED passes, FAILED fails, the rest is reported as skipped."""
+    """Turns a Result into pytest's terms: only PASSED passes, FAILED fails, the rest is reported as
+    skipped.
+    """
 
     def decide(result: Result) -> None:
         request.config.stash[STATES][result.state] += 1

@@ -1,4 +1,7 @@
-"""Names under which applications of other runtimes know providers. The only place where the core names any."""
+"""Names under which applications of other runtimes know providers.
+
+The only place where the core names any.
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ class InvalidModelError(ModelError):
 
 
 class UnsafeModelError(ModelError):
-    """The model asks for something that an untrusted file must not: a path outside its folder, a huge tensor."""
+    """The model asks for something that an untrusted file must not: a path outside its folder, a huge
+    tensor.
+    """
 
 
 class ExternalDataError(ModelError):

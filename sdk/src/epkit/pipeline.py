@@ -324,7 +324,8 @@ def _compile(part: Partition, bounds: Sequence[Bound]) -> Program:
         raise
     except Exception as error:
         raise CompileError(
-            f"provider {name!r} failed to compile {part.name}, which it had claimed: {type(error).__name__}: {error}",
+            f"provider {name!r} failed to compile {part.name}, which it had claimed: "
+            f"{type(error).__name__}: {error}",
             where=where,
             remedy=f"report this to the maker of the plugin, or leave {name!r} out of providers",
         ) from error

@@ -40,7 +40,8 @@ class Kernel:
 
     Attributes:
         op_type, domain: the operator.
-        since, until: first and last opset version (of the domain) that it is right for; ``until`` None is open.
+        since, until: first and last opset version (of the domain) that it is right for; ``until`` None is
+            open.
         types: allowed element types by the schema's type variable, such as ``{"T": {"float32"}}``.
         when: a predicate on the node beyond types and versions.
         shapes: if given, the kernel writes into ``out`` tensors of these shapes, which the core provides.

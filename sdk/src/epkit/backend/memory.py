@@ -69,7 +69,10 @@ class Allocator(ABC):
 
     @abstractmethod
     def copy_out(self, tensor: Tensor, array: np.ndarray[Any, Any], stream: Stream) -> None:
-        """Copy a tensor into a contiguous host array of equal shape and dtype; complete after a synchronise."""
+        """Copy a tensor into a contiguous host array of equal shape and dtype.
+
+        Complete after a synchronise.
+        """
 
 
 class HostEvent:

@@ -25,7 +25,8 @@ def make_options(options_type: type[Any], given: Mapping[str, Any], provider: st
     """An instance of the provider's options dataclass.
 
     Raises:
-        OptionError: for an unknown name, a value of the wrong type, or a combination that the dataclass refuses.
+        OptionError: for an unknown name, a value of the wrong type, or a combination that the dataclass
+            refuses.
     """
     where = Where(provider=provider)
     hints = typing.get_type_hints(options_type)

@@ -38,7 +38,10 @@ class RunContext(ABC):
 
     @abstractmethod
     def begin(self, node: ir.Node) -> None:
-        """Call before a node that is run on its own; raises CancelledError if the caller cancelled the run."""
+        """Call before a node that is run on its own.
+
+        Raises CancelledError if the caller cancelled the run.
+        """
 
     @abstractmethod
     def end(self, node: ir.Node) -> None:

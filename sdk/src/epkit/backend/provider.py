@@ -41,7 +41,10 @@ class Provider(ABC):
 
     @abstractmethod
     def devices(self) -> Devices:
-        """The hardware that is there; the first one found is used. None found, with a reason, is a valid answer."""
+        """The hardware that is there; the first one found is used.
+
+        None found, with a reason, is a valid answer.
+        """
 
     @abstractmethod
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
@@ -73,11 +76,16 @@ class Provider(ABC):
         return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
 
     def knows(self, domain: str, op_type: str) -> bool:
-        """True if the provider has kernels for an operator outside the standard, so that models may use it."""
+        """True if the provider has kernels for an operator outside the standard, so that models may use
+        it.
+        """
         return False
 
     def add_operators(self, operators: Sequence[CustomOperator]) -> None:  # noqa: B027 - optional
-        """Custom operators of the application and of operator packages; take them if you run portable functions."""
+        """Custom operators of the application and of operator packages.
+
+        Take them if you run portable functions.
+        """
 
     def close(self) -> None:  # noqa: B027 - optional, most providers own nothing
         """Give back what the instance holds; called once, when its session is closed."""

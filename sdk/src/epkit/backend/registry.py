@@ -281,7 +281,8 @@ def _compatible(provider_type: type[Provider]) -> type[Provider]:
     if not oldest <= CONTRACT_VERSION <= newest:
         older = newest < CONTRACT_VERSION
         raise IncompatibleProviderError(
-            f"provider {provider_type.name!r} supports contract {oldest} to {newest}; this epkit speaks {CONTRACT_VERSION}",
+            f"provider {provider_type.name!r} supports contract {oldest} to {newest}; this "
+            f"epkit speaks {CONTRACT_VERSION}",
             where=Where(provider=provider_type.name, stage="import"),
             remedy=f"pip install --upgrade epkit-{provider_type.name}"
             if older

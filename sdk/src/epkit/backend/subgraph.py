@@ -69,7 +69,10 @@ def opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The array of an initializer, else None. Initializers that a caller may override are inputs, not constants."""
+    """The array of an initializer, else None.
+
+    Initializers that a caller may override are inputs, not constants.
+    """
     if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
         return None
     return as_array(value.const_value)

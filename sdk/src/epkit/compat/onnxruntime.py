@@ -58,7 +58,9 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class NodeArg:
-    """An input or output: its name, its dimensions (names where symbolic, None where unknown), its ONNX type."""
+    """An input or output: its name, its dimensions (names where symbolic, None where unknown), its ONNX
+    type.
+    """
 
     name: str
     shape: list[int | str | None]
@@ -76,7 +78,8 @@ class InferenceSession:
     Args:
         path_or_bytes: a path, the bytes of a model, or a ModelProto.
         sess_options: see :class:`SessionOptions`.
-        providers: names or (name, options), best first; ``"CPUExecutionProvider"`` and the like are understood.
+        providers: names or (name, options), best first; ``"CPUExecutionProvider"`` and the like are
+            understood.
         provider_options: options by position, if ``providers`` holds only names.
     """
 

@@ -87,7 +87,8 @@ class Arena:
                 buffer = self.allocator.allocate(nbytes)
             except MemoryError as error:
                 raise DeviceMemoryError(
-                    f"{self.device} has no {nbytes:,} bytes left (this session holds {self._held:,}): {error}",
+                    f"{self.device} has no {nbytes:,} bytes left (this session holds "
+                    f"{self._held:,}): {error}",
                     where=Where(stage="run"),
                     remedy="use smaller inputs, close other sessions, or run fewer at once",
                 ) from error

@@ -1,4 +1,6 @@
-"""The memory of one graph on one device: lifetimes, the plan where shapes are known, what to give back when."""
+"""The memory of one graph on one device: lifetimes, the plan where shapes are known, what to give
+back when.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ EMPTY_PLAN = MemoryPlan({}, 0, 0, 0)
 
 
 def plan_memory(alive: Sequence[Lifetime], sizes: Mapping[ir.Value, int], alignment: int) -> MemoryPlan:
-    """Offsets for the values whose size is known (bytes); others are left to be allocated when they appear."""
+    """Offsets for the values whose size is known (bytes).
+
+    Others are left to be allocated when they appear.
+    """
     known = [item for item in alive if sizes.get(item.value, 0) > 0]
     rounded = {item.value: -(-sizes[item.value] // alignment) * alignment for item in known}
     placed: list[tuple[Lifetime, Place]] = []

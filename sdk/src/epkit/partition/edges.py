@@ -11,7 +11,9 @@ from ..model.walk import reads
 
 @dataclass(frozen=True)
 class Edges:
-    """Adjacency of one graph's nodes: position (a topological one), neighbours, and the readers of each value."""
+    """Adjacency of one graph's nodes: position (a topological one), neighbours, and the readers of each
+    value.
+    """
 
     order: dict[ir.Node, int]
     producers: dict[ir.Node, tuple[ir.Node, ...]]

@@ -81,8 +81,10 @@ class _Builder:
         for rank, offer in enumerate(offers):
             for node, refusal in offer.refusals.items():
                 self._note(node, rank, refusal)
+        owner = {node: unit.provider for unit in resolution.units for node in unit.nodes}
         for rank, refusal in resolution.turned_down:
-            self._note(refusal.node, rank, refusal)
+            if owner[refusal.node] != rank:  # else another claim of the same provider won it
+                self._note(refusal.node, rank, refusal)
         inner: dict[tuple[ir.Node, str], PartitionedGraph] = {}
         for unit in resolution.units:
             if unit.provider is None and is_control_flow(unit.nodes[0]):

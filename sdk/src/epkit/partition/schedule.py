@@ -1,4 +1,6 @@
-"""The order of work of one graph: partitions, the transfers between memories, control flow; over numbered slots.
+"""The order of work of one graph: partitions, the transfers between memories, control flow.
+
+Over numbered slots.
 
 A value has one slot for each memory that it is needed in. Memories are numbered like the session's
 providers; HOST is the host's, which every provider with ``host_memory`` shares.
@@ -188,11 +190,13 @@ def _lines(plan: Schedule, depth: int) -> list[str]:
         elif isinstance(action, RunPartition):
             nodes = len(action.partition.subgraph.nodes)
             lines.append(
-                f"{pad}  run {action.partition.name} ({nodes} nodes) {list(action.inputs)} -> {list(action.outputs)}"
+                f"{pad}  run {action.partition.name} ({nodes} nodes) {list(action.inputs)} -> "
+                f"{list(action.outputs)}"
             )
         else:
             lines.append(
-                f"{pad}  {action.node.op_type} {action.node.name} {list(action.inputs)} -> {list(action.outputs)}"
+                f"{pad}  {action.node.op_type} {action.node.name} {list(action.inputs)} -> "
+                f"{list(action.outputs)}"
             )
             for body in action.bodies.values():
                 lines += _lines(body, depth + 2)

@@ -111,9 +111,11 @@ def located(error: Exception, provider: str, partition: str = "", node: str = ""
     if isinstance(error, EpkitError):
         return error.at(**place)
     failed = RunError(
-        f"provider {provider!r} failed{f' in {partition}' if partition else ''}: {type(error).__name__}: {error}",
+        f"provider {provider!r} failed{f' in {partition}' if partition else ''}: "
+        f"{type(error).__name__}: {error}",
         where=Where(**place),
-        remedy=f"run it elsewhere by leaving {provider!r} out of providers, and report this to the plugin's maker",
+        remedy=f"run it elsewhere by leaving {provider!r} out of providers, and report this "
+        "to the plugin's maker",
     )
     failed.__cause__ = error
     return failed

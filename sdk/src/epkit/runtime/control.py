@@ -25,7 +25,10 @@ def run_if(node: ir.Node, inputs: Sequence[Any], body: Body, opset: int) -> list
 
 
 def run_loop(node: ir.Node, inputs: Sequence[Any], body: Body, opset: int) -> list[Any]:
-    """At most M trips while the condition holds; returns the carried values, then the stacked scan outputs."""
+    """At most M trips while the condition holds.
+
+    Returns the carried values, then the stacked scan outputs.
+    """
     del opset
     limit = None if inputs[0] is None else int(np.asarray(inputs[0]).reshape(()))
     going = True if inputs[1] is None else _truth(inputs[1], node)
@@ -130,7 +133,10 @@ def _truth(value: Any, node: ir.Node) -> bool:
 
 
 def _stack(items: list[Any], value: ir.Value, axis: int, node: ir.Node) -> Any:
-    """Stack what the trips gave; for no trips, an empty array whose shape comes from the body's inferred output."""
+    """Stack what the trips gave.
+
+    For no trips, an empty array whose shape comes from the body's inferred output.
+    """
     if not items:
         kind = element_type(value)
         dims = [] if value.shape is None else [d if isinstance(d, int) else 0 for d in value.shape]

@@ -110,9 +110,11 @@ class Executor:
                 else f"a {type(results).__name__}"
             )
             raise BrokenProviderError(
-                f"provider {bound.name!r} returned {found} for {part.name}, expected a list of {len(action.outputs)}",
+                f"provider {bound.name!r} returned {found} for {part.name}, expected a list "
+                f"of {len(action.outputs)}",
                 where=Where(stage="run", provider=bound.name, partition=part.name),
-                remedy="report this to the maker of the plugin: Program.run returns one value for each Subgraph.outputs",
+                remedy="report this to the maker of the plugin: Program.run returns one "
+                "value for each Subgraph.outputs",
             )
         for slot, result in zip(action.outputs, results, strict=True):
             frame[slot] = result
@@ -164,7 +166,8 @@ class Executor:
         bound = self._bounds[action.to_place]
         if not isinstance(source, np.ndarray) or source.dtype.kind == "O":
             raise RunError(
-                f"{action.value.name} is a {type(source).__name__}, which cannot be copied to {bound.device.name}",
+                f"{action.value.name} is a {type(source).__name__}, which cannot be copied to "
+                f"{bound.device.name}",
                 where=Where(stage="run", provider=bound.name, value=str(action.value.name)),
                 remedy="the provider must refuse nodes that read strings, sequences or maps",
             )

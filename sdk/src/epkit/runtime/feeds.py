@@ -22,7 +22,8 @@ class ValueInfo:
     Attributes:
         name: its name.
         dtype: element type such as ``"float32"``; "" if it is no tensor or unknown.
-        shape: int where a dimension is fixed, its name (or None) where it is not; None if the rank is unknown.
+        shape: int where a dimension is fixed, its name (or None) where it is not; None if the rank is
+            unknown.
         type: the ONNX spelling, such as ``"tensor(float)"`` or ``"seq(tensor(int64))"``.
     """
 
@@ -139,7 +140,10 @@ def name_of_array(array: np.ndarray[Any, Any]) -> str:
 
 
 def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
-    """The input as a NumPy array. Arrays keep their dtype; Python numbers, lists and text take the model's."""
+    """The input as a NumPy array.
+
+    Arrays keep their dtype; Python numbers, lists and text take the model's.
+    """
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
     elif hasattr(given, "__array__") or hasattr(given, "__dlpack__"):
@@ -162,14 +166,16 @@ def _check_shape(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> 
     assert info.shape is not None
     if array.ndim != len(info.shape):
         raise InputError(
-            f"input {info.name!r} has rank {array.ndim} (shape {list(array.shape)}), the model wants rank {len(info.shape)}",
+            f"input {info.name!r} has rank {array.ndim} (shape {list(array.shape)}), the "
+            f"model wants rank {len(info.shape)}",
             where=where,
             remedy=f"the input is declared as {info}",
         )
     for axis, (actual, wanted) in enumerate(zip(array.shape, info.shape, strict=True)):
         if isinstance(wanted, int) and actual != wanted:
             raise InputError(
-                f"input {info.name!r} has {actual} at dimension {axis} (shape {list(array.shape)}), the model wants {wanted}",
+                f"input {info.name!r} has {actual} at dimension {axis} (shape "
+                f"{list(array.shape)}), the model wants {wanted}",
                 where=where,
                 remedy=f"the input is declared as {info}",
             )

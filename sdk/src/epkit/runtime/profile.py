@@ -21,7 +21,10 @@ class Row:
 
 
 class Profile:
-    """Pass one to ``RunOptions(profile=...)``; it may serve several runs. Opens in Perfetto after ``save``."""
+    """Pass one to ``RunOptions(profile=...)``; it may serve several runs.
+
+    Opens in Perfetto after ``save``.
+    """
 
     def __init__(self) -> None:
         self.recorder = Recorder()
@@ -37,7 +40,10 @@ class Profile:
         return found
 
     def rows(self) -> list[Row]:
-        """Time by operator and provider, largest first; partitions that report no nodes stand for themselves."""
+        """Time by operator and provider, largest first.
+
+        Partitions that report no nodes stand for themselves.
+        """
         calls: dict[tuple[str, str], int] = defaultdict(int)
         spent: dict[tuple[str, str], int] = defaultdict(int)
         detailed = {e.details["partition"] for e in self.recorder.events if e.category == "node"}

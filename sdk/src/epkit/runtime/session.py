@@ -40,7 +40,8 @@ class MemoryReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} allocations, {a.reused} reuses"
+            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} "
+            f"allocations, {a.reused} reuses"
             for a in self.arenas
         ]
         return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
@@ -93,7 +94,8 @@ class Session:
 
         Args:
             outputs: names of the outputs wanted; None for all.
-            feeds: inputs by name. Tensors are NumPy arrays (or anything with ``__array__`` or ``__dlpack__``),
+            feeds: inputs by name. Tensors are NumPy arrays (or anything with ``__array__`` or
+                ``__dlpack__``),
                 sequences are lists.
             options: tag, cancellation, profile.
 
@@ -181,9 +183,12 @@ class Session:
             self._release()
 
     def close(self) -> None:
-        """Give everything back. Runs that are under way end first; later ones are refused. May be called twice.
+        """Give everything back. Runs that are under way end first.
 
-        A plugin that raises here keeps nothing else open: its fault goes to ``warnings`` and to the observers.
+        Later ones are refused. May be called twice.
+
+        A plugin that raises here keeps nothing else open: its fault goes to ``warnings`` and to the
+            observers.
         """
         with self._lock:
             first = not self._closing

@@ -76,7 +76,10 @@ class Lease:
         self._sizes: dict[ir.Value, int] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-        """Memory for a value: its planned place, else a buffer of its own; a result's memory is nobody else's."""
+        """Memory for a value: its planned place, else a buffer of its own.
+
+        A result's memory is nobody else's.
+        """
         arena = self.space.arena
         if value not in self.space.managed:
             return self._unmanaged(value, shape, dtype)
@@ -106,7 +109,8 @@ class Lease:
         if isinstance(self.space.arena.allocator, HostAllocator):
             return np.empty(shape, dtype)
         raise ValueError(
-            f"memory was asked for {value.name}, which the provider's memory_steps do not name among the writes"
+            f"memory was asked for {value.name}, which the provider's memory_steps do not "
+            "name among the writes"
         )
 
     def release(self, marker: Marker) -> None:

@@ -8,6 +8,7 @@
 | `memory`  | a device memory that notices misuse, and poisons what nobody has written                 |
 | `stream`  | a queue of work that runs late, on purpose, and notices races                            |
 | `device`  | a provider on such a memory and stream                                                   |
+| `reference` | a provider that compiles by handing ONNX models to ``onnx.reference``                  |
 | `broken`  | a zoo of plugins, each with one fault                                                    |
 | `plugins` | registries over plugins that are not installed                                           |
 """

@@ -324,14 +324,6 @@ class InventsACode(Sound):
         yield Refusal(graph.nodes[0], "because", "no")
 
 
-@in_zoo("check", BrokenProviderError)
-class RaisesInKnows(Sound):
-    """raises in knows"""
-
-    def knows(self, domain: str, op_type: str) -> bool:
-        raise broken()
-
-
 @in_zoo("plan", BrokenProviderError)
 class RaisesInMemorySteps(Sound):
     """raises in memory_steps"""
