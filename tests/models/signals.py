@@ -51,7 +51,10 @@ def picture(height: int, width: int, seed: int = 0) -> Array:
 
 
 def seal(height: int, width: int, seed: int = 0) -> Array:
-    """A red round seal on paper: a ring, and glyph-like marks along an arc inside it; ``[height, width, 3]``."""
+    """A red round seal on paper: a ring, and glyph-like marks along an arc inside it.
+
+    ``[height, width, 3]`` in 0..1, blue before green and red.
+    """
     y, x = np.mgrid[:height, :width]
     radius = np.hypot(y - height / 2, x - width / 2) / (0.45 * min(height, width))
     angle = (np.arctan2(y - height / 2, x - width / 2) + np.pi) / (2 * np.pi)
@@ -60,7 +63,7 @@ def seal(height: int, width: int, seed: int = 0) -> Array:
     glyphs = np.random.default_rng(seed).random((25, 6, 5)) < 0.5
     marks = glyphs[cell.astype(int), row, column] & (0.62 < radius) & (radius < 0.9) & (column < 4) & (cell < 20)
     page = np.full((height, width, 3), 0.95, np.float32)
-    page[marks | (abs(radius - 1) < 0.035)] = (0.85, 0.1, 0.12)
+    page[marks | (abs(radius - 1) < 0.035)] = (0.12, 0.1, 0.85)
     return page
 
 

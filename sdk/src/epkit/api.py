@@ -14,8 +14,9 @@ from .backend.hooks import Notice
 from .backend.registry import Registry, default
 from .errors import EpkitError
 from .model.limits import Limits
-from .pipeline import ProviderChoice, Settings, Source, build
+from .pipeline import Source, build
 from .runtime.session import Session
+from .settings import ProviderChoice, Settings
 from .trace import Recorder
 
 
@@ -29,6 +30,8 @@ def load(
     operators: Iterable[CustomOperator | Callable[..., Any]] = (),
     limits: Limits | None = None,
     base_dir: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    capture: bool = False,
     registry: Registry | None = None,
 ) -> Session:
     """Load a model for the given providers.
@@ -43,6 +46,8 @@ def load(
         operators: custom operators, see :func:`epkit.operator`.
         limits: what an untrusted model may ask for.
         base_dir: the folder of external data, if the model is not given by its path.
+        cache: a folder in which providers that save compiled programs keep them.
+        capture: let providers record the work of a run and replay it for inputs of the same shapes.
         registry: the plugins to choose from; by default those installed.
 
     Raises:
@@ -51,7 +56,7 @@ def load(
         PlacementError: if a node has no provider.
     """
     registry = registry or default
-    settings = make_settings(providers, fallback, optimise, fix, operators, limits, base_dir)
+    settings = make_settings(providers, fallback, optimise, fix, operators, limits, base_dir, cache)
     recorder = Recorder()
     start = time.perf_counter()
     try:
@@ -61,7 +66,7 @@ def load(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
         )
         raise
-    session = Session(compiled, registry, recorder)
+    session = Session(compiled, registry, recorder, capture=capture)
     registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
     registry.notify(
         Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
@@ -77,6 +82,7 @@ def make_settings(
     operators: Iterable[CustomOperator | Callable[..., Any]],
     limits: Limits | None,
     base_dir: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """The settings of a load, with aliases resolved."""
     chosen = knobs.PROVIDERS.get() if providers is None else providers
@@ -90,6 +96,7 @@ def make_settings(
         tuple(as_operator(item) for item in operators),
         limits or Limits(),
         base_dir,
+        cache,
     )
 
 

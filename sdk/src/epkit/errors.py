@@ -113,6 +113,10 @@ class PlacementError(EpkitError):
     """Some node has no provider, or falling back was forbidden."""
 
 
+class ArtifactError(ProviderError):
+    """A saved program is damaged, or was made for something else."""
+
+
 class CompileError(ProviderError):
     """A provider failed to compile a partition that it had claimed."""
 

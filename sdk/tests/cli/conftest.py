@@ -31,7 +31,7 @@ class Result:
 
 
 Cli = Callable[..., Result]
-TextModel = Callable[[str], Path]
+TextModel = Callable[..., Path]
 
 
 @pytest.fixture

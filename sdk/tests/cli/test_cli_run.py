@@ -18,6 +18,10 @@ BIAS = np.full((2, 3), 0.5, np.float32)
 Y = np.maximum(X, 0) + BIAS
 
 
+def floats(*values: float) -> np.ndarray[Any, Any]:
+    return np.array(values, np.float32)
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder with the inputs in every form."""
@@ -90,7 +94,10 @@ def test_outputs_can_be_inputs_again_narrow_types_included(
     cli: Cli, text_model: TextModel, tmp_path: Path
 ) -> None:
     model = text_model(
-        "graph (bfloat16[n] x, string[n] s) => (bfloat16[n] x2, string[n] s2) { x2 = Identity(x) s2 = Identity(s) }"
+        """graph (bfloat16[n] x, string[n] s) => (bfloat16[n] x2, string[n] s2) {
+            x2 = Identity(x)
+            s2 = Identity(s)
+        }"""
     )
     values = np.array([1, 2.5, -3], ml_dtypes.bfloat16)
     np.savez(tmp_path / "in.npz", x=values, s=np.array(["a", "ü", ""]))
@@ -113,7 +120,7 @@ def test_data_that_agree(cli: Cli, model: Path, tmp_path: Path) -> None:
 
 
 def test_data_that_differ_fail_and_say_by_how_much(cli: Cli, model: Path, tmp_path: Path) -> None:
-    data = save_test_data(tmp_path / "test_data_set_0", y=Y + np.float32([0, 0, 0.25]), total=Y.sum())
+    data = save_test_data(tmp_path / "test_data_set_0", y=Y + floats(0, 0, 0.25), total=Y.sum())
     result = cli("run", model, "--data", data)
     assert result.code == 1
     assert "FAIL" in result.out and "2 of 6 differ" in result.out and "0.25" in result.out
@@ -132,7 +139,7 @@ def test_every_set_of_a_folder_is_run(cli: Cli, model: Path, tmp_path: Path) -> 
     assert result.code == 1
 
 
-@pytest.mark.parametrize("given", [np.float32([1, 2]), None], ids=["element", "empty"])
+@pytest.mark.parametrize("given", [floats(1, 2), None], ids=["element", "empty"])
 def test_data_with_sequences_and_optionals(
     cli: Cli, text_model: TextModel, tmp_path: Path, given: np.ndarray[Any, Any] | None
 ) -> None:
@@ -142,9 +149,9 @@ def test_data_with_sequences_and_optionals(
             has = OptionalHasElement(o)
         }"""
     )
-    items = [np.float32([1]), np.float32([2, 3]), np.float32([])]
+    items = [floats(1), floats(2, 3), floats()]
     kind = onnx.OptionalProto.TENSOR if given is None else None
-    protos = {
+    protos: dict[str, Any] = {
         "input_0": numpy_helper.from_list(items),
         "input_1": numpy_helper.from_optional(given, dtype=kind),
         "output_0": numpy_helper.from_list(items[:2]),

@@ -89,7 +89,7 @@ def test_numbers_are_compared_as_numpy_does(
     pair: tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...], rtol: float, atol: float
 ) -> None:
     actual, expected = pair
-    wide = [array.astype(np.float64) for array in pair]
+    wide = (actual.astype(np.float64), expected.astype(np.float64))
     close = np.isclose(*wide, rtol=rtol, atol=atol, equal_nan=True)
     result = compare("y", actual, expected, rtol, atol)
     assert result.wrong == np.count_nonzero(~close)

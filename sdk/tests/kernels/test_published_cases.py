@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from epkit.kernels import table
 from published import run_case, single_node_cases
+
+from epkit.kernels import table
 
 
 def covered() -> list[Any]:

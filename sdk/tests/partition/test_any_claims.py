@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import epkit
 import onnx_ir as ir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import epkit
 from epkit.model.walk import all_graphs, is_control_flow, reads, writes
 from epkit.partition.partitions import Partition, Partitioned, PartitionedGraph
 from epkit.pipeline import Settings, stages
@@ -17,8 +20,6 @@ from epkit.testing.models import random_feeds, random_model
 from epkit.testing.oracle import assert_same, expected
 from epkit.testing.plugins import registry_of
 from epkit.testing.reference import reference_provider
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SEEDS = st.integers(0, 2**32)
 NAMES = ("first", "second", "third")

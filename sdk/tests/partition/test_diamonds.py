@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import epkit
 import numpy as np
 import onnx
 import pytest
+
+import epkit
 from epkit.backend import Claim, Refusal, Subgraph
 from epkit.errors import PlacementError
 from epkit.partition.placement import Placement
@@ -153,10 +154,12 @@ def test_forbidden_fallback_names_each_node_and_its_reasons() -> None:
     assert caught.value.remedy
 
 
-def test_a_fallback_that_was_named_is_none() -> None:
-    with epkit.load(DIAMOND, ["cpu"]) as named_session, epkit.load(DIAMOND) as session:
-        assert not any(node.fallback for node in named_session.placement.nodes)
-        assert all(node.fallback for node in session.placement.nodes)
+def test_only_what_nobody_asked_for_is_a_fallback() -> None:
+    registry = registry_of(awkward("toy", named("a")))
+    with epkit.load(DIAMOND, ["toy"], registry=registry) as session:
+        assert {node.node for node in session.placement.nodes if node.fallback} == set("bcd")
+    with epkit.load(DIAMOND, ["toy", "cpu"], registry=registry) as session:
+        assert not any(node.fallback for node in session.placement.nodes)
 
 
 def test_silence_is_a_reason_too() -> None:

@@ -16,14 +16,18 @@ from ._infer import Dim, attr, dims, elem, put
 Rule = Callable[[Any], None]
 
 
-def copied(i: int = 0, *, element_of: int | None = None, code: int = 0, outputs: int = 1) -> Rule:
-    """The rule of operators whose outputs have the shape of input ``i``, and its or another element type."""
+def copied(i: int = 0, *, element_of: int | None = 0, code: int = 0) -> Rule:
+    """The rule of operators whose output has the shape of input ``i``; for the type see ``element``."""
 
     def infer(ctx: Any) -> None:
-        for output in range(outputs):
-            put(ctx, output, code or elem(ctx, i if element_of is None else element_of), dims(ctx, i))
+        put(ctx, 0, element(ctx, element_of, code), dims(ctx, i))
 
     return infer
+
+
+def element(ctx: Any, i: int | None, code: int) -> int:
+    """The element type of input ``i``; where there is none, ``code``."""
+    return (elem(ctx, i) if i is not None else 0) or code
 
 
 def values(ctx: Any, i: int) -> list[int] | None:
@@ -36,7 +40,7 @@ def standard(
     name: str,
     *,
     inputs: Callable[[int], Iterable[int]] | Sequence[int] = (0,),
-    element_of: int = 0,
+    element_of: int | None = 0,
     code: int = 0,
     opset: int = 13,
     channels_last: bool | None = False,
@@ -47,7 +51,7 @@ def standard(
     Args:
         name: an operator of the default domain as of ``opset``.
         inputs: which inputs it is given, or a function of their number.
-        element_of, code: the input with the element type of the result, or that type.
+        element_of, code: the input with the element type of the result; that type where there is none.
         opset: its version.
         channels_last: whether channels are the last axis; None if an attribute of that name says so.
         rename: attributes that go by another name here.
@@ -58,7 +62,7 @@ def standard(
         count = ctx.get_num_inputs()
         chosen = [i for i in (inputs(count) if callable(inputs) else inputs) if i < count]
         last = bool(attr(ctx, "channels_last", 0)) if channels_last is None else channels_last
-        put(ctx, 0, code or elem(ctx, element_of), shape_of(ctx, schema, chosen, last, rename or {}))
+        put(ctx, 0, element(ctx, element_of, code), shape_of(ctx, schema, chosen, last, rename or {}))
 
     return infer
 

@@ -59,6 +59,14 @@ class Program(ABC):
         with the provider's, the partition's and (after ``context.begin``) the node's name.
         """
 
+    def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
+        """A program that replays this one for inputs of the same shapes, faster; None: not for these.
+
+        Called after a few runs under the same shapes, if the application asked for capture. What it returns is
+        run in place of this program; its results must be equal.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 - optional, most programs own nothing
         """Give back what the program holds; called once, when the session is closed."""
 

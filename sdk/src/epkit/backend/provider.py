@@ -75,6 +75,18 @@ class Provider(ABC):
         """
         return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
 
+    def fingerprint(self, device: Device) -> str:
+        """What a saved program depends on besides version, options and model: driver, device revision."""
+        return ""
+
+    def save(self, program: Program) -> bytes | None:
+        """A program as bytes, to be restored by a later process; None: programs are compiled anew each time."""
+        return None
+
+    def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
+        """The program that ``save`` gave; called only if nothing in the fingerprint has changed."""
+        raise NotImplementedError(f"{self.name} saves programs and must restore them")
+
     def knows(self, domain: str, op_type: str) -> bool:
         """True if the provider has kernels for an operator outside the standard, so that models may use
         it.

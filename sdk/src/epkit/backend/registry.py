@@ -106,7 +106,7 @@ class Registry:
             module = entries[0].load()
             self._add_module(module, entries[0])
             # pluggy knows no call to one plugin only; the module's function is the hook itself
-            found = {provider.name: provider for provider in module.epkit_providers()}
+            found: dict[str, type[Provider]] = {p.name: p for p in module.epkit_providers()}
         except EpkitError:
             raise
         except (Exception, SystemExit) as error:

@@ -55,6 +55,17 @@ class Subgraph:
 
         return extract(self.name, self.nodes, self.inputs, self.outputs, self.opsets)
 
+    def digest(self) -> str:
+        """SHA-256 of the nodes, their types and their constants, as hexadecimal text."""
+        import hashlib
+
+        from ..model.extract import fragments
+
+        digest = hashlib.sha256()
+        for fragment in fragments(self.nodes, self.inputs, self.outputs, self.opsets):
+            digest.update(fragment)
+        return digest.hexdigest()
+
     def __str__(self) -> str:
         lines = [f"subgraph {self.name}: {len(self.nodes)} nodes"]
         lines += [f"  in  {describe_value(value)}" for value in self.inputs]

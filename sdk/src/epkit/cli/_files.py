@@ -72,7 +72,8 @@ def read_proto(path: Path, info: ValueInfo) -> tuple[str, Any]:
         data = path.read_bytes()
         if info.type.startswith("optional("):
             optional = onnx.OptionalProto.FromString(data)
-            return optional.name, numpy_helper.to_optional(optional)
+            filled = any(field.name.endswith("_value") for field, _ in optional.ListFields())
+            return optional.name, numpy_helper.to_optional(optional) if filled else None
         if info.type.startswith("seq("):
             sequence = onnx.SequenceProto.FromString(data)
             return sequence.name, numpy_helper.to_list(sequence)

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 from ..backend.registry import default
-from ..pipeline import STAGES, Compiled, Settings, Stage, stages
+from ..compiling import Compiled
+from ..pipeline import STAGES, Stage, stages
 from ..runtime.session import Session
+from ..settings import Settings
 from ..trace import Recorder
 from . import _render
 

@@ -10,7 +10,7 @@ import typer
 from ..aliases import DEFAULT_FALLBACK
 
 if TYPE_CHECKING:
-    from ..pipeline import Settings
+    from ..settings import Settings
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file")]
 Providers = Annotated[

@@ -41,8 +41,13 @@ def _console(stderr: bool) -> Console:
 
 
 def line(text: str = "", style: str = "") -> None:
-    """A line of the result, whatever its length."""
-    stdout().print(Text(text, style), soft_wrap=True)
+    """A line of the result, wrapped between words."""
+    stdout().print(Text(text, style))
+
+
+def verbatim(text: str) -> None:
+    """Text of the result as it is."""
+    sys.stdout.write(text + "\n")
 
 
 def heading(text: str) -> None:

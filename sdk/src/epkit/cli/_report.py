@@ -17,7 +17,9 @@ from ._outcome import Outcome
 # ---- as text ----
 
 
-def print_text(session: Session, load_seconds: float, outcomes: list[Outcome], recorded: Profile | None) -> None:
+def print_text(
+    session: Session, load_seconds: float, outcomes: list[Outcome], recorded: Profile | None
+) -> None:
     counts, partitions = session.placement.counts(), session.placement.partitions()
     shares = ", ".join(
         f"{name} {count} nodes in {partitions[name]} partitions" for name, count in counts.items()
@@ -115,7 +117,9 @@ def _profile(recorded: Profile) -> None:
 # ---- as JSON ----
 
 
-def print_json(session: Session, load_seconds: float, outcomes: list[Outcome], recorded: Profile | None) -> None:
+def print_json(
+    session: Session, load_seconds: float, outcomes: list[Outcome], recorded: Profile | None
+) -> None:
     passed = [outcome.passed for outcome in outcomes if outcome.passed is not None]
     _render.emit(
         {

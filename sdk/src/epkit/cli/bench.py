@@ -119,7 +119,10 @@ def _peer(model: Path, name: str) -> Contender:
     except ImportError:
         raise OptionError(f"{name} is not installed", remedy=f"pip install {name}") from None
     start = time.perf_counter()
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise OptionError(f"{name} cannot load {model}: {error}", remedy="leave --against out") from None
     names = [info.name for info in session.get_outputs()]
 
     def call(feeds: Feeds) -> Outputs:

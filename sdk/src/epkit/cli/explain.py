@@ -39,7 +39,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Show who would run what, and why not elsewhere. Nothing is compiled or run."""
-    from ..pipeline import Plan
+    from ..planning import Plan
     from ._load import stop_after
 
     plan = stop_after(model, make_settings(provider, fallback, optimise, fix), "plan")

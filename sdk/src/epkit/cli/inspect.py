@@ -26,7 +26,7 @@ from ._options import (
 if TYPE_CHECKING:
     from ..model.check import CheckedModel
     from ..model.read import ReadModel
-    from ..pipeline import Settings
+    from ..settings import Settings
 
 
 def inspect(
@@ -69,7 +69,7 @@ def _stage(model: Path, settings: Settings, stage: str, as_json: bool) -> None:
     if as_json:
         _render.emit({"model": model.name, "stage": stage, "text": text})
     else:
-        _render.line(text)
+        _render.verbatim(text)
 
 
 def summarise(model: Path, settings: Settings) -> tuple[dict[str, Any], EpkitError | None]:

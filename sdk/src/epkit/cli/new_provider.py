@@ -99,7 +99,7 @@ def new_provider(
     if as_json:
         _render.emit({**vars(names), "folder": str(target), "files": sorted(contents)})
         return
-    _render.line(f"wrote {target}/")
+    _render.verbatim(f"wrote {target}/")
     for path in sorted(contents):
-        _render.line(f"  {path}")
-    _render.line(f"\nnext: cd {target} && pip install -e . && python -m pytest")
+        _render.verbatim(f"  {path}")
+    _render.verbatim(f"\nnext: cd {target} && pip install -e . && python -m pytest")

@@ -111,7 +111,9 @@ def make_operator(name: str, since: int, domain: str, function: Implementation) 
     return Operator(name, since, domain, function, frozenset(keywords - wants), wants)
 
 
-def op(name: str, *, since: int | Sequence[int] = 1, domain: str = "") -> Callable[[Implementation], Implementation]:
+def op(
+    name: str, *, since: int | Sequence[int] = 1, domain: str = ""
+) -> Callable[[Implementation], Implementation]:
     """Declare a portable operator; see the module's docstring for the calling convention."""
 
     def declare(function: Implementation) -> Implementation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from epkit.errors import EpkitError, InvalidModelError, UnknownOperatorError, UnsupportedOpsetError, Where
 from epkit.model import infer
-from epkit.model.dims import fix_dims
 from epkit.model.functions import check_functions
 from epkit.model.node_rules import check_call, check_shape_of_node, check_types
 from epkit.model.order import sort_graphs
@@ -43,37 +42,32 @@ class CheckedModel:
         return "\n".join([f"checked {self.name}", *describe(self.model), *warnings])
 
 
-def check(
-    read: ReadModel, *, operators: Operators | None = None, fix: Mapping[str, int] | None = None
-) -> CheckedModel:
+def check(read: ReadModel, *, operators: Operators | None = None) -> CheckedModel:
     """Check a model, sort its nodes where needed, and infer types and shapes, all in place.
 
     Args:
         read: the model, which afterwards belongs to the result.
         operators: says whether a provider or operator package knows (domain, op_type, version), for operators
             that neither the standard nor the model defines.
-        fix: sizes for symbolic dimensions of the inputs, by name.
 
     Raises:
         InvalidModelError: a rule of the standard is broken.
         UnknownOperatorError: nobody defines an operator.
         UnsupportedOpsetError: an operator set is newer than known.
         UnsafeModelError: functions call one another without end, in effect.
-        OptionError: a dimension to fix does not exist.
     """
     try:
-        warnings = [*read.warnings, *_Checker(read, operators or (lambda *_: False), fix or {}).run()]
+        warnings = [*read.warnings, *_Checker(read, operators or (lambda *_: False)).run()]
     except EpkitError as error:
         raise error.at(stage="check", model=read.name) from error.__cause__
     return CheckedModel(read.model, read.name, read.path, tuple(warnings), read.overridable)
 
 
 class _Checker:
-    def __init__(self, read: ReadModel, operators: Operators, fix: Mapping[str, int]) -> None:
+    def __init__(self, read: ReadModel, operators: Operators) -> None:
         self.read = read
         self.model = read.model
         self.operators = operators
-        self.fix = fix
         self.warnings: list[str] = []
 
     def run(self) -> list[str]:
@@ -87,8 +81,7 @@ class _Checker:
             self._opsets(owner)
             for node in owner.all_nodes():
                 self._node(node, owner.opset_imports)
-        fix_dims(self.model, self.fix)
-        skeleton = None if unsorted or self.fix else self.read.skeleton
+        skeleton = None if unsorted else self.read.skeleton
         self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
         for node in self.model.graph.all_nodes():
             if node.op_identifier() not in self.model.functions:

@@ -9,7 +9,7 @@ import onnx
 import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
 import onnx_ir as ir
 
-from epkit.model import maptypes
+from epkit.model import hazards, maptypes
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -31,24 +31,26 @@ def infer(model: ir.Model) -> list[str]:
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
     """Infer on `proto`, the same model as protobuf, and bring the result into `model`."""
     try:
-        result = onnx_inference.infer_shapes(_prepared(proto).SerializeToString(), False, False, True)
+        inferred = _infer(proto)
     except Exception as error:  # a model that inference cannot follow still runs
         return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
-    return _Merge().graph(model.graph, onnx.ModelProto.FromString(result).graph)
+    return _Merge().graph(model.graph, inferred.graph)
 
 
-def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which inference neither takes declarations for granted nor hangs."""
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Types and shapes first; then again with the values of small shape tensors, if that is safe and of use."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for output in copy.graph.output:  # what is declared is compared with the result afterwards
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
-    for function in copy.functions:
-        for node in function.node:  # a malformed equation would hang; node_rules checks all but references
-            if node.op_type == "Einsum" and any(attribute.ref_attr_name for attribute in node.attribute):
-                node.domain = "epkit.opaque"
-    return copy
+    hazards.hide_references(copy)
+    data = onnx_inference.infer_shapes(copy.SerializeToString(), False, False, False)
+    inferred = onnx.ModelProto.FromString(data)
+    if hazards.may_propagate(inferred.graph):
+        data = onnx_inference.infer_shapes(data, False, False, True)
+        inferred = onnx.ModelProto.FromString(data)
+    return inferred
 
 
 class _Merge:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableSet
-from functools import lru_cache
 from typing import Any
 
 import onnx
@@ -191,7 +190,6 @@ def _identity(source: ir.Value | None, old: ir.Value, cloner: _Cloner) -> ir.Nod
     return ir.Node("", "Identity", [source], name=name, version=cloner.opsets.get(""))
 
 
-@lru_cache(maxsize=4096)
 def _schema(domain: str, op_type: str, opset: int) -> tuple[Any, int, bool] | None:
     """(schema, version of the body, whether it is made from the input types)."""
     schema: Any  # onnx ships no types for its functions

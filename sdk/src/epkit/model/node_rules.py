@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
+from epkit.model.hazards import bad_attribute
 from epkit.model.schemas import Formal, Signature, type_name
-
-INT, INTS = ir.AttributeType.INT, ir.AttributeType.INTS
-_WIDE = frozenset({"value_int", "value_ints", "starts", "ends"})  # attributes that hold any 64-bit number
-_TERM = r"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
-_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 
 def check_call(node: ir.Node, function: ir.Function) -> None:
@@ -28,7 +23,7 @@ def check_call(node: ir.Node, function: ir.Function) -> None:
     for name in node.attributes:
         if name not in function.attributes:
             raise _wrong(node, f"has the attribute {name!r}, unknown to the function {function.name}")
-    _check_whole_numbers(node)
+    _refuse_hazards(node)
 
 
 def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
@@ -55,9 +50,7 @@ def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
         if attribute.type.name != expected:
             raise _wrong(node, f"has the attribute {name!r} as {attribute.type.name}; it must be {expected}")
     if node.domain == "":
-        _check_whole_numbers(node)
-        if node.op_type == "Einsum":
-            _check_equation(node)
+        _refuse_hazards(node)
     for name, (_, required) in rules.attributes.items():
         if required and name not in node.attributes:
             raise _wrong(node, f"lacks the attribute {name!r}, which {node.op_type} requires")
@@ -80,21 +73,10 @@ def check_types(node: ir.Node, rules: Signature) -> None:
                 raise _wrong_type(node, value, f"{found}, but must be {other} like {first!r}")
 
 
-def _check_whole_numbers(node: ir.Node) -> None:
-    """Axes, strides and the like fit 32 bits; the shape inference of onnx 1.23 crashes on some that do not."""
-    for name, attribute in node.attributes.items():
-        if attribute.is_ref() or name in _WIDE or attribute.type not in (INT, INTS):
-            continue
-        for number in (attribute.value,) if attribute.type == INT else attribute.value:
-            if not -(2**31) <= number < 2**31:
-                raise _wrong(node, f"has the attribute {name!r} with {number}, which is out of range")
-
-
-def _check_equation(node: ir.Node) -> None:
-    """A malformed equation sends the shape inference of onnx 1.23 into an endless loop."""
-    equation = node.attributes.get("equation")
-    if equation is not None and not equation.is_ref() and not _EQUATION.fullmatch(str(equation.value)):
-        raise _wrong(node, f"has the malformed equation {equation.value!r}")
+def _refuse_hazards(node: ir.Node) -> None:
+    problem = bad_attribute(node)
+    if problem:
+        raise _wrong(node, problem)
 
 
 def _pairs(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from functools import cache, lru_cache
 
 import onnx.defs
 import onnx.onnx_cpp2py_export.defs as onnx_schemas
@@ -41,19 +40,27 @@ class Signature:
     attributes: dict[str, tuple[str, bool]]  # name -> type, required
 
 
-@cache
 def newest_versions() -> dict[str, int]:
     """Domain -> newest version that the installed onnx knows; "" is the default domain."""
     return {domain: newest for domain, (_, newest) in onnx_schemas.schema_version_map().items()}
 
 
-@lru_cache(maxsize=4096)
 def signature(domain: str, op_type: str, version: int) -> Signature | None:
     """The signature of an operator as of an opset version, or None if it does not exist there."""
-    try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
-        return None
+    key = domain, op_type, version
+    if key not in _signatures:
+        try:
+            schema = onnx.defs.get_schema(op_type, version, domain)
+        except onnx.defs.SchemaError:
+            return None  # not kept: a package may still register the schema
+        _signatures[key] = _signature(schema)
+    return _signatures[key]
+
+
+_signatures: dict[tuple[str, str, int], Signature] = {}
+
+
+def _signature(schema: onnx.defs.OpSchema) -> Signature:
     constraints = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
     return Signature(
         schema.since_version,
@@ -98,7 +105,6 @@ def type_name(kind: object) -> str:
     return str(kind)
 
 
-@cache
 def history() -> dict[tuple[str, str], tuple[int, ...]]:
     """(domain, operator) -> the versions at which it was brought or changed."""
     found: dict[tuple[str, str], list[int]] = {}
@@ -109,12 +115,13 @@ def history() -> dict[tuple[str, str], tuple[int, ...]]:
 
 def hint(domain: str, op_type: str, version: int) -> str:
     """Why an operator of a standard domain is unknown: too new for the import, elsewhere, or misspelt."""
-    versions = history().get((domain, op_type))
+    known = history()
+    versions = known.get((domain, op_type))
     if versions:
         return f"It exists since version {versions[0]}; the model imports version {version}."
-    elsewhere = [other for other, name in history() if name == op_type]
+    elsewhere = [other for other, name in known if name == op_type]
     if elsewhere:
         return f"It exists in the domain {elsewhere[0] or 'ai.onnx'!r}."
-    names = [name for other, name in history() if other == domain]
+    names = [name for other, name in known if other == domain]
     close = difflib.get_close_matches(op_type, names, n=3)
     return f"Close names: {', '.join(close)}." if close else ""

@@ -8,7 +8,7 @@ providers; HOST is the host's, which every provider with ``host_memory`` shares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -168,6 +168,15 @@ class _Scheduler:
             if slot not in keep and slot != ABSENT:
                 result[index].append(slot)
         return tuple(tuple(sorted(slots)) for slots in result)
+
+
+def all_schedules(graph: Schedule) -> Iterator[Schedule]:
+    """The schedule, and those of all bodies below it."""
+    yield graph
+    for action in graph.actions:
+        if isinstance(action, RunControl):
+            for body in action.bodies.values():
+                yield from all_schedules(body)
 
 
 def touched(action: Action) -> tuple[int, ...]:

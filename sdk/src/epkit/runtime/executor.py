@@ -18,6 +18,7 @@ from ..memory.graph_memory import GraphMemory
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
 from .context import Context, RunState, located
 from .control import CONTROL
+from .replay import Replays
 from .space import Lease, Space
 
 Frame = list[Any]
@@ -34,17 +35,19 @@ class Executor:
         programs: Mapping[str, Program],
         memory: Mapping[Schedule, Mapping[int, GraphMemory]],
         arenas: Mapping[int, Arena],
+        replays: Mapping[str, Replays],
     ) -> None:
         self.schedule = schedule
         self._bounds = bounds
         self._programs = programs
+        self._replays = replays
         self.spaces = {place: Space(found, arenas[place]) for place, found in memory[schedule].items()}
         self._static = all(space.memory.complete for space in self.spaces.values())
         self._template: Frame = [None] * schedule.n_slots
         for slot, value in schedule.constants:
             self._template[slot] = constant_of(value)
         self._bodies = {
-            (index, name): Executor(body, bounds, programs, memory, arenas)
+            (index, name): Executor(body, bounds, programs, memory, arenas, replays)
             for index, action in enumerate(schedule.actions)
             if isinstance(action, RunControl)
             for name, body in action.bodies.items()
@@ -99,7 +102,11 @@ class Executor:
         start = time.perf_counter_ns()
         try:
             context = Context(state, bound, state.stream(part.provider), lease, part.name)
-            results = self._programs[part.name].run(context, [frame[slot] for slot in action.inputs])
+            inputs = [frame[slot] for slot in action.inputs]
+            program = self._programs[part.name]
+            if part.name in self._replays:
+                program = self._replays[part.name].choose(context, inputs)
+            results = program.run(context, inputs)
         except Exception as error:
             node = context.node if context is not None else None
             raise located(error, bound.name, part.name, "" if node is None else str(node.name)) from error
@@ -128,6 +135,7 @@ class Executor:
                 partition=part.name,
                 nodes=nodes,
                 tag=state.options.tag,
+                replay=program is not self._programs[part.name],
             )
 
     # ---- transfers ----

@@ -24,6 +24,7 @@ from .context import RunState
 from .executor import Executor, make_arenas
 from .feeds import ValueInfo, check_feeds, value_info
 from .options import RunOptions
+from .replay import Replays
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Session:
         load_trace: the stages of loading, as a recorder.
     """
 
-    def __init__(self, compiled: Compiled, registry: Registry, load_trace: Recorder) -> None:
+    def __init__(
+        self, compiled: Compiled, registry: Registry, load_trace: Recorder, *, capture: bool = False
+    ) -> None:
         plan = compiled.plan
         self.name = compiled.name
         self.warnings = compiled.warnings
@@ -70,7 +73,10 @@ class Session:
         self._bounds = plan.partitioned.bounds
         self._programs = compiled.programs
         self._arenas = make_arenas(self._bounds)
-        self._main = Executor(plan.schedule, self._bounds, compiled.programs, plan.memory, self._arenas)
+        self._replays = {name: Replays(p) for name, p in compiled.programs.items()} if capture else {}
+        self._main = Executor(
+            plan.schedule, self._bounds, compiled.programs, plan.memory, self._arenas, self._replays
+        )
         graph = plan.partitioned.model.graph
         self._graph_inputs = tuple(graph.inputs)
         self.inputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.inputs))
@@ -198,6 +204,8 @@ class Session:
             self._release()
 
     def _release(self) -> None:
+        for name, replays in self._replays.items():
+            self._close(f"the replays of {name}", replays.close)
         for name, program in self._programs.items():
             self._close(f"the program of {name}", program.close)
         for arena in self._arenas.values():

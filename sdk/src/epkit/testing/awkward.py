@@ -56,7 +56,9 @@ def awkward(name: str, pick: Picker) -> type[AwkwardProvider]:
 
 def claim_groups(provider: KernelProvider, pick: Picker, graph: Subgraph) -> Iterator[Claim | Refusal]:
     """Claims for the groups whose every node has a kernel, refusals with reasons for all other nodes."""
-    problems = {node: found for node in graph.nodes if isinstance(found := provider.table.find(node, graph), Refusal)}
+    problems = {
+        node: found for node in graph.nodes if isinstance(found := provider.table.find(node, graph), Refusal)
+    }
     groups = [group for group in map(tuple, pick(graph)) if group and problems.keys().isdisjoint(group)]
     yield from map(Claim, groups)
     claimed = {node for group in groups for node in group}
@@ -106,7 +108,9 @@ def one_branch(index: int = 0) -> Picker:
 
 
 def _producers(node: ir.Node) -> set[ir.Node]:
-    return {producer for value in node.inputs if value is not None and (producer := value.producer()) is not None}
+    return {
+        producer for value in node.inputs if value is not None and (producer := value.producer()) is not None
+    }
 
 
 def by_chance(seed: int, share: float = 0.5) -> Picker:
@@ -135,7 +139,9 @@ def chains(length: int) -> Picker:
 
 def overlapping(length: int = 3) -> Picker:
     """Groups of ``length`` consecutive nodes that each share a node with the next."""
-    return lambda graph: (graph.nodes[at : at + length] for at in range(0, len(graph.nodes), max(1, length - 1)))
+    return lambda graph: (
+        graph.nodes[at : at + length] for at in range(0, len(graph.nodes), max(1, length - 1))
+    )
 
 
 def interleaved(count: int = 2) -> Picker:

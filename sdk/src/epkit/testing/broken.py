@@ -103,7 +103,9 @@ def in_zoo(stage: str, error: type[EpkitError] | None) -> Callable[[Found], Foun
     return add
 
 
-def bad_module(name: str, fault: str, error: type[EpkitError] = BrokenProviderError) -> Callable[[Body], Body]:
+def bad_module(
+    name: str, fault: str, error: type[EpkitError] = BrokenProviderError
+) -> Callable[[Body], Body]:
     """Put a module into the zoo that gives no usable class."""
 
     def add(body: Body) -> Body:

@@ -1,10 +1,10 @@
 """A provider on a device with memory of its own, whose kernels run in a stream.
 
-    device = FakeDevice()
-    registry = registry_of(device_provider("toy", device))
-    with epkit.load(model, providers=["toy"], registry=registry) as session:
-        session(x=array)
-    device.assert_clean()
+device = FakeDevice()
+registry = registry_of(device_provider("toy", device))
+with epkit.load(model, providers=["toy"], registry=registry) as session:
+    session(x=array)
+device.assert_clean()
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class FakeDeviceProvider(KernelProvider):
 
     def devices(self) -> Devices:
         limit = self.device.memory.limit
-        return Devices((Device(f"{self.name}:0", "toy", "a device that notices misuse", limit, host_memory=False),))
+        return Devices(
+            (Device(f"{self.name}:0", "toy", "a device that notices misuse", limit, host_memory=False),)
+        )
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         return claim_groups(self, type(self).pick, graph)
@@ -116,7 +118,9 @@ def launch(
     def work() -> None:
         with np.errstate(all="ignore"):
             results = function(*(tensor.peek() for tensor in inputs))
-        for tensor, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
+        for tensor, result in zip(
+            outputs, results if isinstance(results, tuple) else (results,), strict=True
+        ):
             tensor.poke(np.asarray(result))
 
     assert isinstance(context.stream, FakeStream)

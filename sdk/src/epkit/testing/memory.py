@@ -45,7 +45,9 @@ class DeviceBuffer:
 class DeviceTensor:
     """A tensor in device memory: shape and dtype are public, the bytes are not."""
 
-    def __init__(self, buffer: DeviceBuffer, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, buffer: DeviceBuffer, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self._buffer = buffer

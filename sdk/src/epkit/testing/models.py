@@ -96,7 +96,9 @@ class _Builder:
         self.count += 1
         return f"{stem}{self.count}"
 
-    def node(self, scope: _Scope, op_type: str, inputs: Sequence[str], n_outputs: int = 1, **attributes: Any) -> str:
+    def node(
+        self, scope: _Scope, op_type: str, inputs: Sequence[str], n_outputs: int = 1, **attributes: Any
+    ) -> str:
         """Append a node; its outputs are ``NAME`` (and ``NAME.1``, ...); returns the first."""
         name = self.name(op_type.lower())
         outputs = [name, *(f"{name}.{index}" for index in range(1, n_outputs))]
@@ -141,9 +143,7 @@ class _Builder:
     def branch(self, scope: _Scope, depth: int) -> str:
         total = self.node(scope, "ReduceSum", [self.pick(scope)], keepdims=0)
         condition = self.node(scope, "Greater", [total, "zero"])
-        graphs = {
-            name: self.body(scope, name, [], [], depth) for name in ("then_branch", "else_branch")
-        }
+        graphs = {name: self.body(scope, name, [], [], depth) for name in ("then_branch", "else_branch")}
         return self.node(scope, "If", [condition], **graphs)
 
     def loop(self, scope: _Scope, depth: int) -> str:
@@ -194,7 +194,9 @@ class _Builder:
         state, row = self.name("state"), self.name("row")
         inner = _Scope([state, row], ["row"])
         for _ in range(self.rng.randint(1, 2)):
-            self.keep(inner, self.node(inner, self.rng.choice(BINARY[:4]), [self.pick(inner), self.pick(inner)]))
+            self.keep(
+                inner, self.node(inner, self.rng.choice(BINARY[:4]), [self.pick(inner), self.pick(inner)])
+            )
         after = self.node(inner, "Tanh", [inner.values[-1]])
         out = self.node(inner, "Sub", [after, row])
         vectors = [_row(name) for name in (state, row, after, out)]

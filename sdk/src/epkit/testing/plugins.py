@@ -63,7 +63,11 @@ class FakeDistribution(importlib.metadata.Distribution):
 
 
 def entry_points_of(
-    bodies: Mapping[str, Body], *, group: str = PROVIDER_GROUP, package: str = "epkit-toys", version: str = "1.0"
+    bodies: Mapping[str, Body],
+    *,
+    group: str = PROVIDER_GROUP,
+    package: str = "epkit-toys",
+    version: str = "1.0",
 ) -> list[importlib.metadata.EntryPoint]:
     """Entry points of one made-up package, by name; each loads what its body returns."""
     lines = [f"{name} = {__name__}:shelf.{shelf.put(body)}" for name, body in bodies.items()]

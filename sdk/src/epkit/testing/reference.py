@@ -34,7 +34,9 @@ class ReferenceProvider(Provider):
         yield from map(Claim, groups)
         claimed = {node for group in groups for node in group}
         yield from (
-            Refusal(node, "cost", f"{self.name} did not pick {node.name}") for node in graph.nodes if node not in claimed
+            Refusal(node, "cost", f"{self.name} did not pick {node.name}")
+            for node in graph.nodes
+            if node not in claimed
         )
 
     def compile(self, subgraph: Subgraph) -> Program:

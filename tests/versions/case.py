@@ -1,0 +1,93 @@
+"""A case: the inputs and attributes of one node, and what is known of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx.defs import OpSchema
+
+Outputs = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node.
+
+    Attributes:
+        inputs: arrays; lists (sequences), dicts (maps); None where an optional one is absent.
+        attributes: as ``onnx.helper.make_node`` takes them.
+        outputs: how many outputs the node has; or their names, "" for one left out.
+        expect: (inputs) -> results in closed form, where no other oracle serves or is right; absent inputs are
+            left out.
+        judge: raises AssertionError unless the outputs are right; for random operators.
+        types: ONNX types of inputs that a value alone does not tell.
+        before: nodes in front of this one, which may read its inputs ``x0``, ``x1``, ...
+        retype: whether the case keeps its meaning when its inputs are given other element types.
+        rtol: the relative tolerance for float32 and wider.
+    """
+
+    inputs: Sequence[Any] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    outputs: int | Sequence[str] = 1
+    expect: Callable[..., Outputs] | None = None
+    judge: Callable[[Outputs], None] | None = None
+    types: Mapping[int, onnx.TypeProto] = field(default_factory=dict)
+    before: Sequence[onnx.NodeProto] = ()
+    retype: bool = True
+    rtol: float = 1e-4
+
+    @property
+    def output_names(self) -> list[str]:
+        """The node's outputs, "" for those left out."""
+        if isinstance(self.outputs, int):
+            return [f"y{i}" for i in range(self.outputs)]
+        return list(self.outputs)
+
+
+Generator = Callable[[str, int], Iterator[Case]]
+"""(operator, version) -> cases that follow the schema of that version."""
+
+GENERATORS: dict[tuple[str, str], Generator] = {}
+
+
+def cases_for(*names: str, domain: str = "") -> Callable[[Generator], Generator]:
+    """Declare the generator of some operators."""
+
+    def declare(generator: Generator) -> Generator:
+        for name in names:
+            assert (domain, name) not in GENERATORS, f"{name} has two generators"
+            GENERATORS[domain, name] = generator
+        return generator
+
+    return declare
+
+
+def all_schemas() -> list[OpSchema]:
+    """Every (operator, since_version) of the standard, in order."""
+    return sorted(
+        onnx.defs.get_all_schemas_with_history(), key=lambda s: (s.domain, s.name, s.since_version)
+    )
+
+
+def cases_of(schema: OpSchema) -> list[Case]:
+    """The cases of one schema; none if its operator has no generator, or if the schema is deprecated."""
+    generator = GENERATORS.get((schema.domain, schema.name))
+    if generator is None or schema.deprecated:
+        return []
+    return [_legacy(case, schema) for case in generator(schema.name, schema.since_version)]
+
+
+def _legacy(case: Case, schema: OpSchema) -> Case:
+    """Files of the first opsets carry ``consumed_inputs``, an optimisation of old, on every node that has it."""
+    if "consumed_inputs" not in schema.attributes:
+        return case
+    zeros = [0] * len(case.inputs)
+    return Case(**{**case.__dict__, "attributes": {**case.attributes, "consumed_inputs": zeros}})
+
+
+def name_of(schema: OpSchema) -> str:
+    """``Add-7``, ``ai.onnx.ml.Scaler-1``."""
+    return f"{schema.domain}.{schema.name}-{schema.since_version}".lstrip(".")

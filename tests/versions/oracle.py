@@ -1,0 +1,89 @@
+"""What a case should give: the best independent witness that there is for it, and which one that was.
+
+In this order: the closed form, where the case has one (given only where the others are silent or wrong);
+onnxruntime on the very model; onnxruntime on the model that ``onnx.version_converter`` makes of it;
+``onnx.reference``, on the model or converted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import version_converter
+from onnx.reference import ReferenceEvaluator
+
+from .case import Case, Outputs
+from .model import feeds
+
+onnxruntime.set_default_logger_severity(4)
+
+NEWER = (7, 8, 9, 11, 13, 18, 21)
+"""Opsets that a model of old is converted to, until one is understood."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is expected, and who says so."""
+
+    oracle: str
+    outputs: Outputs
+
+
+def verdict(case: Case, model: onnx.ModelProto) -> Verdict | None:
+    """The first oracle that knows, or None."""
+    if case.expect is not None:
+        present = [x for x in case.inputs if x is not None]
+        with np.errstate(all="ignore"):
+            return Verdict("closed form", case.expect(*present))
+    for oracle, witness in _witnesses(model):
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return Verdict(oracle, witness(case))
+        except Exception:  # whatever it is that this one cannot do, the next may
+            continue
+    return None
+
+
+def _witnesses(model: onnx.ModelProto) -> Iterator[tuple[str, Any]]:
+    yield "onnxruntime", lambda case: by_onnxruntime(model, case)
+    newer = list(_converted(model))
+    for other in newer:
+        yield "version_converter, onnxruntime", lambda case, other=other: by_onnxruntime(other, case)
+    yield "onnx.reference", lambda case: by_reference(model, case)
+    for other in newer[-1:]:
+        yield "version_converter, onnx.reference", lambda case, other=other: by_reference(other, case)
+
+
+def by_onnxruntime(model: onnx.ModelProto, case: Case) -> Outputs:
+    """The outputs by onnxruntime's CPU provider, without optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return session.run(None, dict(feeds(case)))
+
+
+def by_reference(model: onnx.ModelProto, case: Case) -> Outputs:
+    """The outputs by ``onnx.reference``, which also knows function bodies."""
+    return ReferenceEvaluator(model).run(None, dict(feeds(case)))
+
+
+def _converted(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
+    """The model as later opsets have it."""
+    opsets = {item.domain: item.version for item in model.opset_import}
+    if set(opsets) != {""}:
+        return
+    for version in NEWER:
+        if version > opsets[""]:
+            try:
+                yield version_converter.convert_version(model, version)
+            except Exception:  # noqa: S112 - it has no way to this version
+                continue

@@ -1,0 +1,35 @@
+"""A case on the CPU provider, held against its oracle."""
+
+from __future__ import annotations
+
+import onnx
+
+import epkit
+
+from .case import Case, Outputs
+from .compare import assert_like
+from .model import feeds
+from .oracle import verdict
+
+
+def run(case: Case, model: onnx.ModelProto) -> Outputs:
+    """The outputs in the order of the node's; what was left out is left out."""
+    with epkit.load(model, ["cpu"], optimise="none") as session:
+        results = session.run(None, feeds(case))
+        return [results[info.name] for info in session.outputs]
+
+
+def check(case: Case, model: onnx.ModelProto) -> str:
+    """Run a case and compare; returns the oracle that was asked, or "" if nobody knows the result."""
+    found = run(case, model)
+    if case.judge is not None:
+        case.judge(found)
+        return "distribution"
+    expected = verdict(case, model)
+    if expected is None:
+        return ""
+    try:
+        assert_like(found, expected.outputs, case.rtol)
+    except AssertionError as error:
+        raise AssertionError(f"differs from {expected.oracle}: {error}") from None
+    return expected.oracle
