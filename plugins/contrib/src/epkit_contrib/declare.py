@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnx.defs import OpSchema
@@ -14,7 +14,7 @@ DECLARED: list[CustomOperator] = []
 
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)")
 
-Parameter = tuple[str, str] | tuple[str, str, str]
+Parameter = tuple[str, ...]
 """(name, type variable or type) with, third, "optional" or "variadic"."""
 
 _OPTIONS = {
@@ -29,8 +29,8 @@ def contrib(
     *,
     inputs: Sequence[Parameter],
     outputs: Sequence[Parameter],
-    types: dict[str, Sequence[str]],
-    attributes: dict[str, Any] | None = None,
+    types: Mapping[str, Sequence[str]],
+    attributes: Mapping[str, Any] | None = None,
     infer: Callable[[Any], None] | None = None,
     domain: str = MICROSOFT,
     since: int = 1,

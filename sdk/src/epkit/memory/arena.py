@@ -1,7 +1,8 @@
 """The arena of one device: blocks for planned runs, buffers for values whose size came as a surprise.
 
 Runs take a block and give it back; a later run of equal or smaller size takes it again. So a session
-that is run by one thread at a time holds one block, and no run allocates after the first.
+that is run by one thread at a time holds one block, and no run allocates after the first. What lies idle
+never exceeds what was in use at the busiest moment, however many sizes come by.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Arena:
         self._lock = threading.Lock()
         self._free: list[tuple[int, Any]] = []
         self._used: dict[int, tuple[int, Any]] = {}
-        self._held = self._peak = self._allocations = self._reused = 0
+        self._held = self._idle = self._peak = self._busiest = self._allocations = self._reused = 0
         self._closed = False
 
     def take(self, nbytes: int) -> Any:
@@ -63,10 +64,12 @@ class Arena:
             if fitting:
                 item = min(fitting, key=lambda item: item[0])
                 self._free.remove(item)
+                self._idle -= item[0]
                 self._reused += 1
             else:
                 item = (nbytes, self._allocate(nbytes))
             self._used[id(item[1])] = item
+            self._busiest = max(self._busiest, self._held - self._idle)
             return item[1]
 
     def give(self, buffer: Any) -> None:
@@ -77,12 +80,14 @@ class Arena:
                 self._release(item)
             else:
                 self._free.append(item)
+                self._idle += item[0]
+                self._trim(self._busiest)
 
     def _allocate(self, nbytes: int) -> Any:
         try:
             buffer = self.allocator.allocate(nbytes)
         except MemoryError:
-            self._trim()
+            self._trim(0)
             try:
                 buffer = self.allocator.allocate(nbytes)
             except MemoryError as error:
@@ -97,10 +102,12 @@ class Arena:
         self._peak = max(self._peak, self._held)
         return buffer
 
-    def _trim(self) -> None:
-        for item in self._free:
+    def _trim(self, keep: int) -> None:
+        """Free the buffers that have been idle longest, down to ``keep`` bytes."""
+        while self._idle > keep:
+            item = self._free.pop(0)
+            self._idle -= item[0]
             self._release(item)
-        self._free.clear()
 
     def _release(self, item: tuple[int, Any]) -> None:
         self._held -= item[0]
@@ -109,7 +116,7 @@ class Arena:
     def statistics(self) -> ArenaStatistics:
         """A snapshot."""
         with self._lock:
-            in_use = sum(size for size, _ in self._used.values())
+            in_use = self._held - self._idle
             return ArenaStatistics(
                 self.device, self._held, in_use, self._peak, self._allocations, self._reused
             )
@@ -118,4 +125,4 @@ class Arena:
         """Free what no run uses; what a run still uses is freed when it is given back."""
         with self._lock:
             self._closed = True
-            self._trim()
+            self._trim(0)

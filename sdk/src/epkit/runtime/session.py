@@ -14,11 +14,11 @@ import numpy as np
 
 from ..backend.hooks import Notice
 from ..backend.registry import Registry
+from ..compiling import Compiled
 from ..errors import EpkitError, InputError, RunError, Where
 from ..memory.arena import ArenaStatistics
 from ..memory.planner import MemoryPlan
 from ..partition.placement import Placement
-from ..pipeline import Compiled
 from ..trace import Recorder
 from .context import RunState
 from .executor import Executor, make_arenas
