@@ -17,7 +17,7 @@ Values = Sequence[Any]
 
 
 def model_of(
-    op: str, inputs: Values, outputs: int, constants: Sequence[int] = (), opset: int = 21, **attributes: Any
+    op: str, inputs: Values, outputs: int, constants: Sequence[int] = (), ai_onnx: int = 21, **attributes: Any
 ) -> onnx.ModelProto:
     """A model of one node of com.microsoft; inputs numbered in ``constants`` are initializers, None is absent."""
     names = ["" if value is None else f"i{i}" for i, value in enumerate(inputs)]
@@ -30,7 +30,7 @@ def model_of(
             given.append(helper.make_tensor_value_info(f"i{i}", code_of(value), np.shape(value)))
     results = [helper.make_empty_tensor_value_info(name) for name in node.output]
     graph = helper.make_graph([node], "one", given, results, fixed)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    imports = [helper.make_opsetid("", ai_onnx), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from epkit.backend import CustomOperator
-from epkit.kernels import pool, reduce
+from epkit.kernels import pool
 from epkit.kernels import quantize as standard_quantize
 from epkit.kernels._dtypes import is_integer, name_of
 from epkit.kernels._pointwise import checked_axis, scalar
@@ -173,8 +173,11 @@ def unpacked(xp: Any, x: Any, bits: int) -> Any:
     infer=copied(element_of=2, code=TensorProto.UINT8),
 )
 def quantize_linear(xp: Any, x: Any, scale: Any, zero_point: Any = None, *, axis: int = 1) -> Any:
-    """saturate(round(x / scale) + zero_point), with one scale or one for each place along ``axis``."""
-    return standard_quantize.quantize_linear(xp, x, scale, zero_point, axis=axis)
+    """saturate(round(x / scale) + zero_point), with one scale or one for each place along ``axis``.
+
+    The quotient is a float32, also of float16 (the standard rounds it to float16).
+    """
+    return standard_quantize.quantize_linear(xp, x, scale, zero_point, axis=axis, precision=TensorProto.FLOAT)
 
 
 @contrib(
@@ -338,20 +341,6 @@ def mul_integer(xp: Any, a: Any, a_zero_point: Any, b: Any, b_zero_point: Any = 
         for name, zero in (("A_zero_point", a_zero_point), ("B_zero_point", b_zero_point))
     )
     return shifted(xp, a, a_zero, xp.int32) * shifted(xp, b, b_zero, xp.int32)
-
-
-@contrib(
-    "ReduceSumInteger",
-    inputs=[("data", "T1")],
-    outputs=[("reduced", "T2")],
-    types={"T1": BYTES, "T2": ["tensor(int32)", "tensor(uint32)"]},
-    attributes={"axes": OpSchema.AttrType.INTS, "keepdims": OpSchema.AttrType.INT},
-    infer=standard("ReduceMean", element_of=None, code=TensorProto.INT32),
-)
-def reduce_sum_integer(xp: Any, x: Any, *, axes: Ints, keepdims: int) -> Any:
-    """The sum over ``axes`` (all, if there are none) as int32."""
-    over = tuple(checked_axis(axis, x.ndim, "axes") for axis in axes) or None
-    return xp.asarray(xp.sum(x, axis=over, keepdims=bool(keepdims), dtype=xp.int32))
 
 
 # ---- element by element
@@ -592,7 +581,7 @@ POOLED = [("X", "T"), ("x_scale", SCALE), ("x_zero_point", "T", "optional"), ("y
         "pads": (OpSchema.AttrType.INTS, None),
         "strides": (OpSchema.AttrType.INTS, None),
     },
-    infer=standard("AveragePool", channels_last=None, opset=11),
+    infer=standard("AveragePool", channels_last=None, opset=22),
 )
 def q_linear_average_pool(
     xp: Any,

@@ -24,7 +24,7 @@ def make_constant(graph: ir.Graph, tensor: ir.TensorProtocol | np.ndarray[Any, A
     """A new initializer of the graph."""
     if isinstance(tensor, np.ndarray):
         tensor = as_tensor(tensor)
-    shape = ir.Shape([int(dim) for dim in tensor.shape])  # type: ignore[call-overload]
+    shape = ir.Shape(tuple(tensor.shape))  # type: ignore[arg-type]
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers[name] = value
     return value

@@ -82,7 +82,7 @@ def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
 
 def _is_random(node: ir.Node, opset: int) -> bool:
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    return bool(schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic)
+    return bool(schema.non_deterministic)  # type: ignore[attr-defined]  # missing in the stubs
 
 
 def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool:
