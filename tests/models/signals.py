@@ -27,12 +27,13 @@ def spectrum(frames: int, bins: int, seed: int = 0) -> Array:
     hop = window // 2
     sound = speech((frames + 1) * hop, seed=seed)
     pieces = np.stack([sound[i * hop : i * hop + window] for i in range(frames)])
-    return np.abs(np.fft.rfft(pieces * np.hanning(window))).astype(np.float32)
+    magnitudes = np.abs(np.fft.rfft(pieces * np.hanning(window)))
+    return np.asarray(magnitudes, np.float32)
 
 
 def log_spectrum(frames: int, bins: int, seed: int = 0) -> Array:
     """Log power of speech, ``[frames, bins]``."""
-    return np.log10(np.maximum(spectrum(frames, bins, seed) ** 2, 1e-12)).astype(np.float32)
+    return np.asarray(np.log10(np.maximum(spectrum(frames, bins, seed) ** 2, 1e-12)), np.float32)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Array:
@@ -61,7 +62,9 @@ def seal(height: int, width: int, seed: int = 0) -> Array:
     cell, across = np.divmod(angle * 24, 1)
     column, row = (across * 5).astype(int), np.clip((radius - 0.62) / 0.28 * 6, 0, 5).astype(int)
     glyphs = np.random.default_rng(seed).random((25, 6, 5)) < 0.5
-    marks = glyphs[cell.astype(int), row, column] & (0.62 < radius) & (radius < 0.9) & (column < 4) & (cell < 20)
+    marks = (
+        glyphs[cell.astype(int), row, column] & (radius > 0.62) & (radius < 0.9) & (column < 4) & (cell < 20)
+    )
     page = np.full((height, width, 3), 0.95, np.float32)
     page[marks | (abs(radius - 1) < 0.035)] = (0.12, 0.1, 0.85)
     return page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -23,7 +23,10 @@ class Case:
         expect: (inputs) -> results in closed form, where no other oracle serves or is right; absent inputs are
             left out.
         judge: raises AssertionError unless the outputs are right; for random operators.
+        twin: the same computation as another version has it: version and attributes. For what no oracle knows in
+            this version.
         types: ONNX types of inputs that a value alone does not tell.
+        captured: further graph inputs, which bodies or nodes in front may read by these names.
         before: nodes in front of this one, which may read its inputs ``x0``, ``x1``, ...
         retype: whether the case keeps its meaning when its inputs are given other element types.
         rtol: the relative tolerance for float32 and wider.
@@ -34,7 +37,9 @@ class Case:
     outputs: int | Sequence[str] = 1
     expect: Callable[..., Outputs] | None = None
     judge: Callable[[Outputs], None] | None = None
+    twin: tuple[int, Mapping[str, Any]] | None = None
     types: Mapping[int, onnx.TypeProto] = field(default_factory=dict)
+    captured: Mapping[str, Any] = field(default_factory=dict)
     before: Sequence[onnx.NodeProto] = ()
     retype: bool = True
     rtol: float = 1e-4
@@ -85,7 +90,7 @@ def _legacy(case: Case, schema: OpSchema) -> Case:
     if "consumed_inputs" not in schema.attributes:
         return case
     zeros = [0] * len(case.inputs)
-    return Case(**{**case.__dict__, "attributes": {**case.attributes, "consumed_inputs": zeros}})
+    return replace(case, attributes={**case.attributes, "consumed_inputs": zeros})
 
 
 def name_of(schema: OpSchema) -> str:

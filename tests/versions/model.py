@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def build(case: Case, schema: OpSchema) -> onnx.ModelProto:
         for i, x in enumerate(case.inputs)
         if x is not None or i in case.types
     ]
+    inputs += [helper.make_value_info(name, type_of(x)) for name, x in case.captured.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in case.output_names if name]
     graph = helper.make_graph([*case.before, node], "one", inputs, outputs)
     versions = {schema.domain: schema.since_version}
@@ -44,14 +46,26 @@ def build(case: Case, schema: OpSchema) -> onnx.ModelProto:
     return model
 
 
+def build_twin(case: Case, schema: OpSchema) -> onnx.ModelProto | None:
+    """The same computation as another version of the operator has it, if the case says how."""
+    if case.twin is None:
+        return None
+    version, attributes = case.twin
+    other = onnx.defs.get_schema(schema.name, version, schema.domain)
+    return build(replace(case, attributes=attributes), other)
+
+
 def ir_version(opset: int) -> int:
     """The IR version that ONNX had when the opset was new."""
-    return max(3, int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)])))
+    if opset < 5:  # before onnx's table of versions begins
+        return 3
+    return int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
 
 
 def feeds(case: Case) -> Mapping[str, Any]:
     """The inputs by name."""
-    return {f"x{i}": x for i, x in enumerate(case.inputs) if x is not None or i in case.types}
+    named = {f"x{i}": x for i, x in enumerate(case.inputs) if x is not None or i in case.types}
+    return {**named, **case.captured}
 
 
 def type_of(value: Any) -> onnx.TypeProto:

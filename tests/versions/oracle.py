@@ -2,7 +2,8 @@
 
 In this order: the closed form, where the case has one (given only where the others are silent or wrong);
 onnxruntime on the very model; onnxruntime on the model that ``onnx.version_converter`` makes of it;
-``onnx.reference``, on the model or converted.
+onnxruntime on the same computation as another version has it, where the case says how; ``onnx.reference``, on
+the model or converted.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ class Verdict:
     outputs: Outputs
 
 
-def verdict(case: Case, model: onnx.ModelProto) -> Verdict | None:
+def verdict(case: Case, model: onnx.ModelProto, twin: onnx.ModelProto | None = None) -> Verdict | None:
     """The first oracle that knows, or None."""
     if case.expect is not None:
         present = [x for x in case.inputs if x is not None]
         with np.errstate(all="ignore"):
             return Verdict("closed form", case.expect(*present))
-    for oracle, witness in _witnesses(model):
+    for oracle, witness in _witnesses(model, twin):
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -51,11 +52,13 @@ def verdict(case: Case, model: onnx.ModelProto) -> Verdict | None:
     return None
 
 
-def _witnesses(model: onnx.ModelProto) -> Iterator[tuple[str, Any]]:
+def _witnesses(model: onnx.ModelProto, twin: onnx.ModelProto | None) -> Iterator[tuple[str, Any]]:
     yield "onnxruntime", lambda case: by_onnxruntime(model, case)
     newer = list(_converted(model))
     for other in newer:
         yield "version_converter, onnxruntime", lambda case, other=other: by_onnxruntime(other, case)
+    if twin is not None:
+        yield "onnxruntime, another version", lambda case: by_onnxruntime(twin, case)
     yield "onnx.reference", lambda case: by_reference(model, case)
     for other in newer[-1:]:
         yield "version_converter, onnx.reference", lambda case, other=other: by_reference(other, case)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import onnx
+from onnx.defs import OpSchema
 
 import epkit
 
 from .case import Case, Outputs
 from .compare import assert_like
-from .model import feeds
+from .model import build, build_twin, feeds
 from .oracle import verdict
 
 
@@ -19,13 +20,14 @@ def run(case: Case, model: onnx.ModelProto) -> Outputs:
         return [results[info.name] for info in session.outputs]
 
 
-def check(case: Case, model: onnx.ModelProto) -> str:
+def check(case: Case, schema: OpSchema) -> str:
     """Run a case and compare; returns the oracle that was asked, or "" if nobody knows the result."""
+    model = build(case, schema)
     found = run(case, model)
     if case.judge is not None:
         case.judge(found)
         return "distribution"
-    expected = verdict(case, model)
+    expected = verdict(case, model, build_twin(case, schema))
     if expected is None:
         return ""
     try:

@@ -1,14 +1,14 @@
-"""Running one case, and deciding its state from what the runtime saw happen.
+"""Deciding what became of a model from what the runtime saw happen.
 
-A case passes only if its outputs are right *and* the dispatch record shows that every node of it ran on the
+A model passes only if its outputs are right *and* the dispatch record shows that every node of it ran on the
 provider under test. Right outputs that some other provider had a hand in are another state.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -17,83 +17,114 @@ import onnx
 import epkit
 
 from .compare import difference
-
-
-class State(Enum):
-    """What became of a case."""
-
-    PASSED = "passed"
-    FALLBACK = "passed on fallback"
-    REFUSED = "refused"
-    FAILED = "failed"
+from .result import Result, State
 
 
 @dataclass(frozen=True)
-class Case:
-    """A model, inputs in the order of the graph's, the outputs that it must give, and the tolerance."""
+class Expectation:
+    """How outputs are compared. ``random``: dtype and shape only, as the standard leaves the values to chance."""
 
-    name: str
-    model: onnx.ModelProto
-    data: Sequence[tuple[Sequence[Any], Sequence[Any]]]
     rtol: float = 1e-3
     atol: float = 1e-7
     random: bool = False
 
 
-@dataclass(frozen=True)
-class Result:
-    """A case's state and what led to it."""
+def run_model(
+    model: onnx.ModelProto,
+    data: Sequence[tuple[Sequence[Any], Sequence[Any]]],
+    provider: str,
+    expectation: Expectation | None = None,
+    **options: Any,
+) -> Result:
+    """Run a model on a provider, with the default fallback for what it refuses.
 
-    state: State
-    detail: str = ""
+    Args:
+        model: the model.
+        data: pairs of inputs and expected outputs, in the order of the graph's.
+        provider: the provider under test.
+        expectation: how to compare.
+        options: for :func:`epkit.load`.
 
-
-def run_case(case: Case, provider: str) -> Result:
-    """Run a case on a provider, with the default fallback for what it refuses."""
-    try:
-        with epkit.load(case.model, [provider], optimise="none") as session:
-            placed = session.placement.counts()
-            if provider not in placed:
-                reasons = {
-                    r.reason
-                    for node in session.placement.nodes
-                    for r in node.refused
-                    if r.provider == provider
-                }
-                return Result(State.REFUSED, "; ".join(sorted(reasons)))
-            elsewhere = _run(case, session, provider)
-    except epkit.EpkitError as error:
-        return Result(State.FAILED, str(error))
-    except AssertionError as error:
-        return Result(State.FAILED, str(error))
+    Raises:
+        AssertionError: if an output is wrong, or the record shows less than the placement promised.
+    """
+    with epkit.load(model, [provider], **{"optimise": "none", **options}) as session:
+        if provider not in session.placement.counts():
+            return Result(State.REFUSED, reasons(session, provider))
+        elsewhere: dict[str, str] = {}
+        copied = 0
+        latency = 0.0
+        for inputs, expected in data:
+            names = [info.name for info in session.inputs]
+            feeds = dict(zip(names, map(as_value, inputs), strict=False))
+            outputs, profile = recorded_run(session, feeds)
+            elsewhere.update(ran_elsewhere(profile, provider))
+            compare_outputs(session, outputs, expected, expectation or Expectation())
+            copied = max(copied, copied_bytes(profile))
+            start = time.perf_counter()
+            session.run(None, feeds)
+            latency = time.perf_counter() - start
+        peak = sum(arena.peak for arena in session.memory.arenas)
+    state, detail = State.PASSED, ""
     if elsewhere:
-        return Result(
-            State.FALLBACK, "ran elsewhere: " + ", ".join(f"{n} on {p}" for n, p in sorted(elsewhere.items()))
+        state = State.FALLBACK
+        detail = "ran elsewhere: " + ", ".join(f"{node} on {who}" for node, who in sorted(elsewhere.items()))
+    return Result(state, detail, latency=latency, copied_bytes=copied, peak_bytes=peak)
+
+
+def recorded_run(session: epkit.Session, feeds: dict[str, Any]) -> tuple[dict[str, Any], epkit.Profile]:
+    """Run with a dispatch record."""
+    profile = epkit.Profile()
+    return session.run(None, feeds, epkit.RunOptions(profile=profile)), profile
+
+
+def ran_elsewhere(profile: epkit.Profile, provider: str) -> dict[str, str]:
+    """The nodes that other providers ran.
+
+    Raises:
+        AssertionError: if the provider under test ran nothing.
+    """
+    ran = profile.dispatched()
+    if provider not in ran.values():
+        raise AssertionError(f"{provider} was given nodes, and the dispatch record shows none that it ran")
+    return {node: who for node, who in ran.items() if who != provider}
+
+
+def compare_outputs(
+    session: epkit.Session, outputs: dict[str, Any], expected: Sequence[Any], expectation: Expectation
+) -> None:
+    """Raise AssertionError for the first output that is not as expected."""
+    for info, want in zip(session.outputs, expected, strict=True):
+        problem = difference(
+            outputs[info.name],
+            as_value(want),
+            expectation.rtol,
+            expectation.atol,
+            values=not expectation.random,
         )
-    return Result(State.PASSED)
+        if problem:
+            raise AssertionError(f"output {info.name} {problem}")
 
 
-def _run(case: Case, session: epkit.Session, provider: str) -> dict[str, str]:
-    """Compare all data sets; returns the nodes that other providers ran."""
-    elsewhere: dict[str, str] = {}
-    for inputs, expected in case.data:
-        profile = epkit.Profile()
-        names = [info.name for info in session.inputs]
-        feeds = dict(zip(names, map(as_value, inputs), strict=False))
-        outputs = session.run(None, feeds, epkit.RunOptions(profile=profile))
-        ran = profile.dispatched()
-        elsewhere.update({node: who for node, who in ran.items() if who != provider})
-        if provider not in ran.values():
-            raise AssertionError(
-                f"{provider} was given nodes, and the dispatch record shows none that it ran"
-            )
-        for info, want in zip(session.outputs, expected, strict=True):
-            problem = difference(
-                outputs[info.name], as_value(want), case.rtol, case.atol, values=not case.random
-            )
-            if problem:
-                raise AssertionError(f"output {info.name}: {problem}")
-    return elsewhere
+def reasons(session: epkit.Session, provider: str) -> str:
+    """The provider's own reasons for what it refused, each once."""
+    found = {
+        reason.reason
+        for node in session.placement.nodes
+        for reason in node.refused
+        if reason.provider == provider
+    }
+    return "; ".join(sorted(found)) or "the model has no node that a provider could run"
+
+
+def copied_bytes(profile: epkit.Profile) -> int:
+    """Bytes of all transfers in a record."""
+    total = 0
+    for event in profile.recorder.events:
+        nbytes = event.details.get("nbytes", 0)
+        if event.category == "transfer" and isinstance(nbytes, int):
+            total += nbytes
+    return total
 
 
 def as_value(value: Any) -> Any:

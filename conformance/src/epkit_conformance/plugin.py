@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
-from .evidence import Result, State
+from .result import Result, State
 
 STATES = pytest.StashKey[Counter[State]]()
 
@@ -31,15 +32,13 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def settle(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
-    """Turns a Result into pytest's terms: only PASSED passes, FAILED fails, the rest is reported as
-    skipped.
-    """
+def settle(request: pytest.FixtureRequest) -> Callable[[Result], None]:
+    """Turns a Result into pytest's terms: PASSED passes, errors fail, everything else is a skip with its reason."""
 
     def decide(result: Result) -> None:
         request.config.stash[STATES][result.state] += 1
-        if result.state is State.FAILED:
-            pytest.fail(result.detail, pytrace=False)
+        if result.state.is_error:
+            pytest.fail(f"{result.state.value}: {result.detail}", pytrace=False)
         if result.state is not State.PASSED:
             pytest.skip(f"{result.state.value}: {result.detail}")
 
@@ -47,9 +46,9 @@ def settle(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many cases ended in each state."""
+    """Print how many cases ended in each state (of this process; with pytest-xdist, none)."""
     counts = config.stash[STATES]
     if counts:
         name = config.getoption("--provider")
-        text = ", ".join(f"{counts[state]} {state.value}" for state in State)
+        text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
         terminalreporter.write_sep("-", f"conformance of {name}: {text}")

@@ -21,7 +21,9 @@ def model_of(
 ) -> onnx.ModelProto:
     """A model of one node of com.microsoft; inputs numbered in ``constants`` are initializers, None is absent."""
     names = ["" if value is None else f"i{i}" for i, value in enumerate(inputs)]
-    node = helper.make_node(op, names, [f"o{i}" for i in range(outputs)], domain="com.microsoft", **attributes)
+    node = helper.make_node(
+        op, names, [f"o{i}" for i in range(outputs)], domain="com.microsoft", **attributes
+    )
     given, fixed = [], []
     for i, value in enumerate(inputs):
         if value is not None and i in constants:
@@ -47,7 +49,10 @@ def fed(inputs: Values, constants: Sequence[int]) -> dict[str, Any]:
 def run_epkit(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
     """The outputs; their inferred types and shapes are checked on the way."""
     session = epkit.load(model)
+    before = {name: np.array(value, copy=True) for name, value in feeds.items()}
     results = session(**feeds)
+    for name, value in feeds.items():
+        np.testing.assert_array_equal(value, before[name], err_msg=f"{name} was written")
     for info in session.outputs:
         value = results[info.name]
         assert info.dtype is not None, f"{info.name}: no type was inferred"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import binary, unary
+from . import binary, index, product, recurrent, reduce, shape, unary, window
 
-__all__ = ["binary", "unary"]
+__all__ = ["binary", "index", "product", "recurrent", "reduce", "shape", "unary", "window"]

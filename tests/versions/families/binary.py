@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -10,11 +10,32 @@ from ..case import Case, cases_for
 from ..data import Array, floats, text, truths, whole
 
 
-def broadcast(a: Array, b: Array, limited: bool) -> Iterator[Case]:
+BY_NUMPY: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Pow": np.power,
+    "And": np.logical_and,
+    "Or": np.logical_or,
+    "Xor": np.logical_xor,
+    "Equal": np.equal,
+    "Greater": np.greater,
+    "Less": np.less,
+}
+
+
+def from_axis_1(op: str, a: Array, b: Array) -> Array:
+    """What the attribute ``axis=1`` of opsets 1 to 6 meant: B's only axis is A's second."""
+    return BY_NUMPY[op](a, b[:, None])
+
+
+def broadcast(op: str, a: Array, b: Array, limited: bool = False) -> Iterator[Case]:
     """Equal shapes; B spread over A by the attributes of opsets 1 to 6; both spread over each other since."""
     yield Case([a, b])  # shapes [2, 3, 4]
     if limited:
-        yield Case([a, b[1, :, 2]], {"broadcast": 1, "axis": 1})
+        along = {"broadcast": 1, "axis": 1}
+        yield Case([a, b[1, :, 2]], along, expect=lambda a, b: [from_axis_1(op, a, b)])
         yield Case([a, b[0]], {"broadcast": 1})
         yield Case([a, b[0, 0, :1]], {"broadcast": 1})
     else:
@@ -26,26 +47,26 @@ def broadcast(a: Array, b: Array, limited: bool) -> Iterator[Case]:
 @cases_for("Add", "Sub", "Mul", "Div")
 def arithmetic(op: str, version: int) -> Iterator[Case]:
     low = 0.5 if op == "Div" else -4.0
-    yield from broadcast(floats(2, 3, 4, low=-4, high=4), floats(2, 3, 4, low=low, high=4, seed=1), version < 7)
+    yield from broadcast(op, floats(2, 3, 4, low=-4, high=4), floats(2, 3, 4, low=low, high=4, seed=1), version < 7)
 
 
 @cases_for("Pow")
 def power(op: str, version: int) -> Iterator[Case]:
     base, exponent = floats(2, 3, 4, low=0.3, high=3), floats(2, 3, 4, seed=1)
-    yield from broadcast(base, exponent, version < 7)
+    yield from broadcast(op, base, exponent, version < 7)
     if version >= 12:
         yield Case([base, whole(3, 1, high=4, dtype=np.int32)])
 
 
 @cases_for("And", "Or", "Xor")
 def logical(op: str, version: int) -> Iterator[Case]:
-    yield from broadcast(truths(2, 3, 4), truths(2, 3, 4, seed=1), version < 7)
+    yield from broadcast(op, truths(2, 3, 4), truths(2, 3, 4, seed=1), version < 7)
 
 
 @cases_for("Equal")
 def equal(op: str, version: int) -> Iterator[Case]:
     a, b = whole(2, 3, 4, high=3), whole(2, 3, 4, high=3, seed=1)
-    yield from broadcast(a, b, version < 7)
+    yield from broadcast(op, a, b, version < 7)
     if version >= 19:
         yield Case([text("a", "b", "c"), text("a", "c", "c")])
 
@@ -53,12 +74,13 @@ def equal(op: str, version: int) -> Iterator[Case]:
 @cases_for("Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 def order(op: str, version: int) -> Iterator[Case]:
     a, b = whole(2, 3, 4, high=3).astype(np.float32), whole(2, 3, 4, high=3, seed=1).astype(np.float32)
-    yield from broadcast(a, b, version < 7)
+    yield from broadcast(op, a, b, version < 7)
 
 
 @cases_for("BitwiseAnd", "BitwiseOr", "BitwiseXor")
 def bitwise(op: str, version: int) -> Iterator[Case]:
     yield from broadcast(
+        op,
         whole(2, 3, 4, low=-9, dtype=np.int32), whole(2, 3, 4, low=-9, seed=1, dtype=np.int32), False
     )
 
@@ -82,7 +104,7 @@ def shift(op: str, version: int) -> Iterator[Case]:
 @cases_for("Mod")
 def modulo(op: str, version: int) -> Iterator[Case]:
     a, b = whole(2, 3, 4, low=-9, high=9), whole(2, 3, 4, low=1, high=5, seed=1)
-    yield from broadcast(a, b, False)
+    yield from broadcast(op, a, b)
     yield Case([a, -b])
     yield Case([a, b], {"fmod": 1})
     yield Case([floats(3, 4, low=-9, high=9), floats(4, low=1, high=3)], {"fmod": 1})
@@ -104,6 +126,7 @@ def variadic(op: str, version: int) -> Iterator[Case]:
 def where(op: str, version: int) -> Iterator[Case]:
     yield Case([truths(2, 3, 4), floats(2, 3, 4), floats(2, 3, 4, seed=1)])
     yield Case([truths(3, 1), floats(2, 1, 4), floats(4, seed=1)])
+    yield Case([truths(2), text("a", "b"), text("c", "d")])
 
 
 @cases_for("PRelu")

@@ -72,10 +72,14 @@ def shape_of(
 ) -> list[Dim] | None:
     """The shape of the first output of a node of the standard with our inputs and attributes."""
     kinds = {f"i{i}": as_float(ctx.get_input_type(i)) for i in chosen if ctx.has_input(i)}
-    data = {f"i{i}": found for i in chosen if ctx.has_input(i) and (found := ctx.get_input_data(i)) is not None}
+    data = {
+        f"i{i}": found for i in chosen if ctx.has_input(i) and (found := ctx.get_input_data(i)) is not None
+    }
     if last:
         kinds[f"i{chosen[0]}"] = moved(kinds[f"i{chosen[0]}"], -1, 1)
-    node = onnx.NodeProto(op_type=schema.name, input=[f"i{i}" * ctx.has_input(i) for i in chosen], output=["y"])
+    node = onnx.NodeProto(
+        op_type=schema.name, input=[f"i{i}" * ctx.has_input(i) for i in chosen], output=["y"]
+    )
     for name in schema.attributes:
         given = ctx.get_attribute(rename.get(name, name))
         if given is not None:
@@ -83,7 +87,9 @@ def shape_of(
             node.attribute[-1].name = name
     imports = [make_opsetid("", schema.since_version)]
     try:
-        kind = onnx.shape_inference.infer_node_outputs(schema, node, kinds, data, opset_imports=imports).get("y")
+        kind = onnx.shape_inference.infer_node_outputs(schema, node, kinds, data, opset_imports=imports).get(
+            "y"
+        )
     except onnx.shape_inference.InferenceError:  # the kernel will say what is wrong
         return None
     return None if kind is None else dimensions(moved(kind, 1, -1) if last else kind)
@@ -102,7 +108,9 @@ def dimensions(kind: TypeProto) -> list[Dim] | None:
     """The shape in a type."""
     if not kind.tensor_type.HasField("shape"):
         return None
-    return [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.tensor_type.shape.dim]
+    return [
+        d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.tensor_type.shape.dim
+    ]
 
 
 def moved(kind: TypeProto, source: int, target: int) -> TypeProto:

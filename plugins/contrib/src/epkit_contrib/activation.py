@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnx import TensorProto
+from onnx.defs import OpSchema
+
 from epkit.kernels._pointwise import pointwise
 from epkit.kernels._precision import cast, quiet, wide
 from epkit.kernels.activation import gelu as gelu_of
 from epkit.kernels.activation import swish
 from epkit.kernels.creation import dropout
 from epkit.kernels.softmax import shifted
-from onnx import TensorProto
-from onnx.defs import OpSchema
 
 from ._infer import dims, elem, over, put, same
 from .declare import FLOATS, contrib

@@ -1,1 +1,2 @@
 """Empty so far."""
+from . import group_query as group_query

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnx.defs import OpSchema
+
 from epkit.kernels._dtypes import dtype_of
 from epkit.kernels._pointwise import scalar
 from epkit.kernels._precision import cast, quiet, wide
 from epkit.kernels.activation import gelu
 from epkit.kernels.cast import converted
 from epkit.kernels.matmul import gemm, matmul
-from onnx.defs import OpSchema
 
 from ._bits import dequantized, unpack, unpack_zeros
 from ._infer import Dims, attr, broadcast, dims, elem, put

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import BY_SPELLING, numpy_dtype
+from ..dtypes import BY_SPELLING, FLOATS, numpy_dtype
 from ..errors import InputError, OptionError, Where
 from ..runtime.feeds import ValueInfo
 
+SEQUENCE = 16
+SIGNAL = 512
 SIZES = (
     (r"batch|^[nb]$", 1),
     (r"past", 0),
     (r"height|width|^[hw]$", 64),
     (r"channel|^c$", 3),
     (r"sample", 16000),
-    (r"seq|len|time|token|^[lst]$", 16),
+    (r"seq|len|time|token|frame|^[lst]$", SEQUENCE),
 )
 """Sizes of symbolic dimensions by what their names say; the first that fits."""
 
@@ -51,10 +53,8 @@ class Inventor:
         if info.dtype:
             if info.shape is None:
                 raise _unknown(info, "its rank is unknown")
-            rank = len(info.shape)
-            return self.array(
-                info.name, info.dtype, tuple(self.size(d, axis, rank) for axis, d in enumerate(info.shape))
-            )
+            shape = tuple(self.size(dim, axis, info) for axis, dim in enumerate(info.shape))
+            return self.array(info.name, info.dtype, shape)
         if info.type.startswith("optional("):
             return None
         item = re.fullmatch(r"seq\(tensor\((\w+)\)\)", info.type)
@@ -62,16 +62,16 @@ class Inventor:
             raise _unknown(info, f"its type is {info.type}")
         return [self.array(info.name, BY_SPELLING[item[1]], (2, 3)) for _ in range(2)]
 
-    def size(self, dim: int | str | None, axis: int, rank: int) -> int:
+    def size(self, dim: int | str | None, axis: int, info: ValueInfo) -> int:
         """The size of a dimension; sums of names, such as ``past + 1``, are computed."""
         if isinstance(dim, int):
             return dim
         if dim is None:
-            return guess_by_position(axis, rank)
+            return guess("", axis, info)
         if dim not in self.sizes and "+" in dim:
             terms = (term.strip() for term in dim.split("+"))
-            return sum(int(term) if term.isdecimal() else self.size(term, axis, rank) for term in terms)
-        return self.sizes.setdefault(dim, guess(dim, axis, rank))
+            return sum(int(term) if term.isdecimal() else self.size(term, axis, info) for term in terms)
+        return self.sizes.setdefault(dim, guess(dim, axis, info))
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """Masks are ones, positions count up, other integers are small, floats lie in [0, 1)."""
@@ -93,21 +93,22 @@ class Inventor:
         return self._random.integers(0, top, shape).astype(target)
 
 
-def guess(name: str, axis: int, rank: int) -> int:
-    """The size of a dimension that nobody gave, from its name, else from its position."""
+def guess(name: str, axis: int, info: ValueInfo) -> int:
+    """The size of a dimension that nobody gave, from its name, else from its position.
+
+    By position, the first is a batch of one; then come a signal in a matrix of floats, channels and a small
+    picture where there are four dimensions and more, else a short sequence.
+    """
+    shape = info.shape or ()
+    signal = SIGNAL if len(shape) == 2 and axis == 1 and info.dtype in FLOATS else None
     for pattern, size in SIZES:
         if re.search(pattern, name.lower()):
-            return size
-    return guess_by_position(axis, rank)
-
-
-def guess_by_position(axis: int, rank: int) -> int:
-    """One in front; channels and a small picture where there are four and more; else a short length."""
-    if axis == 0:
+            return signal or size if size == SEQUENCE else size
+    if all(isinstance(dim, int) and dim != 1 for dim in shape[:axis]):
         return 1
-    if rank >= 4:
-        return 64 if axis >= rank - 2 else 3
-    return 16
+    if len(shape) >= 4:
+        return 64 if axis >= len(shape) - 2 else 3
+    return signal or SEQUENCE
 
 
 def check_sizes(sizes: Mapping[str, int], infos: tuple[ValueInfo, ...]) -> None:

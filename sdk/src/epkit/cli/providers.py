@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from .. import knobs
+from ..aliases import DEFAULT_FALLBACK
 from ..errors import OptionError
 from . import _render
 from ._options import Debug, Json
@@ -49,7 +50,7 @@ def _table(states: tuple[ProviderState, ...]) -> None:
     if rows:
         _render.table(["provider", "state", "devices", ">memory", "version", "package"], rows)
     else:
-        _render.line("no providers are installed; try: pip install epkit-cpu")
+        _render.line(f"no providers are installed; try: pip install epkit-{DEFAULT_FALLBACK}")
 
 
 def _details(state: ProviderState) -> None:

@@ -1,7 +1,7 @@
-"""What makes the C++ shape inference of onnx (1.23.2) crash or hang; found by fuzzing, kept away from it here.
+"""What makes the C++ shape inference of onnx (1.23.2) crash or hang; found by fuzzing, kept away from it.
 
-Each of these breaks the standard or means nothing anyway, so no good model is lost. A model made on purpose may know
-more ways: give untrusted models a process of their own.
+No good model is lost: each of these breaks the standard, or only costs some precision of shapes. A model
+made on purpose may know more ways: who loads models of strangers should do so in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _WIDE = frozenset({"value_int", "value_ints", "starts", "ends"})  # attributes t
 _TERM = r"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
 _EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 _MOST_DIMS = 1 << 16
+_INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+_HIDDEN = "epkit:length:"
 # data propagation makes one object for each element of a 1-D input of these
 _PROPAGATED = frozenset(
     {
@@ -51,7 +53,7 @@ def bad_attribute(node: ir.Node) -> str:
 
 
 def hide_references(proto: onnx.ModelProto) -> None:
-    """Make opaque the nodes of functions that take a dangerous attribute from their caller, where none can see it."""
+    """Make opaque the nodes of functions that take a dangerous attribute from their caller, unseen."""
     for function in proto.functions:
         for node in function.node:
             if any(a.ref_attr_name and a.name in ("equation", "batch_dims") for a in node.attribute):
@@ -66,6 +68,19 @@ def may_propagate(graph: onnx.GraphProto) -> bool:
         if len(dims) == 1:
             lengths[info.name] = dims[0].dim_value
     long = {name for name, length in lengths.items() if length > _MOST_DIMS}
-    return not long or not any(
-        node.op_type in _PROPAGATED and long.intersection(node.input) for node in graph.node
-    )
+    counted = (node.input for node in graph.node if node.op_type in _PROPAGATED)
+    return not long or not any(long.intersection(names) for names in counted)
+
+
+def hide_lengths(graph: onnx.GraphProto) -> None:
+    """Turn lengths of 1-D integers into names: used as a shape, each element would become a dimension."""
+    for info in (*graph.input, *graph.value_info):
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == 1 and dims[0].dim_value > _MOST_DIMS and info.type.tensor_type.elem_type in _INTEGERS:
+            dims[0].dim_param = f"{_HIDDEN}{dims[0].dim_value}"
+
+
+def unhidden(dim_param: str) -> int | None:
+    """The length behind a name given by `hide_lengths`; None for any other name."""
+    number = dim_param.removeprefix(_HIDDEN)
+    return int(number) if number != dim_param and number.isdecimal() and len(number) < 20 else None

@@ -34,27 +34,33 @@ def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
         inferred = _infer(proto)
     except Exception as error:  # a model that inference cannot follow still runs
         return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
-    return _Merge().graph(model.graph, inferred.graph)
+    bound = {
+        dim for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
+    }
+    return _Merge(bound).graph(model.graph, inferred.graph)
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Types and shapes first; then again with the values of small shape tensors, if that is safe and of use."""
+    """Types and shapes first, then again with the values of small shape tensors, if that is safe."""
+    inferred = onnx.ModelProto()
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    given = {info.name for info in copy.graph.input}
     for output in copy.graph.output:  # what is declared is compared with the result afterwards
-        if output.type.HasField("tensor_type"):
+        if output.name not in given and output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
     hazards.hide_references(copy)
-    data = onnx_inference.infer_shapes(copy.SerializeToString(), False, False, False)
-    inferred = onnx.ModelProto.FromString(data)
+    hazards.hide_lengths(copy.graph)
+    data = copy.SerializeToString()
+    inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
     if hazards.may_propagate(inferred.graph):
-        data = onnx_inference.infer_shapes(data, False, False, True)
-        inferred = onnx.ModelProto.FromString(data)
+        inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
 
 
 class _Merge:
-    def __init__(self) -> None:
+    def __init__(self, bound: set[ir.SymbolicDim]) -> None:
+        self.bound = bound
         self.symbols: dict[str, ir.SymbolicDim] = {}
         self.warnings: list[str] = []
 
@@ -102,10 +108,19 @@ class _Merge:
             ):
                 self.contradiction(value, known, dims)
             else:
-                dims = [_better(a, b) for a, b in zip(known, dims, strict=True)]
+                dims = [self.better(a, b) for a, b in zip(known, dims, strict=True)]
                 if tuple(dims) == known.dims:
                     return
         value.shape = ir.Shape(dims)
+
+    def better(self, known: Dim, found: Dim) -> Dim:
+        """A number before a name, the name of an input's before another's, a given before an invented one."""
+        if isinstance(known, int) or isinstance(found, int):
+            return known if isinstance(known, int) else found
+        if found.value is None or known in self.bound:
+            return known
+        invented = known.value is None or known.value.startswith("unk__")
+        return found if invented or found in self.bound else known
 
     def contradiction(self, value: ir.Value, declared: ir.Shape, dims: Sequence[Dim]) -> None:
         self.warnings.append(
@@ -117,18 +132,12 @@ class _Merge:
         if proto.HasField("dim_value"):
             return int(proto.dim_value)
         name = proto.dim_param
+        length = hazards.unhidden(name)
+        if length is not None:
+            return length
         if name not in self.symbols:
             self.symbols[name] = ir.SymbolicDim(name or None)
         return self.symbols[name]
-
-
-def _better(known: Dim, found: Dim) -> Dim:
-    """A number before a name, a given name before an invented one, any name before none."""
-    if isinstance(known, int) or isinstance(found, int):
-        return known if isinstance(known, int) else found
-    if known.value is None or (known.value.startswith("unk__") and found.value is not None):
-        return found
-    return known
 
 
 def weightless(model: ir.Model) -> onnx.ModelProto:

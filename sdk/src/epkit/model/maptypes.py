@@ -28,7 +28,7 @@ class MapType:
     def dtype(self) -> ir.DataType:
         return self.elem_type.dtype  # type: ignore[no-any-return]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"Map({self.key}, {self.elem_type})"
 
 

@@ -20,6 +20,7 @@ from epkit.model.external import ExternalFiles
 from epkit.model.infer import weightless
 from epkit.model.limits import DEFAULT_LIMITS, Limits
 from epkit.model.normalize import normalize
+from epkit.model.order import sort_graphs
 from epkit.model.source import Opened, explain, open_source
 from epkit.model.structure import check_structure
 from epkit.model.text import check_text
@@ -63,7 +64,7 @@ def read(
 
     Args:
         source: path of a file (.onnx, or a text format by its suffix), its bytes, a ModelProto, or an
-            onnx_ir.Model, which is cloned. Bytes are viewed, so must not change while the model is in use.
+            onnx_ir.Model, which is sorted, then cloned. Bytes are viewed, so must not change while in use.
         limits: what the model may ask for.
         base_dir: folder of the external data; by default that of the file.
 
@@ -147,6 +148,9 @@ def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
 
 
 def _read_ir(source: ir.Model, limits: Limits) -> ReadModel:
+    owners: list[ir.Graph | ir.Function] = [source.graph, *source.functions.values()]
+    for owner in owners:
+        sort_graphs(owner)  # onnx_ir clones sorted graphs only
     try:
         model = source.clone()
         skeleton = weightless(model)

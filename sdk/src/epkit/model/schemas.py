@@ -61,7 +61,10 @@ _signatures: dict[tuple[str, str, int], Signature] = {}
 
 
 def _signature(schema: onnx.defs.OpSchema) -> Signature:
-    constraints = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+    constraints = {
+        c.type_param_str: frozenset(name.replace(" ", "") for name in c.allowed_type_strs)
+        for c in schema.type_constraints
+    }
     return Signature(
         schema.since_version,
         schema.deprecated,
@@ -83,7 +86,7 @@ def _formal(formal: onnx.defs.OpSchema.FormalParameter, constraints: dict[str, f
     return Formal(
         formal.name,
         "" if spelt_out or not formal.is_homogeneous else formal.type_str,
-        frozenset({formal.type_str}) if spelt_out else constraints[formal.type_str],
+        frozenset({formal.type_str.replace(" ", "")}) if spelt_out else constraints[formal.type_str],
         formal.option == Option.Optional,
         formal.option == Option.Variadic,
     )

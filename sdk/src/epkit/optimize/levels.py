@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from .clean_casts import clean_casts
+from .expand_gradients import expand_gradients
 from .fold_batch_normalization import fold_batch_normalization
 from .fold_constants import fold_constants
 from .lift_constants import lift_constants
@@ -16,9 +17,9 @@ from .share_subexpressions import share_subexpressions
 
 Pass = Callable[[ir.Model], int]
 
-NONE: tuple[Pass, ...] = (lift_constants,)
+NONE: tuple[Pass, ...] = (expand_gradients, lift_constants)
 BASIC: tuple[Pass, ...] = (
-    lift_constants,
+    *NONE,
     remove_identities,
     clean_casts,
     fold_constants,

@@ -109,7 +109,8 @@ class Executor:
             results = program.run(context, inputs)
         except Exception as error:
             node = context.node if context is not None else None
-            raise located(error, bound.name, part.name, "" if node is None else str(node.name)) from error
+            failure = located(error, bound.name, part.name, "" if node is None else str(node.name))
+            raise failure from failure.__cause__
         if not isinstance(results, list | tuple) or len(results) != len(action.outputs):
             found = (
                 f"{len(results)} outputs"
@@ -150,7 +151,8 @@ class Executor:
             else:
                 frame[action.target] = self._to_device(action, source, state, leases[action.to_place])
         except Exception as error:
-            raise located(error, self._bounds[device].name).at(value=str(action.value.name)) from error
+            failure = located(error, self._bounds[device].name).at(value=str(action.value.name))
+            raise failure from failure.__cause__
         if state.options.profile is not None:
             state.options.profile.recorder.add(
                 "copy to host" if action.to_place == HOST_PLACE else "copy to device",
@@ -239,4 +241,7 @@ def _shape_of(value: Any) -> Any:
 
 
 def _nbytes(value: Any) -> int:
-    return int(getattr(value, "nbytes", 0))
+    """Bytes of a tensor of any provider, which has a shape and a dtype."""
+    if not hasattr(value, "shape"):
+        return 0
+    return int(np.prod(value.shape, dtype=np.int64)) * int(value.dtype.itemsize)

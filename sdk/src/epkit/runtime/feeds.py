@@ -116,12 +116,7 @@ def _fit(given: Any, info: ValueInfo, value: ir.Value, where: Where) -> Any:
     if not isinstance(value.type, ir.TensorType):
         return _fit_other(given, info, value.type, where)
     array = as_array(given, info, where)
-    if info.dtype and name_of_array(array) != info.dtype:
-        raise InputError(
-            f"input {info.name!r} has dtype {array.dtype}, the model wants {info.dtype}",
-            where=where,
-            remedy=f"convert it: {info.name}.astype({_spelling(info.dtype)})",
-        )
+    _check_dtype(array, info, where)
     if info.shape is not None:
         _check_shape(array, info, where)
     return array
@@ -150,7 +145,7 @@ def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
         array = np.asarray(given) if hasattr(given, "__array__") else np.from_dlpack(given)
     else:
         try:
-            array = np.asarray(given, dtype=numpy_dtype(info.dtype) if info.dtype else None)
+            array = _from_python(given, info.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"input {info.name!r} is a {type(given).__name__} that does not become {info.dtype}: {error}",
@@ -160,6 +155,36 @@ def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
     if array.dtype.kind in "SUT":
         array = array.astype("U").astype(object)
     return array
+
+
+def _from_python(given: Any, dtype: str) -> np.ndarray[Any, Any]:
+    """Python numbers, lists and text as an array of an element type, where nothing is lost on the way."""
+    natural = np.asarray(given)
+    if not dtype:
+        return natural
+    if natural.size and natural.dtype.kind not in _kinds(dtype):
+        raise TypeError(f"it holds {natural.dtype.name} values")
+    return np.asarray(given, dtype=numpy_dtype(dtype))
+
+
+def _kinds(dtype: str) -> str:
+    """The NumPy kinds whose values an element type can take."""
+    if dtype == "string":
+        return "UO"
+    if dtype == "bool":
+        return "b"
+    if "int" in dtype:
+        return "biu"
+    return "biufc" if "complex" in dtype else "biuf"
+
+
+def _check_dtype(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> None:
+    if info.dtype and name_of_array(array) != info.dtype:
+        raise InputError(
+            f"input {info.name!r} has dtype {array.dtype}, the model wants {info.dtype}",
+            where=where,
+            remedy=f"convert it: {info.name}.astype({_spelling(info.dtype)})",
+        )
 
 
 def _check_shape(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> None:
@@ -194,5 +219,8 @@ def _fit_other(given: Any, info: ValueInfo, kind: Any, where: Where) -> Any:
             )
         return [_fit_other(item, info, kind.elem_type, where) for item in given]
     if isinstance(kind, ir.TensorType):
-        return as_array(given, ValueInfo(info.name, _dtype_name(kind.dtype), None, info.type), where)
+        item = ValueInfo(info.name, _dtype_name(kind.dtype), None, info.type)
+        array = as_array(given, item, where)
+        _check_dtype(array, item, where)
+        return array
     return given

@@ -30,7 +30,10 @@ class Profile:
         self.recorder = Recorder()
 
     def dispatched(self) -> dict[str, str]:
-        """Which provider ran each node, by node name, as the runtime saw it happen."""
+        """Which provider ran each node, by node name, as the runtime saw it happen.
+
+        Control flow that the runtime ran itself is not among them; the nodes of its bodies are.
+        """
         found: dict[str, str] = {}
         for event in self.recorder.events:
             if event.category == "partition":

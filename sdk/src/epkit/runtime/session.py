@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -89,7 +89,7 @@ class Session:
 
     # ---- running ----
 
-    def __call__(self, **inputs: Any) -> dict[str, Any]:
+    def __call__(self, /, **inputs: Any) -> dict[str, Any]:
         """Run with inputs by keyword; returns all outputs by name."""
         return self.run(None, inputs)
 
@@ -236,7 +236,7 @@ class Session:
 
 def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
     """Make sure that results share memory with no input, no weight and no other result: such are copied."""
-    given = [value for value in inputs if isinstance(value, np.ndarray)]
+    given = list(_arrays(inputs))
     finished: list[Any] = []
     for result in results:
         if isinstance(result, np.generic):
@@ -250,3 +250,12 @@ def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
         else:
             finished.append(result)
     return finished
+
+
+def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """All arrays among values, those in sequences included."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, list):
+            yield from _arrays(value)

@@ -1,0 +1,1 @@
+"""The cases, one file a kind. Each offers ``cases()``; ``catalogue.py`` gathers them."""

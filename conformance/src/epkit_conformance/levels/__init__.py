@@ -1,1 +1,0 @@
-"""One file a level; each builds on the one before."""

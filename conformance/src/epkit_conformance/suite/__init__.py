@@ -1,0 +1,1 @@
+"""The door for pytest: ``pytest --pyargs epkit_conformance --provider acme``."""

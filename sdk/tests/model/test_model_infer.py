@@ -1,0 +1,85 @@
+"""Inference: as precise as onnx's own, in bodies too, kept after edits, and not confused by weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.shape_inference
+import onnx_ir as ir
+from model_samples import CONTROL_FLOW, parse
+
+from epkit.model.check import check
+from epkit.model.infer import infer, weightless
+from epkit.model.read import read
+
+RESHAPE = parse(
+    """
+    g (float[batch,seq,12] x) => (float[A,B,C,D] y)  {
+        p = MatMul(x, w)
+        s = Shape(p)
+        i = Constant <value = int64[2] {0, 1}> ()
+        bs = Gather(s, i)
+        h = Constant <value = int64[2] {3, 4}> ()
+        t = Concat <axis = 0> (bs, h)
+        y = Reshape(p, t)
+    }
+    """
+)
+RESHAPE.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((12, 12), np.float32), "w"))
+
+
+def shapes(model: ir.Model) -> dict[str, list[object]]:
+    return {
+        value.name: [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+        if value.shape is not None
+    }
+
+
+def oracle(model: onnx.ModelProto) -> dict[str, list[object]]:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        info.name: [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim]
+        for info in inferred.value_info
+    }
+
+
+def test_as_precise_as_onnx() -> None:
+    found = shapes(check(read(RESHAPE)).model)
+    assert found["y"] == ["batch", "seq", 3, 4]
+    for name, dims in oracle(RESHAPE).items():
+        assert found[name] == dims
+
+
+def test_bodies_are_filled() -> None:
+    result = check(read(CONTROL_FLOW)).model
+    assert shapes(result)["t"] == ["N", 3]
+    assert all(value.type == ir.TensorType(ir.DataType.FLOAT) for n in result.graph.all_nodes() for value in n.outputs)
+
+
+def test_again_after_an_edit() -> None:
+    model = check(read(RESHAPE)).model
+    x = model.graph.inputs[0]
+    x.shape = ir.Shape([2, 5, 12])
+    assert infer(model) == []
+    assert shapes(model)["y"] == [2, 5, 3, 4]
+
+
+def test_what_was_known_better_stays() -> None:
+    model = parse('<ir_version: 8, opset_import: ["": 17, "zz": 1]> g (float[N] x) => (float[5] y) { y = zz.Foo(x) }')
+    result = check(read(model), operators=lambda *_: True)
+    assert result.model.graph.outputs[0].shape == [5]
+    model = parse("g (float[N] x) => (float[N] y) { y = NonZero(x) }")
+    model = parse("g (float[2,3] x) => (int64[2,7] y) { y = NonZero(x) }")
+    assert check(read(model)).model.graph.outputs[0].shape == [2, 7]
+
+
+def test_weights_are_left_out() -> None:
+    model = check(read(RESHAPE)).model
+    model.graph.initializers["w"].const_value = ir.tensor(np.zeros((4000, 4000), np.float32), name="w")
+    proto = weightless(model)
+    assert proto.ByteSize() < 5000
+    kept = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    assert kept["w"] == [4000, 4000]
