@@ -6,6 +6,7 @@ driver is initialised only in workers. Where there is no fork, each worker build
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -176,6 +177,7 @@ def _death(code: int | None) -> str:
 def _serve(pipe: Any, cases: Sequence[Case], provider: str, memory_bytes: int) -> None:
     """The worker's loop: an index comes, a result goes; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.disable()  # the parent tells how a worker died
     _limit_memory(memory_bytes)
     while (index := pipe.recv()) is not None:
         pipe.send(run_here(cases[index], provider))

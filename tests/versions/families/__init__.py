@@ -1,7 +1,43 @@
-"""The generators, one file per family of operators."""
+"""The generators, one file per family of operators; importing this declares them all."""
 
 from __future__ import annotations
 
-from . import binary, index, product, recurrent, reduce, shape, unary, window
+from . import (
+    attention,
+    binary,
+    chance,
+    classical,
+    control,
+    image,
+    index,
+    learning,
+    make,
+    product,
+    recurrent,
+    reduce,
+    sequence,
+    shape,
+    signal,
+    unary,
+    window,
+)
 
-__all__ = ["binary", "index", "product", "recurrent", "reduce", "shape", "unary", "window"]
+__all__ = [
+    "attention",
+    "binary",
+    "chance",
+    "classical",
+    "control",
+    "image",
+    "index",
+    "learning",
+    "make",
+    "product",
+    "recurrent",
+    "reduce",
+    "sequence",
+    "shape",
+    "signal",
+    "unary",
+    "window",
+]

@@ -53,9 +53,8 @@ class _Expansion:
         self._check()
         if self.given != self.named:
             self._compute_anew()
-        while any(self._rewrite(node) for node in self._path()):
-            pass
-        infer(self.model)
+        while any([self._rewrite(node) for node in self._path()]):
+            infer(self.model)
         self._write(self._way_back())
 
     @property
