@@ -1,4 +1,4 @@
-"""Models made by today's exporters: torch (both exporters) and scikit-learn, tiny and with random weights.
+"""Models made by both exporters of torch, tiny and with random weights.
 
 Each case has a module, its inputs in two sizes, and which dimensions are dynamic.
 """
@@ -43,7 +43,7 @@ def export(case: Case, *, dynamo: bool) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # both exporters speak of their own future
         if dynamo:
-            shapes = {name: {dim: torch.export.Dim.DYNAMIC for dim in dims} for name, dims in axes.items()}
+            shapes = {name: dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for name, dims in axes.items()}
             program = torch.onnx.export(
                 module, (), kwargs=example, dynamo=True, dynamic_shapes=shapes, verbose=False
             )
@@ -101,6 +101,21 @@ class Inverted(nn.Module):
         return x + self.narrow(y * self.weigh(y))
 
 
+class Classifier(nn.Module):
+    """Layers one after the other, then a pooled linear layer; normalised as after training."""
+
+    def __init__(self, *layers: nn.Module, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean = torch.randn(layer.num_features) / 3
+                layer.running_var = torch.rand(layer.num_features) + 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
 class UNet(nn.Module):
     """Down and up again, with interpolation and a concatenation."""
 
@@ -133,24 +148,12 @@ class Recurrent(nn.Module):
 
 
 def _resnet() -> nn.Module:
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
     stem = (nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-    return _shaken(nn.Sequential(*stem, Residual(8, 8, 1), Residual(8, 16, 2), *head))
+    return Classifier(*stem, Residual(8, 8, 1), Residual(8, 16, 2), width=16)
 
 
 def _mobilenet() -> nn.Module:
-    blocks = (nn.Conv2d(3, 8, 3, 2, 1), Inverted(8), Inverted(8))
-    return _shaken(nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
-
-
-def _shaken(module: nn.Module) -> nn.Module:
-    """Statistics of normalisations as training would leave them, not zeros and ones."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
-            layer.running_mean.normal_(0, 0.3)
-            assert layer.running_var is not None
-            layer.running_var.uniform_(0.5, 2)
-    return module
+    return Classifier(nn.Conv2d(3, 8, 3, 2, 1), Inverted(8), Inverted(8), width=8)
 
 
 def _image(batch: int, size: int) -> dict[str, Tensor]:
@@ -218,7 +221,9 @@ def _gpt2_config() -> Any:
 
 
 def _llama_config() -> Any:
-    return transformers.LlamaConfig(vocab_size=100, num_key_value_heads=2, max_position_embeddings=64, **_SMALL)
+    return transformers.LlamaConfig(
+        vocab_size=100, num_key_value_heads=2, max_position_embeddings=64, **_SMALL
+    )
 
 
 def _eager(config: Any, kind: Any = transformers.AutoModel) -> Any:
@@ -240,8 +245,8 @@ def _vit() -> nn.Module:
 def _whisper() -> nn.Module:
     config = transformers.WhisperConfig(
         d_model=32, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=64, num_mel_bins=8,
-        max_source_positions=30, vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        decoder_start_token_id=1,
+        decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=64, max_source_positions=30,
+        vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
     )  # fmt: skip
     model = transformers.WhisperModel(config)
     return Vision(model.encoder, "last_hidden_state")
@@ -259,7 +264,12 @@ def _past(heads: int) -> Callable[[int, int], dict[str, Tensor]]:
         torch.manual_seed(past)
         ids, shape = torch.randint(0, 100, (batch, 2)), (2, batch, heads, past, 8)
         mask = torch.ones(batch, past + 2, dtype=torch.int64)
-        return {"input_ids": ids, "attention_mask": mask, "keys": torch.randn(shape), "values": torch.randn(shape)}
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "keys": torch.randn(shape),
+            "values": torch.randn(shape),
+        }
 
     return inputs
 
@@ -287,7 +297,7 @@ CASES: dict[str, Case] = {
     "resnet": Case(_resnet, _image, {"x": {0: "batch", 2: "height"}}, ((2, 8), (3, 11))),
     "mobilenet": Case(_mobilenet, _image, {"x": {0: "batch", 2: "height"}}, ((2, 8), (3, 11))),
     "unet": Case(UNet, _image, {"x": {0: "batch", 2: "height"}}, ((2, 8), (3, 12))),
-    "recurrent": Case(Recurrent, _sequence, {"x": {0: "batch", 1: "length"}}),
+    "recurrent": Case(Recurrent, _sequence, _BATCH, ((2, 7), (3, 7))),
     "bert": Case(_bert, _tokens, _TEXT),
     "gpt2": Case(_decoder(_gpt2_config), _tokens, _TEXT),
     "gpt2-cache": Case(_with_cache(_gpt2_config), _past(4), _CACHE),

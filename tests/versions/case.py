@@ -77,10 +77,15 @@ def all_schemas() -> list[OpSchema]:
     )
 
 
+def is_removed(schema: OpSchema) -> bool:
+    """Whether a model may not use the operator any more; a deprecated one with a function body still has meaning."""
+    return schema.deprecated and not (schema.has_function or schema.has_context_dependent_function)
+
+
 def cases_of(schema: OpSchema) -> list[Case]:
-    """The cases of one schema; none if its operator has no generator, or if the schema is deprecated."""
+    """The cases of one schema; none if it was removed, or has no generator."""
     generator = GENERATORS.get((schema.domain, schema.name))
-    if generator is None or schema.deprecated:
+    if generator is None or is_removed(schema):
         return []
     return [_legacy(case, schema) for case in generator(schema.name, schema.since_version)]
 
@@ -93,6 +98,6 @@ def _legacy(case: Case, schema: OpSchema) -> Case:
     return replace(case, attributes={**case.attributes, "consumed_inputs": zeros})
 
 
-def name_of(schema: OpSchema) -> str:
+def label(schema: OpSchema) -> str:
     """``Add-7``, ``ai.onnx.ml.Scaler-1``."""
     return f"{schema.domain}.{schema.name}-{schema.since_version}".lstrip(".")

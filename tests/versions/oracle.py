@@ -19,6 +19,8 @@ import onnxruntime
 from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 
+from epkit.dtypes import BY_SPELLING, numpy_dtype
+
 from .case import Case, Outputs
 from .model import feeds
 
@@ -71,7 +73,16 @@ def by_onnxruntime(model: onnx.ModelProto, case: Case) -> Outputs:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, dict(feeds(case)))
+    results = session.run(None, dict(feeds(case)))
+    return [_typed(x, info.type) for x, info in zip(results, session.get_outputs(), strict=True)]
+
+
+def _typed(value: Any, kind: str) -> Any:
+    """onnxruntime returns the bits of element types that NumPy has not."""
+    name = BY_SPELLING.get(kind.removeprefix("tensor(").removesuffix(")"), "")
+    if not isinstance(value, np.ndarray) or name in ("", "string") or value.dtype == numpy_dtype(name):
+        return value
+    return value.view(numpy_dtype(name))
 
 
 def by_reference(model: onnx.ModelProto, case: Case) -> Outputs:

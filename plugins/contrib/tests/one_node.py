@@ -48,10 +48,15 @@ def model_of(
     )
 
 
+def with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types and shapes of its outputs, as the schemas' rules give them."""
+    register_schemas(item.schema for item in epkit_operators() if item.schema is not None)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
 def inferred(model: onnx.ModelProto) -> list[tuple[int, list[Any] | None]]:
     """What the schema's shape rule says of each output."""
-    register_schemas(item.schema for item in epkit_operators() if item.schema is not None)
-    result = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    result = with_types(model)
     return [
         (
             value.type.tensor_type.elem_type,
@@ -81,15 +86,36 @@ def run(op: str, inputs: Inputs, n_outputs: int | Sequence[str] = 1, **settings:
     return outputs
 
 
-def run_ort(op: str, inputs: Inputs, n_outputs: int | Sequence[str] = 1, **settings: Any) -> list[Any]:
-    """The outputs by onnxruntime on the CPU, without its optimiser."""
+def run_ort(
+    op: str,
+    inputs: Inputs,
+    n_outputs: int | Sequence[str] = 1,
+    *,
+    shared: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> list[Any]:
+    """The outputs by onnxruntime on the CPU, without its optimiser.
+
+    ``shared`` says which outputs are to be written into the memory of which inputs.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    model = model_of(op, inputs, n_outputs, **settings)
+    model = with_types(model_of(op, inputs, n_outputs, **settings))
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return list(session.run(None, {name: value for name, value in inputs.items() if value is not None}))
+    binding = session.io_binding()
+    copies = {name: value.copy() for name, value in inputs.items() if value is not None}
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in copies.items()}
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        if shared and output.name in shared:
+            binding.bind_ortvalue_output(output.name, values[shared[output.name]])
+        else:
+            binding.bind_output(output.name)
+    session.run_with_iobinding(binding)
+    return list(binding.copy_outputs_to_cpu())
 
 
 def check(

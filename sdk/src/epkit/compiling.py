@@ -89,5 +89,6 @@ def _compile(bound: Bound, subgraph: Subgraph) -> Program:
         raise CompileError(
             f"provider {bound.name!r} compiled {subgraph.name} to a {type(program).__name__}, not a Program",
             where=where,
+            remedy=f"report this to the maker of the plugin, or leave {bound.name!r} out of providers",
         )
     return program

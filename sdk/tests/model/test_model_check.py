@@ -1,5 +1,7 @@
 """Checking: every broken rule is refused with the node and value; what onnxruntime tolerates is tolerated."""
 
+# ruff: noqa: E501  models read better on one line
+
 from __future__ import annotations
 
 import numpy as np
@@ -65,7 +67,9 @@ def test_rules_hold_in_bodies_and_functions() -> None:
     assert error.value.where.node == "n"
     function = '<domain: "f", opset_import: ["": 17]> F (a) => (r) { [n] r = Relu(a, a) }'
     with pytest.raises(InvalidModelError, match="2 inputs") as error:
-        checked(f'<ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[2] x) => (float[2] y) {{ y = f.F(x) }} {function}')
+        checked(
+            f'<ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[2] x) => (float[2] y) {{ y = f.F(x) }} {function}'
+        )
     assert error.value.where.node == "n"
 
 
@@ -107,7 +111,9 @@ def test_unknown_operators(node: str, said: str) -> None:
     assert "operators=" in error.value.remedy
     seen = []
     check(read(model), operators=lambda *key: bool(seen.append(key)) or True)
-    assert seen == [(model.graph.node[0].domain, model.graph.node[0].op_type, 17 if "acme" not in node else 1)]
+    assert seen == [
+        (model.graph.node[0].domain, model.graph.node[0].op_type, 17 if "acme" not in node else 1)
+    ]
 
 
 def test_imports() -> None:
@@ -119,12 +125,16 @@ def test_imports() -> None:
     with pytest.raises(InvalidModelError, match="not imported") as error:
         checked("g (float[2] x) => (float[2] y) { [n] y = ai.onnx.ml.Normalizer(x) }")
     assert error.value.where.node == "n"
-    result = checked('<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 99, "zz": 5]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
+    result = checked(
+        '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 99, "zz": 5]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+    )
     assert "no node uses it" in result.warnings[0]
 
 
 def test_functions() -> None:
-    header = '<ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[2] x) => (float[2] y) { [n] y = f.F(x) }'
+    header = (
+        '<ir_version: 8, opset_import: ["": 17, "f": 1]> g (float[2] x) => (float[2] y) { [n] y = f.F(x) }'
+    )
     body = '<domain: "f", opset_import: ["": 17, "f": 1]>'
     with pytest.raises(InvalidModelError, match="f::F -> f::G -> f::F"):
         checked(f"{header} {body} F (a) => (r) {{ r = f.G(a) }} {body} G (a) => (r) {{ r = f.F(a) }}")
@@ -166,14 +176,18 @@ def test_initializers_that_are_inputs_are_constants() -> None:
 
 
 def test_the_last_of_two_initializers_counts() -> None:
-    model = parse("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}, float[2] w = {3, 4}> { y = Add(x, w) }")
+    model = parse(
+        "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}, float[2] w = {3, 4}> { y = Add(x, w) }"
+    )
     result = check(read(model))
     np.testing.assert_array_equal(result.model.graph.initializers["w"].const_value.numpy(), [3, 4])
     assert "more than once" in result.warnings[0]
 
 
 def test_tolerated_oddities() -> None:
-    model = parse("g (float[2] x) => (float[7,7] y, float[2] x) { y = Clip(x, , ) [n] _ = Neg(x) [n] y2 = Abs(x) }")
+    model = parse(
+        "g (float[2] x) => (float[7,7] y, float[2] x) { y = Clip(x, , ) [n] _ = Neg(x) [n] y2 = Abs(x) }"
+    )
     model.graph.node[1].output[0] = ""
     model.graph.value_info.append(onnx.helper.make_tensor_value_info("nobody", 1, [3]))
     result = check(read(model))
@@ -200,7 +214,9 @@ def test_bodies_may_reuse_outer_names() -> None:
 def test_sparse_constants_become_dense() -> None:
     values = onnx.helper.make_tensor("w", 1, [2], [5.0, 7.0])
     linear = onnx.helper.make_sparse_tensor(values, onnx.helper.make_tensor("i", 7, [2], [1, 5]), [2, 3])
-    pairs = onnx.helper.make_sparse_tensor(values, onnx.helper.make_tensor("i", 7, [2, 2], [0, 1, 1, 2]), [2, 3])
+    pairs = onnx.helper.make_sparse_tensor(
+        values, onnx.helper.make_tensor("i", 7, [2, 2], [0, 1, 1, 2]), [2, 3]
+    )
     for sparse in (linear, pairs):
         model = parse("g (float[2,3] x) => (float[2,3] y) { y = Add(x, w) }")
         model.graph.sparse_initializer.append(sparse)
@@ -212,7 +228,9 @@ def test_sparse_constants_become_dense() -> None:
 
 
 def test_map_types_are_kept() -> None:
-    model = parse('<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]> g (float[1,2] x) => (float[1] y) { y = ai.onnx.ml.ZipMap <classlabels_int64s = [3, 4]> (x) }')
+    model = parse(
+        '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]> g (float[1,2] x) => (float[1] y) { y = ai.onnx.ml.ZipMap <classlabels_int64s = [3, 4]> (x) }'
+    )
     kind = onnx.TypeProto()
     kind.sequence_type.elem_type.map_type.key_type = 7
     kind.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = 1

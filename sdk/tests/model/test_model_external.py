@@ -192,3 +192,13 @@ def test_one_map_for_all_tensors_of_a_file(tmp_path: Path) -> None:
         assert Path("/proc/self/maps").read_text().count(str(tmp_path / "weights.bin")) == 1
     for name, array in arrays.items():
         np.testing.assert_array_equal(model.graph.initializers[name].const_value.numpy(), array)
+
+
+def test_data_beyond_two_gigabytes(tmp_path: Path) -> None:
+    path = save_external(MODEL, tmp_path)
+    data, offset = tmp_path / "weights.bin", (5 << 30) + 4096
+    with open(data, "wb") as file:  # sparse: takes no room on the disk
+        file.seek(offset)
+        file.write(ARRAY.tobytes())
+    point_to(path, offset=str(offset))
+    np.testing.assert_array_equal(weight(path), ARRAY)

@@ -41,7 +41,10 @@ def shapes(model: ir.Model) -> dict[str, list[object]]:
 def oracle(model: onnx.ModelProto) -> dict[str, list[object]]:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
-        info.name: [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in info.type.tensor_type.shape.dim]
+        info.name: [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param
+            for dim in info.type.tensor_type.shape.dim
+        ]
         for info in inferred.value_info
     }
 
@@ -56,7 +59,11 @@ def test_as_precise_as_onnx() -> None:
 def test_bodies_are_filled() -> None:
     result = check(read(CONTROL_FLOW)).model
     assert shapes(result)["t"] == ["N", 3]
-    assert all(value.type == ir.TensorType(ir.DataType.FLOAT) for n in result.graph.all_nodes() for value in n.outputs)
+    assert all(
+        value.type == ir.TensorType(ir.DataType.FLOAT)
+        for n in result.graph.all_nodes()
+        for value in n.outputs
+    )
 
 
 def test_again_after_an_edit() -> None:
@@ -68,7 +75,9 @@ def test_again_after_an_edit() -> None:
 
 
 def test_what_was_known_better_stays() -> None:
-    model = parse('<ir_version: 8, opset_import: ["": 17, "zz": 1]> g (float[N] x) => (float[5] y) { y = zz.Foo(x) }')
+    model = parse(
+        '<ir_version: 8, opset_import: ["": 17, "zz": 1]> g (float[N] x) => (float[5] y) { y = zz.Foo(x) }'
+    )
     result = check(read(model), operators=lambda *_: True)
     assert result.model.graph.outputs[0].shape == [5]
     model = parse("g (float[N] x) => (float[N] y) { y = NonZero(x) }")

@@ -55,7 +55,9 @@ def assert_weights_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndar
 
 
 def oracle(path: Path) -> dict[str, np.ndarray]:
-    return {t.name: onnx.numpy_helper.to_array(t, str(path.parent)) for t in onnx.load(path).graph.initializer}
+    return {
+        t.name: onnx.numpy_helper.to_array(t, str(path.parent)) for t in onnx.load(path).graph.initializer
+    }
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -118,7 +120,9 @@ def test_weights_are_read_only_views_of_the_source() -> None:
     assert np.shares_memory(whole, array)
 
 
-@pytest.mark.parametrize("suffix", [".onnxtxt", ".onnx.txt", ".textproto", ".pbtxt", ".txtpb", ".json", ".onnx", ".pb"])
+@pytest.mark.parametrize(
+    "suffix", [".onnxtxt", ".onnx.txt", ".textproto", ".pbtxt", ".txtpb", ".json", ".onnx", ".pb"]
+)
 def test_text_and_binary_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     onnx.save(CONTROL_FLOW, path, format="onnxtxt" if suffix == ".onnx.txt" else None)
@@ -129,7 +133,13 @@ def test_text_and_binary_formats(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(
     "convert",
-    [bytes, bytearray, memoryview, onnx.ModelProto.FromString, lambda d: ir.from_proto(onnx.ModelProto.FromString(d))],
+    [
+        bytes,
+        bytearray,
+        memoryview,
+        onnx.ModelProto.FromString,
+        lambda d: ir.from_proto(onnx.ModelProto.FromString(d)),
+    ],
 )
 def test_every_kind_of_source(convert: object) -> None:
     result = check(read(convert(SMALL.SerializeToString())))  # type: ignore[operator]
@@ -165,7 +175,11 @@ def maps_of(path: Path) -> int:
 
 
 def open_files() -> list[str]:
-    return [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    return [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")
@@ -210,3 +224,31 @@ def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     except OSError:
         return 0
+
+
+def test_an_embedded_model_beyond_two_gigabytes(tmp_path: Path) -> None:
+    """Protobuf itself could not parse this file; its weights are cut out first."""
+    path, size = tmp_path / "big.onnx", 3 << 30
+    small = with_weights({"w": ARRAYS["float32"]})
+    tensor, model = small.graph.initializer.pop(), small.SerializeToString()
+    tensor.ClearField("raw_data")
+    tensor.name, tensor.dims[:] = "big", [size]
+    tensor.data_type = onnx.TensorProto.UINT8
+    head = tensor.SerializeToString() + b"\x4a" + varint(size)
+    graph = b"\x2a" + varint(len(head) + size) + head
+    with open(path, "wb") as file:  # sparse; a second "graph" field, which protobuf merges into the first
+        small.graph.node[0].input[0] = "big"
+        model = small.SerializeToString()
+        file.write(model + b"\x3a" + varint(len(graph) + size) + graph)
+        file.seek(size - 1, 1)
+        file.write(b"\7")
+    array = read(path).model.graph.initializers["big"].const_value.numpy()
+    assert array.shape == (size,) and array[-1] == 7
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes(out) + bytes([value])

@@ -1,5 +1,7 @@
 """What is no model, or a damaged one, is refused with the reason and a remedy; nothing else is ever raised."""
 
+# ruff: noqa: E501  models read better on one line
+
 from __future__ import annotations
 
 import logging
@@ -70,7 +72,12 @@ def test_what_it_looks_like(tmp_path: Path, head: bytes, said: str) -> None:
 
 def test_folder_missing_file_and_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    for name, said in (("", "folder"), ("missing.onnx", "does not exist"), ("pipe.onnx", "pipe"), ("a\0b", "cannot be")):
+    for name, said in (
+        ("", "folder"),
+        ("missing.onnx", "does not exist"),
+        ("pipe.onnx", "pipe"),
+        ("a\0b", "cannot be"),
+    ):
         with pytest.raises(NotOnnxError, match=said):
             read(f"{tmp_path}/{name}")
 
@@ -97,7 +104,9 @@ def test_truncated_anywhere(seed: int) -> None:
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(SEEDS),
-    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.binary(max_size=6)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.binary(max_size=6)), min_size=1, max_size=6
+    ),
 )
 def test_mutated_bytes_give_a_model_or_an_error_of_ours(
     data: bytes, edits: list[tuple[int, int, bytes]]
@@ -182,7 +191,9 @@ def test_deep_nesting(depth: int) -> None:
     """A chain of If within If, written as bytes because protobuf itself refuses the deepest."""
     inner = SMALL.graph.SerializeToString()
     for _ in range(depth):
-        inner = field(1, field(4, b"If") + field(5, field(1, b"then_branch") + b"\xa0\x01\x05" + field(6, inner)))
+        inner = field(
+            1, field(4, b"If") + field(5, field(1, b"then_branch") + b"\xa0\x01\x05" + field(6, inner))
+        )
     with pytest.raises(ModelError):
         check(read(b"\x08\x08" + field(7, inner) + field(8, b"\x10\x11")))
 

@@ -29,7 +29,9 @@ def test_round_trip(tmp_path: Path, external: bool) -> None:
     model = check(read(MODEL)).model
     path = tmp_path / "out.onnx"
     write(model, path, external_data=external)
-    assert sorted(p.name for p in tmp_path.iterdir()) == (["out.onnx", "out.onnx.data"] if external else ["out.onnx"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == (
+        ["out.onnx", "out.onnx.data"] if external else ["out.onnx"]
+    )
     onnx.checker.check_model(path, full_check=True)
     for tensor in onnx.load(path).graph.initializer:
         np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), ARRAYS[tensor.name])

@@ -247,6 +247,20 @@ def test_trips_must_agree_on_the_shape_of_what_is_stacked() -> None:
     assert caught.value.where.node == "loop"
 
 
+def test_the_number_of_trips_must_be_one_number() -> None:
+    graph = model("""
+        g (float[3] x, int64[K] n) => (float[3] y) <bool yes = {1}> {
+            [loop] y = Loop(n, yes, x) <body = step (int64 i, bool go, float[3] s) => (bool on, float[3] t) {
+                on = Identity(go)  t = Neg(s) }>
+        }""")
+    with epkit.load(graph) as session:
+        with pytest.raises(RunError, match="Loop failed") as caught:
+            session(x=X[0], n=np.array([1, 2]))
+        assert caught.value.where.node == "loop"
+        assert "int64[2], bool[], float32[3]" in caught.value.remedy
+        assert_same(session(x=X[0], n=np.array([3]))["y"], -X[0])
+
+
 def test_scan_inputs_of_different_lengths() -> None:
     graph = model("""
         g (float[N, 3] x, float[M, 3] z) => (float[N, 3] all) {

@@ -131,6 +131,15 @@ def test_arrays_of_other_libraries(kind: Any) -> None:
         through(tensor(TensorProto.INT64), kind(X[0]))
 
 
+def test_arrays_that_cannot_leave_their_device() -> None:
+    class OnDevice:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise RuntimeError("copy it to the host first")
+
+    with pytest.raises(InputError, match="is a OnDevice that does not become float32: copy it to the host first"):
+        through(tensor(TensorProto.FLOAT), OnDevice())
+
+
 @pytest.mark.parametrize("array", [X[:, ::-1], np.asfortranarray(np.repeat(X, 2, 0)), X[:0]])
 def test_any_layout(array: Any) -> None:
     with epkit.load(ADD) as session:

@@ -148,26 +148,41 @@ TREES: dict[str, Any] = {
     "nodes_falsenodeids": [2, 4, 0, 0, 0, 2, 0, 0],
     "nodes_missing_value_tracks_true": [0, 1, 0, 0, 0, 0, 0, 0],
 }
-LEAVES = {"treeids": [0, 0, 0, 1, 1], "nodeids": [2, 3, 4, 1, 2], "weights": [1.0, -2.0, 0.5, 0.25, 3.0]}
-"""Two trees over three features: one of depth two, one of depth one."""
+LEAVES = {
+    "treeids": [0, 0, 0, 0, 0, 0, 1, 1, 1, 1],
+    "nodeids": [2, 2, 3, 3, 4, 4, 1, 1, 2, 2],
+    "ids": [0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+    "weights": [1.0, -1.0, -2.0, 0.75, 0.5, 4.0, 0.25, -3.0, 3.0, 2.0],
+}
+"""Two trees over three features, one of depth two and one of depth one; each leaf has a weight for two targets."""
 
 
 @cases_for("TreeEnsembleRegressor", domain=ML)
 def tree_regressor(op: str, version: int) -> Iterator[Case]:
     leaves = {f"target_{name}": values for name, values in LEAVES.items()}
-    base = {**TREES, **leaves, "target_ids": [0, 1, 0, 1, 0], "n_targets": 2}
+    base = {**TREES, **leaves, "n_targets": 2}
     for aggregate in ("SUM", "AVERAGE", "MIN", "MAX"):
         yield Case([floats(9, 3)], {**base, "aggregate_function": aggregate, "base_values": [0.5, -0.5]})
+    one_sided = {**base, "target_ids": [0] * 10, "base_values": [0.5, -0.5]}
+    yield Case([floats(9, 3)], one_sided, expect=_second_untouched, retype=False)
     modes = ["BRANCH_GT" if mode != "LEAF" else mode for mode in TREES["nodes_modes"]]
     yield Case([floats(9, 3)], {**base, "nodes_modes": modes})
     if version >= 3:
         yield Case([floats(9, 3).astype(np.float64)], _as_tensors(base, "nodes_values", "target_weights"), retype=False)
 
 
+def _second_untouched(x: Any) -> list[Any]:
+    """All weights go to the first target; the base values are added to both."""
+    nested = np.where(x[:, 1] <= np.float32(-0.3), -2.0 + 0.75, 0.5 + 4.0)
+    first = np.where(x[:, 0] <= np.float32(0.1), nested, 1.0 - 1.0)
+    second = np.where(x[:, 2] <= np.float32(0.5), 0.25 - 3.0, 3.0 + 2.0)
+    return [np.stack([first + second + 0.5, np.full(len(x), -0.5)], axis=1).astype(np.float32)]
+
+
 @cases_for("TreeEnsembleClassifier", domain=ML)
 def tree_classifier(op: str, version: int) -> Iterator[Case]:
     leaves = {f"class_{name}": values for name, values in LEAVES.items()}
-    base = {**TREES, **leaves, "class_ids": [0, 1, 2, 1, 0]}
+    base = {**TREES, **leaves}
     for transform in TRANSFORMS[:3]:
         yield Case([floats(9, 3)], {**base, "classlabels_int64s": [5, 6, 7], "post_transform": transform}, outputs=2)
     yield Case([floats(9, 3)], {**base, "classlabels_strings": ["a", "b", "c"]}, outputs=2)

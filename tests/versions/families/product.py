@@ -89,6 +89,7 @@ def dynamic(op: str, version: int) -> Iterator[Case]:
 @cases_for("QuantizeLinear")
 def quantize(op: str, version: int) -> Iterator[Case]:
     x, scales = floats(3, 4, low=-300, high=300), np.array([1.0, 2.5, 0.5, 4.0], np.float32)
+    yield Case([floats(3, 4, low=-9, high=9), one(2.0), one(0, np.uint8)])
     yield Case([x, one(2.0), one(128, np.uint8)], retype=False)
     yield Case([x, one(2.0)], retype=False)
     points = np.array([0, 1, -5, 9], np.int8)
@@ -112,7 +113,8 @@ def quantize(op: str, version: int) -> Iterator[Case]:
 @cases_for("DequantizeLinear")
 def dequantize(op: str, version: int) -> Iterator[Case]:
     x, scales = u8(3, 4), np.array([1.0, 2.5, 0.5, 4.0], np.float32)
-    yield Case([x, one(2.0), one(128, np.uint8)])
+    yield Case([x, one(2.0), one(0, np.uint8)])
+    yield Case([x, one(2.0), one(128, np.uint8)], retype=False)
     yield Case([x, one(2.0)])
     if version >= 13:
         yield Case([x, scales, u8(4, seed=1)])

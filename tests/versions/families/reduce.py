@@ -67,8 +67,18 @@ def instance(op: str, version: int) -> Iterator[Case]:
 
 @cases_for("GroupNormalization")
 def group(op: str, version: int) -> Iterator[Case]:
+    """Version 18, deprecated for that reason, has a scale and a bias for each group instead of each channel."""
+    if version < 21:
+        yield Case([floats(2, 6, 4, 5), floats(3), floats(3, seed=1)], {"num_groups": 3}, expect=_three_groups)
+        return
     yield Case([floats(2, 6, 4, 5), floats(6), floats(6, seed=1)], {"num_groups": 3})
     yield Case([floats(2, 6, 4), floats(6), floats(6, seed=1)], {"num_groups": 2, "epsilon": 0.1})
+
+
+def _three_groups(x: Array, scale: Array, bias: Array) -> list[Array]:
+    groups = x.reshape(len(x), 3, -1).astype(np.float64)
+    normal = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-5)
+    return [(normal * scale[:, None] + bias[:, None]).reshape(x.shape).astype(x.dtype)]
 
 
 @cases_for("LayerNormalization")

@@ -69,7 +69,8 @@ def normalizer(op: str, version: int) -> Iterator[Case]:
 def split(op: str, version: int) -> Iterator[Case]:
     lines = text("a b  c", " d ", "", "e,f,,g").reshape(2, 2)
     yield Case([lines], outputs=2)
-    yield Case([lines], {"delimiter": ",", "maxsplit": 2}, outputs=2)
+    yield Case([lines[:, 1]], outputs=2)
+    yield Case([text("a", "e,f,,g,", ",h")], {"delimiter": ",", "maxsplit": 2}, outputs=2)
 
 
 @cases_for("TfIdfVectorizer")

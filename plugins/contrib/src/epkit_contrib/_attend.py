@@ -110,3 +110,40 @@ def stored(xp: Any, cache: Any, new: Any, start: Any, count: Any) -> Any:
     entry, row = xp.nonzero(valid)
     cache[entry, :, at[entry, row]] = cast(xp, new[entry, :, row], cache.dtype)
     return cache
+
+
+def padding_bias(xp: Any, name: str, mask: Any, shape: tuple[int, int, int, int], past: int, fill: float) -> Any:
+    """A mask in any of its forms as a bias: ``fill`` where a key of (batch, heads, queries, keys) is hidden.
+
+    The forms: how many keys count for each entry; that and where they start; the cumulated lengths of queries
+    and keys after those of the keys; or zeros and ones per key, per query and key, or in a square of all
+    positions.
+    """
+    if mask is None:
+        return None
+    batch, _, queries, keys = shape
+    if mask.ndim == 1 and mask.shape[0] in (batch, 2 * batch, 3 * batch + 2):
+        key, end = positions(xp, keys)[None], mask[:batch, None]
+        seen = key < end
+        if mask.shape[0] == 2 * batch:
+            seen = seen & (key >= mask[batch:, None])
+        seen = seen[:, None, None]
+    elif mask.ndim == 2 and mask.shape == (batch, keys):
+        seen = mask[:, None, None] > 0
+    elif mask.ndim == 3 and mask.shape == (batch, queries, keys):
+        seen = mask[:, None] > 0
+    elif mask.ndim == 4 and mask.shape[:2] == (batch, 1) and min(mask.shape[2:]) >= keys:
+        seen = mask[:, :, past : past + queries, :keys] > 0
+    else:
+        raise ValueError(f"input {name} of shape {mask.shape} does not fit (batch, heads, queries, keys) {shape}")
+    return xp.where(seen, xp.asarray(0, dtype=xp.float32), xp.asarray(fill, dtype=xp.float32))
+
+
+def summed(a: Any, b: Any) -> Any:
+    """The sum of two biases of which either may be absent."""
+    return b if a is None else a if b is None else a + b
+
+
+def causal(xp: Any, queries: int, keys: int, past: int) -> Any:
+    """Which keys each query may see: those of the past, and of the new ones no later than its own."""
+    return (positions(xp, keys)[None] <= positions(xp, queries)[:, None] + past)[None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from epkit.kernels._precision import cast, wide
+from epkit.kernels._precision import wide
 from epkit.kernels.cast import converted
 
 from ._attend import positions, stored
@@ -100,7 +100,9 @@ class Quantizer:
         return codes * self.scale
 
 
-def quantizer(xp: Any, side: str, kind: str, scale: Any, cache: Any, heads: int, size: int, bits: int) -> Quantizer | None:
+def quantizer(
+    xp: Any, side: str, kind: str, scale: Any, cache: Any, heads: int, size: int, bits: int | None
+) -> Quantizer | None:
     """How the cache of one side ("k" or "v") is quantised, None if it is not.
 
     Raises:
@@ -112,10 +114,11 @@ def quantizer(xp: Any, side: str, kind: str, scale: Any, cache: Any, heads: int,
         raise ValueError(f"attribute {side}_quant_type={kind!r} is not NONE, PER_TENSOR or PER_CHANNEL")
     if scale is None or cache is None:
         raise ValueError(f"attribute {side}_quant_type={kind!r} needs the inputs {side}_scale and the past")
-    if bits not in (4, 8) or (bits == 4 and cache.dtype != xp.uint8):
+    own = 4 if cache.dtype == xp.uint8 else 8
+    if bits not in (None, own):
         raise ValueError(f"attribute kv_cache_bit_width={bits} does not fit a cache of {cache.dtype}")
     if kind == "PER_TENSOR" and scale.size == 1:
-        return Quantizer(xp.reshape(cast(xp, scale, xp.float32), (1, 1, 1, 1)), bits)
+        return Quantizer(xp.reshape(scale, (1, 1, 1, 1)), own)
     if kind == "PER_CHANNEL" and scale.size == heads * size:
-        return Quantizer(xp.reshape(cast(xp, scale, xp.float32), (1, heads, 1, size)), bits)
+        return Quantizer(xp.reshape(scale, (1, heads, 1, size)), own)
     raise ValueError(f"input {side}_scale of shape {scale.shape} does not fit {kind} of {heads} heads of {size}")

@@ -187,7 +187,7 @@ def group_query_attention(
     do_rotary: int = 0,
     k_norm_epsilon: float | None = None,
     k_quant_type: str = "NONE",
-    kv_cache_bit_width: int = 8,
+    kv_cache_bit_width: int | None = None,
     kv_num_heads: int,
     local_window_size: int = -1,
     num_heads: int,
@@ -231,7 +231,8 @@ def group_query_attention(
         k = head_norm(xp, "k_norm_weight", k, k_norm_weight, k_norm_epsilon or qk_norm_epsilon)
     places = steps.places(xp, length)
     if do_rotary:
-        angles = rotary_places(xp, position_ids, places, steps, cos_cache)
+        prompt = length == total and query_seqlens is None
+        angles = rotary_places(xp, position_ids, places, steps, prompt)
         q = turned(xp, q, cos_cache, sin_cache, angles, rotary_interleaved)
         k = turned(xp, k, cos_cache, sin_cache, angles, rotary_interleaved) if k.shape[2] else k
 
@@ -287,11 +288,17 @@ def head_norm(xp: Any, name: str, x: Any, weight: Any, epsilon: float) -> Any:
     return xp.reshape(rows, x.shape) * wide(xp, weight)
 
 
-def rotary_places(xp: Any, position_ids: Any, places: Any, steps: Steps, cos_cache: Any) -> Any:
-    """The position of each row for the rotation: those given, else where it stands; padding rows get any."""
+def rotary_places(xp: Any, position_ids: Any, places: Any, steps: Steps, prompt: bool) -> Any:
+    """The position of each row for the rotation: those given, else where it stands (padding rows: anywhere).
+
+    Of the position ids of a first prompt only the first counts, the others follow it: so the operator says.
+    """
     if position_ids is None:
         padding = positions(xp, places.shape[1])[None] >= steps.new[:, None]
         return xp.where(padding, 0, places)
+    if prompt and position_ids.size:
+        row = xp.reshape(position_ids, (-1,))[:1] + positions(xp, places.shape[1])
+        return xp.broadcast_to(row, places.shape)
     if position_ids.shape != places.shape:
         raise ValueError(f"input position_ids of shape {position_ids.shape} should have shape {places.shape}")
     return position_ids
@@ -325,3 +332,103 @@ def sink_of(xp: Any, head_sink: Any, smooth_softmax: int, heads: int) -> Any:
             raise ValueError(f"input head_sink of shape {head_sink.shape} should have shape ({heads},)")
         return xp.astype(head_sink, xp.float32)
     return xp.zeros((heads,), dtype=xp.float32) if smooth_softmax == 1 else None
+
+
+@contrib(
+    "SparseAttention",
+    inputs=[
+        ("query", "T"),
+        ("key", "T", "optional"),
+        ("value", "T", "optional"),
+        ("past_key", "T"),
+        ("past_value", "T"),
+        ("block_row_indices", "M"),
+        ("block_col_indices", "M"),
+        ("total_sequence_length", "M"),
+        ("key_total_sequence_lengths", "M"),
+        ("cos_cache", "T", "optional"),
+        ("sin_cache", "T", "optional"),
+    ],
+    outputs=[("output", "T"), ("present_key", "T"), ("present_value", "T")],
+    types={"T": REAL, "M": INT32},
+    attributes={
+        "do_rotary": (INT, None),
+        "kv_num_heads": INT,
+        "num_heads": INT,
+        "rotary_interleaved": (INT, None),
+        "scale": (FLOAT, None),
+        "sparse_block_size": INT,
+    },
+    infer=infer_grouped,
+)
+@quiet
+def sparse_attention(
+    xp: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    past_key: Any,
+    past_value: Any,
+    block_row_indices: Any,
+    block_col_indices: Any,
+    total_sequence_length: Any,
+    key_total_sequence_lengths: Any,
+    cos_cache: Any = None,
+    sin_cache: Any = None,
+    *,
+    do_rotary: int = 0,
+    kv_num_heads: int,
+    num_heads: int,
+    rotary_interleaved: int = 0,
+    scale: float | None = None,
+    sparse_block_size: int,
+) -> Any:
+    """Causal attention to those blocks of keys that the layout of a head (cyclic) allows a block of queries."""
+    q, k, v = unpacked(xp, query, key, value, num_heads, kv_num_heads)
+    batch, _, length, size = q.shape
+    check_past(past_key, past_value, batch, kv_num_heads, size)
+    steps = steps_of(xp, key_total_sequence_lengths - 1, None, batch, length)
+    total = int(xp.reshape(total_sequence_length, (-1,))[0])
+    if xp.any(steps.total > total) or total > past_key.shape[2]:
+        raise ValueError(
+            f"input key_total_sequence_lengths={key_total_sequence_lengths.tolist()} does not fit "
+            f"total_sequence_length={total} and a cache of {past_key.shape[2]} rows"
+        )
+    places = steps.places(xp, length)
+    if do_rotary:
+        angles = rotary_places(xp, None, places, steps, prompt=False)
+        q, k = (turned(xp, x, cos_cache, sin_cache, angles, rotary_interleaved) for x in (q, k))
+    presents = [
+        appended(xp, past, cast(xp, new, past.dtype), steps, past.shape[2])
+        for past, new in ((past_key, k), (past_value, v))
+    ]
+    keys, values = (wide(xp, p[:, :, :total]) for p in presents)
+    at = xp.broadcast_to(positions(xp, total)[None], (batch, total))
+    blocks = block_mask(xp, block_row_indices, block_col_indices, num_heads)
+    if sparse_block_size < 1 or -(-total // sparse_block_size) > blocks.shape[1]:
+        raise ValueError(f"attribute sparse_block_size={sparse_block_size} does not fit the indices of the blocks")
+    # padding queries stand past the last token: any block will do for them
+    row = xp.clip(places // sparse_block_size, 0, blocks.shape[1] - 1)
+    allowed = xp.permute_dims(blocks[:, row][..., positions(xp, total) // sparse_block_size], (1, 0, 2, 3))
+    allowed = xp.take(allowed, xp.arange(num_heads) % blocks.shape[0], axis=1)
+    seen = visible(xp, places, at, steps.total, 1, -1) & allowed
+    y, _ = attend(xp, q, keys, values, scale=scale, seen=seen)
+    return cast(xp, join_heads(xp, y), query.dtype), *presents
+
+
+def block_mask(xp: Any, rows: Any, columns: Any, heads: int) -> Any:
+    """Compressed rows of each layout as bool (layouts, blocks, blocks)."""
+    if rows.ndim != 2 or columns.ndim != 2 or rows.shape[0] != columns.shape[0] or heads % max(rows.shape[0], 1):
+        raise ValueError(
+            f"inputs block_row_indices {rows.shape} and block_col_indices {columns.shape} do not fit {heads} heads"
+        )
+    layouts, blocks = rows.shape[0], rows.shape[1] - 1
+    entry = xp.arange(columns.shape[1])
+    within = (entry >= rows[:, :-1, None]) & (entry < rows[:, 1:, None])
+    layout, row, index = xp.nonzero(within)
+    column = columns[layout, index]
+    if column.size and (xp.min(column) < 0 or xp.max(column) >= blocks):
+        raise ValueError(f"input block_col_indices reaches outside the {blocks} blocks")
+    mask = xp.zeros((layouts, blocks, blocks), dtype=xp.bool)
+    mask[layout, row, column] = True
+    return mask

@@ -31,6 +31,9 @@ Predicate = Callable[["ir.Node"], bool | str]
 Shapes = Callable[..., Sequence[tuple[Sequence[int], "np.dtype[Any]"]]]
 """Called like the kernel (without ``out``); gives shape and dtype of each output."""
 
+CLOSENESS = ("no-kernel", "opset", "dtype", "attribute")
+"""What a kernel may lack to take a node, the most first."""
+
 FILLED = frozenset({"node", "opset", "n_outputs", "context", "out"})
 
 
@@ -123,7 +126,8 @@ class KernelTable:
             problem = refuse(candidate, node, graph.opset(node))
             if problem is None:
                 return candidate
-            refusal = problem
+            if CLOSENESS.index(problem.code) > CLOSENESS.index(refusal.code):
+                refusal = problem
         return refusal
 
 

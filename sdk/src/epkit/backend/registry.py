@@ -79,7 +79,12 @@ class Registry:
         return tuple(name for name in names if name not in knobs.DISABLED_PLUGINS.get())
 
     def register(self, provider: type[Provider]) -> None:
-        """Make a provider class known in this process, without a package (applications, tests)."""
+        """Make a provider class known in this process, without a package (applications, tests).
+
+        Raises:
+            BrokenProviderError: if it is not a provider class.
+        """
+        _require_class(provider, str(getattr(provider, "name", provider)))
         with self._lock:
             self._types[provider.name] = provider
 
@@ -94,7 +99,7 @@ class Registry:
         with self._lock:
             if name not in self._types:
                 self._types[name] = self._import_provider(name)
-            return _compatible(self._types[name])
+            return _compatible(self._types[name], name)
 
     def _import_provider(self, name: str) -> type[Provider]:
         entries = [entry for entry in self._entry_points(PROVIDER_GROUP) if entry.name == name]
@@ -269,13 +274,17 @@ def _version(entry: importlib.metadata.EntryPoint | None) -> str:
     return entry.dist.version if entry is not None and entry.dist is not None else "-"
 
 
-def _compatible(provider_type: type[Provider]) -> type[Provider]:
+def _require_class(provider_type: Any, name: str) -> None:
     if not isinstance(provider_type, type) or not issubclass(provider_type, Provider):
         raise BrokenProviderError(
-            f"{provider_type!r} is not a subclass of epkit.backend.Provider",
-            where=Where(provider=str(getattr(provider_type, "name", "")), stage="import"),
+            f"provider {name!r} is {provider_type!r:.100}, not a subclass of epkit.backend.Provider",
+            where=Where(provider=name, stage="import"),
             remedy="report this to the maker of the plugin: epkit_providers must return provider classes",
         )
+
+
+def _compatible(provider_type: type[Provider], name: str) -> type[Provider]:
+    _require_class(provider_type, name)
     with blame(provider_type.name, "contract", "import"):
         oldest, newest = provider_type.contract
     if not oldest <= CONTRACT_VERSION <= newest:

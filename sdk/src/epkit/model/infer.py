@@ -49,6 +49,9 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     for output in copy.graph.output:  # what is declared is compared with the result afterwards
         if output.name not in given and output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
+    for node in copy.graph.node:
+        if node.domain == "ai.onnx.ml":
+            _drop_long_lists(node)
     hazards.hide_references(copy)
     hazards.hide_lengths(copy.graph)
     data = copy.SerializeToString()
@@ -56,6 +59,14 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     if hazards.may_propagate(inferred.graph):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
+
+
+def _drop_long_lists(node: onnx.NodeProto) -> None:
+    """The nodes of a tree ensemble: megabytes, on which no shape depends."""
+    for attribute in node.attribute:
+        for name in ("ints", "floats", "strings"):
+            if len(getattr(attribute, name)) > SMALL:
+                attribute.ClearField(name)
 
 
 class _Merge:

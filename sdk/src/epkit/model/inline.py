@@ -11,6 +11,11 @@ import onnx_ir as ir
 
 from epkit.model.infer import node_proto, type_proto
 from epkit.model.names import free_name
+from epkit.model.walk import reads
+
+CAPTURES = "captures"
+"""Under this name a function's ``meta`` lists outer values, read by bodies that it took over from its call:
+its last inputs stand for them."""
 
 
 def inline_call(
@@ -50,7 +55,7 @@ def schema_function(node: ir.Node, opset: int) -> ir.Function | None:
 
     Returns:
         A function for this node alone. Its opset_imports say under which version the body is to be read: the
-        newest that the standard has a body for, not above `opset`. Defaults of attributes are the schema's.
+        newest that has a body, not above `opset` if possible. Defaults of attributes are the schema's.
     """
     found = _schema(node.domain, node.op_type, opset)
     if found is None:
@@ -70,7 +75,11 @@ def schema_function(node: ir.Node, opset: int) -> ir.Function | None:
         return None
     proto.domain, proto.name = node.domain, node.op_type
     _add_defaults(proto, schema)
-    return ir.serde.deserialize_function(proto)
+    captures = [value for value in reads(node) if value not in node.inputs]
+    proto.input.extend(value.name or "" for value in captures)
+    function = ir.serde.deserialize_function(proto)
+    function.meta[CAPTURES] = captures
+    return function
 
 
 class _Cloner:
@@ -88,8 +97,10 @@ class _Cloner:
             for name, attribute in (*function.attributes.items(), *call.attributes.items())
             if attribute.is_ref() or attribute.value is not None
         }
-        given = (*call.inputs, *[None] * len(function.inputs))
-        self.values: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, given, strict=False))
+        captures = function.meta.get(CAPTURES, ())
+        absent = len(function.inputs) - len(call.inputs) - len(captures)
+        given = (*call.inputs, *[None] * absent, *captures)
+        self.values: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, given, strict=True))
 
     def nodes(self, body: ir.Graph | ir.Function) -> list[ir.Node]:
         return [self.node(index, node) for index, node in enumerate(body)]
@@ -201,9 +212,9 @@ def _schema(domain: str, op_type: str, opset: int) -> tuple[Any, int, bool] | No
         (schema.function_opset_versions, False),
         (schema.context_dependent_function_opset_versions, True),
     ):
-        fitting = [version for version in versions if version <= opset]
-        if fitting:
-            return schema, max(fitting), needs_types
+        if versions:  # a newer one is as good: the operator is the same, and the body brings its version
+            fitting = [version for version in versions if version <= opset]
+            return schema, max(fitting) if fitting else min(versions), needs_types
     return None
 
 

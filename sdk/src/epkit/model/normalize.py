@@ -102,11 +102,16 @@ def _settle_opsets(model: onnx.ModelProto, warnings: list[str]) -> None:
 
 def _drop_negative_dims(graph: onnx.GraphProto, warnings: list[str]) -> None:
     """Some exporters write -1 for a dimension that they do not know."""
+    found = {}
     for info in (*graph.input, *graph.output, *graph.value_info):
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_value < 0:
-                warnings.append(f"value {info.name!r} has the dimension {dim.dim_value}: taken as unknown")
+                found[info.name] = dim.dim_value
                 dim.Clear()
+    if found:
+        name, size = next(iter(found.items()))
+        rest = f" (and {len(found) - 1} more values)" if len(found) > 1 else ""
+        warnings.append(f"value {name!r} has the dimension {size}{rest}: taken as unknown")
 
 
 def _last_initializer_counts(graph: onnx.GraphProto, warnings: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import onnx.defs
 import onnx.onnx_cpp2py_export.defs as onnx_schemas
@@ -27,7 +28,7 @@ class Formal:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a node of this operator must look like; `since` is the version that brought this meaning."""
+    """What a node of this operator must look like; `since` is the version of this meaning, or of its end."""
 
     since: int
     deprecated: bool
@@ -60,14 +61,15 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
 _signatures: dict[tuple[str, str, int], Signature] = {}
 
 
-def _signature(schema: onnx.defs.OpSchema) -> Signature:
+def _signature(schema: Any) -> Signature:  # onnx ships no types for all of OpSchema
     constraints = {
         c.type_param_str: frozenset(name.replace(" ", "") for name in c.allowed_type_strs)
         for c in schema.type_constraints
     }
     return Signature(
         schema.since_version,
-        schema.deprecated,
+        # GroupNormalization-18 is deprecated for an odd definition, but has one, and models use it
+        schema.deprecated and not (schema.has_function or schema.has_context_dependent_function),
         tuple(_formal(formal, constraints) for formal in schema.inputs),
         tuple(_formal(formal, constraints) for formal in schema.outputs),
         schema.min_input,
@@ -93,7 +95,7 @@ def _formal(formal: onnx.defs.OpSchema.FormalParameter, constraints: dict[str, f
 
 
 def type_name(kind: object) -> str:
-    """The type as schemas spell it: tensor(float), seq(tensor(int64)), map(int64,tensor(float))."""
+    """The type as schemas spell it, without spaces: tensor(float), seq(tensor(int64)), map(int64,float)."""
     if isinstance(kind, ir.TensorType):
         return f"tensor({kind.dtype.name.lower()})"
     if isinstance(kind, ir.SequenceType):

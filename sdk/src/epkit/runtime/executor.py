@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend.bound import Bound
+from ..backend.kernel_provider import describe_argument
 from ..backend.memory import HostAllocator, Tensor
 from ..backend.program import Program
 from ..backend.subgraph import constant_of
@@ -202,6 +203,12 @@ class Executor:
         except EpkitError as error:
             error.at(stage="run", node=str(action.node.name))
             raise
+        except Exception as error:
+            raise RunError(
+                f"{action.node.op_type} failed: {error or type(error).__name__}",
+                where=Where(stage="run", node=str(action.node.name)),
+                remedy="check the inputs of this node: " + ", ".join(map(describe_argument, inputs)),
+            ) from error
         for slot, result in zip(action.outputs, results, strict=False):
             if slot >= 0:
                 frame[slot] = result

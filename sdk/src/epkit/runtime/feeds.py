@@ -141,12 +141,10 @@ def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
     """
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
-    elif hasattr(given, "__array__") or hasattr(given, "__dlpack__"):
-        array = np.asarray(given) if hasattr(given, "__array__") else np.from_dlpack(given)
     else:
         try:
-            array = _from_python(given, info.dtype)
-        except (TypeError, ValueError, OverflowError) as error:
+            array = _converted(given, info.dtype)
+        except Exception as error:  # whatever the conversions of other libraries raise
             raise InputError(
                 f"input {info.name!r} is a {type(given).__name__} that does not become {info.dtype}: {error}",
                 where=where,
@@ -155,6 +153,12 @@ def as_array(given: Any, info: ValueInfo, where: Where) -> np.ndarray[Any, Any]:
     if array.dtype.kind in "SUT":
         array = array.astype("U").astype(object)
     return array
+
+
+def _converted(given: Any, dtype: str) -> np.ndarray[Any, Any]:
+    if hasattr(given, "__array__"):
+        return np.asarray(given)
+    return np.from_dlpack(given) if hasattr(given, "__dlpack__") else _from_python(given, dtype)
 
 
 def _from_python(given: Any, dtype: str) -> np.ndarray[Any, Any]:

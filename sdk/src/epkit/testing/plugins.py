@@ -18,7 +18,7 @@ from typing import Any
 
 from ..backend.hooks import hookimpl
 from ..backend.provider import Provider
-from ..backend.registry import PLUGIN_GROUP, PROVIDER_GROUP, Registry, default
+from ..backend.registry import PLUGIN_GROUP, PROVIDER_GROUP, Registry
 
 Body = Callable[[], Any]
 """Stands for the source of a plugin's module: called when it is imported; returns the module, or raises."""
@@ -95,7 +95,7 @@ def registry_of(
         providers: classes, each as a plugin of one provider.
         entry_points: more plugins, see :func:`entry_points_of`.
         extensions: plugins of the other group, which add operators, rewrites and observers.
-        installed: also show what is really installed, such as the fallback.
+        installed: also show what is really installed, such as the fallback; of equal names, those given here count.
     """
     made = list(entry_points)
     for provider in providers:
@@ -103,18 +103,11 @@ def registry_of(
     made += entry_points_of(extensions or {}, group=PLUGIN_GROUP)
 
     def find(group: str) -> Iterable[importlib.metadata.EntryPoint]:
-        really = importlib.metadata.entry_points(group=group) if installed and group == PROVIDER_GROUP else ()
-        return [*really, *(entry for entry in made if entry.group == group)]
+        mine = [entry for entry in made if entry.group == group]
+        if not installed or group != PROVIDER_GROUP:
+            return mine
+        hidden = {entry.name for entry in mine}
+        really = importlib.metadata.entry_points(group=group)
+        return [*(entry for entry in really if entry.name not in hidden), *mine]
 
     return Registry(find)
-
-
-__all__ = [
-    "FakeDistribution",
-    "Registry",
-    "default",
-    "entry_points_of",
-    "plugin_of",
-    "registry_of",
-    "shelf",
-]

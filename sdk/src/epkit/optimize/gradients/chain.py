@@ -53,7 +53,7 @@ class _Expansion:
         self._check()
         if self.given != self.named:
             self._compute_anew()
-        while any([self._rewrite(node) for node in self._path()]):
+        while True in list(map(self._rewrite, self._path())):
             infer(self.model)
         self._write(self._way_back())
 
@@ -76,7 +76,9 @@ class _Expansion:
         for value in self.named:
             below = next((v for node in _before(value, set()) for v in reads(node) if v in named), None)
             if below is not None:
-                raise self._invalid(f"names both {below.name!r} and {value.name!r}, which is computed from it")
+                raise self._invalid(
+                    f"names both {below.name!r} and {value.name!r}, which is computed from it"
+                )
         for value in self.named[: self.n_xs]:
             if value.dtype is not None and value.dtype not in FLOATS:
                 raise self._invalid(f"names {value.name!r} in xs, which is {value.dtype} and has no gradient")
@@ -117,7 +119,9 @@ class _Expansion:
                 continue
             if any(bodies(node)):
                 raise self._no_rule(node, "its body cannot be computed anew for other values")
-            copy = build.copy(node, [None if v is None else new.get(v, v) for v in node.inputs], len(node.outputs))
+            copy = build.copy(
+                node, [None if v is None else new.get(v, v) for v in node.inputs], len(node.outputs)
+            )
             for old, value in zip(node.outputs, copy.outputs, strict=True):
                 new[old], value.type = value, old.type
                 value.name = value.name if old.name else ""
@@ -134,7 +138,7 @@ class _Expansion:
         meaning = MEANINGS.get(node.op_type) if node.domain == "" else None
         if meaning is not None:
             build = self._builder(node, opset)
-            terms = self._attempt(node, lambda: meaning(Step(node, opset, (), build)))
+            terms = self._attempt(Step(node, opset, (), build), meaning)
             self._insert(build, node)
             for old, term in zip(node.outputs, terms, strict=False):
                 _take_over(old, term.value)
@@ -161,7 +165,8 @@ class _Expansion:
             if all(grad is None for grad in found):
                 continue
             step = Step(node, opset_of(node, self.model.opset_imports), found, build)
-            for value, grad in zip(node.inputs, self._attempt(node, lambda: RULES[step.node.op_type](step)), strict=False):
+            results = self._attempt(step, RULES[node.op_type])
+            for value, grad in zip(node.inputs, results, strict=False):
                 if value is not None and grad is not None:
                     grads[value] = grads[value] + grad if value in grads else grad
         return grads
@@ -184,11 +189,11 @@ class _Expansion:
         assert isinstance(node.graph, ir.Graph)
         node.graph.remove(node, safe=True)
 
-    def _attempt(self, node: ir.Node, rule: Callable[[], Sequence[T]]) -> Sequence[T]:
+    def _attempt(self, step: Step, rule: Callable[[Step], Sequence[T]]) -> Sequence[T]:
         try:
-            return rule()
+            return rule(step)
         except NoRule as reason:
-            raise self._no_rule(node, str(reason)) from None
+            raise self._no_rule(step.node, str(reason)) from None
 
     def _no_rule(self, node: ir.Node, reason: str) -> PlacementError:
         return PlacementError(

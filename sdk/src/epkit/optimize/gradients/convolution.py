@@ -71,7 +71,9 @@ def weight_gradient(x: Term, g: Term, weight: Term, w: Window) -> Term:
     if w.group > 1:
         batch = x.shape().op("Slice", [0], [1])
         grouped = batch.op("Concat", x.build.constant(np.array([w.group, -1], np.int64)), spatial, axis=0)
-        padded = padded.op("Reshape", grouped).op("Transpose", perm=[2, 1, 0, *(axis + 1 for axis in channels)])
+        padded = padded.op("Reshape", grouped).op(
+            "Transpose", perm=[2, 1, 0, *(axis + 1 for axis in channels)]
+        )
         merged = x.build.constant(np.array([0, -1], np.int64)).op("Concat", spatial, axis=0)
         padded = padded.op("Reshape", merged)
     else:
@@ -117,7 +119,9 @@ def _average_pool(s: Step) -> Grads:
     w, x = _window(s, kernel), s.x()
     ones = s.build.constant(np.ones((1, 1, *kernel), np.float32)).like(x)
     one = s.build.constant(np.array([1], np.int64))
-    images = s.build.constant(np.array([-1], np.int64)).op("Concat", one, x.shape().op("Slice", [2], [2**31]), axis=0)
+    images = s.build.constant(np.array([-1], np.int64)).op(
+        "Concat", one, x.shape().op("Slice", [2], [2**31]), axis=0
+    )
     filled = x.filled(1.0)
     averaged = s.build.term(s.build.copy(s.node, [filled.value]).outputs[0])
     summed = filled.op("Reshape", images).op(

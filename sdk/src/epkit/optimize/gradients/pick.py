@@ -73,7 +73,9 @@ def _replaces(s: Step) -> bool:
 
 
 def _top_k(s: Step) -> Grads:
-    indices = s.y(1) if s.node.outputs[1].name else s.build.term(s.build.copy(s.node, s.node.inputs, 2).outputs[1])
+    indices = (
+        s.y(1) if s.node.outputs[1].name else s.build.term(s.build.copy(s.node, s.node.inputs, 2).outputs[1])
+    )
     return [s.x().zeros().op("ScatterElements", indices, s.g(), axis=s.attr("axis", -1))]
 
 

@@ -33,7 +33,12 @@ class Builder:
         return Term(value, self)
 
     def node(
-        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Any = (), outputs: int = 1, domain: str = ""
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Any = (),
+        outputs: int = 1,
+        domain: str = "",
     ) -> ir.Node:
         """A new node with names of its own."""
         name = self.fresh(op_type)
@@ -49,7 +54,7 @@ class Builder:
     def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None], outputs: int = 1) -> ir.Node:
         """The same operator on other inputs, under the same version."""
         made = self.node(node.op_type, inputs, tuple(node.attributes.values()), outputs, node.domain)
-        made.version = node.version
+        made.version, made.overload = node.version, node.overload
         return made
 
     def fresh(self, stem: str) -> str:
@@ -60,7 +65,9 @@ class Builder:
         self.taken.add(name)
         return name
 
-    def apply(self, op_type: str, *inputs: Operand | None, kind: ir.DataType | None = None, **attributes: Any) -> Term:
+    def apply(
+        self, op_type: str, *inputs: Operand | None, kind: ir.DataType | None = None, **attributes: Any
+    ) -> Term:
         """``op_type(inputs)`` of the default domain; without ``kind`` its type is that of the first term."""
         first = next(operand for operand in inputs if isinstance(operand, Term))
         values = [None if each is None else self.operand(each, first) for each in inputs]
@@ -99,7 +106,9 @@ class Term:
     def __init__(self, value: ir.Value, build: Builder) -> None:
         self.value, self.build = value, build
 
-    def op(self, op_type: str, *others: Operand | None, kind: ir.DataType | None = None, **attributes: Any) -> Term:
+    def op(
+        self, op_type: str, *others: Operand | None, kind: ir.DataType | None = None, **attributes: Any
+    ) -> Term:
         """``op_type(self, others)``."""
         return self.build.apply(op_type, self, *others, kind=kind, **attributes)
 
