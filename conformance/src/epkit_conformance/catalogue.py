@@ -6,13 +6,38 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from .case import Case
-from .corpus import describe, first, graphs, published
+from .corpus import (
+    artifacts,
+    capture,
+    concurrency,
+    contract,
+    describe,
+    device,
+    dynamic,
+    first,
+    generated,
+    graphs,
+    models,
+    pairs,
+    published,
+    special,
+)
 
 SOURCES: tuple[Callable[[], Iterator[Case]], ...] = (
     describe.cases,
     first.cases,
     published.cases,
+    dynamic.cases,
+    generated.cases,
+    special.cases,
     graphs.cases,
+    contract.cases,
+    pairs.cases,
+    models.cases,
+    device.cases,
+    concurrency.cases,
+    artifacts.cases,
+    capture.cases,
 )
 
 

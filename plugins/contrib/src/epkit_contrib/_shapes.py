@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx.numpy_helper
 import onnx.shape_inference
-from onnx import TypeProto
+from onnx import TensorProto, TypeProto
 from onnx.defs import get_schema
 from onnx.helper import make_opsetid, make_tensor_type_proto
 
@@ -71,7 +71,7 @@ def shape_of(
     ctx: Any, schema: Any, chosen: Sequence[int], last: bool, rename: Mapping[str, str]
 ) -> list[Dim] | None:
     """The shape of the first output of a node of the standard with our inputs and attributes."""
-    kinds = {f"i{i}": as_float(ctx.get_input_type(i)) for i in chosen if ctx.has_input(i)}
+    kinds = {f"i{i}": as_standard(ctx.get_input_type(i)) for i in chosen if ctx.has_input(i)}
     data = {
         f"i{i}": found for i in chosen if ctx.has_input(i) and (found := ctx.get_input_data(i)) is not None
     }
@@ -95,12 +95,15 @@ def shape_of(
     return None if kind is None else dimensions(moved(kind, 1, -1) if last else kind)
 
 
-def as_float(kind: TypeProto) -> TypeProto:
-    """The type as the standard's operator may demand it: int64 (a shape) and bool stay."""
+def as_standard(kind: TypeProto) -> TypeProto:
+    """The type as the standard's operator may demand it: whole numbers as int64, bool, or float for all else."""
     copy = TypeProto()
     copy.CopyFrom(kind)
-    if copy.tensor_type.elem_type not in (onnx.TensorProto.INT64, onnx.TensorProto.BOOL):
-        copy.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    code = copy.tensor_type.elem_type
+    if code in (TensorProto.INT32, TensorProto.INT64):
+        copy.tensor_type.elem_type = TensorProto.INT64
+    elif code != TensorProto.BOOL:
+        copy.tensor_type.elem_type = TensorProto.FLOAT
     return copy
 
 

@@ -31,7 +31,7 @@ def windows(xp: Any, x: Any, size: int) -> Any:
     outputs=[("scores_out", "T")],
     types={"Tid": [TOKENS], "T": ["tensor(float)"]},
     attributes={"ngram_size": OpSchema.AttrType.INT},
-    infer=copied(1),
+    infer=copied(1, element_of=1),
 )
 def n_gram_repeat_block(xp: Any, input_ids: Any, scores: Any, *, ngram_size: int) -> Any:
     """The scores, -inf for each token that would end an n-gram that the sequence holds already."""
@@ -133,7 +133,7 @@ def infer_removed(ctx: Any) -> None:
     infer=infer_removed,
 )
 def remove_padding(xp: Any, x: Any, counts: Any) -> Any:
-    """The tokens without padding; the places of tokens and then of padding; lengths summed up; the longest."""
+    """The tokens without padding; the places of tokens, then of padding; summed lengths; the longest."""
     if x.ndim != 3 or counts.shape != x.shape[:1]:
         raise ValueError(
             f"inputs input {x.shape} and sequence_token_count {counts.shape} have no batch in common"

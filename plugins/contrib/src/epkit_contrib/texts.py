@@ -58,14 +58,15 @@ def tokenizer(
     """
     if x.ndim not in (1, 2):
         raise ValueError(f"input X of shape {x.shape} should have one or two axes")
-    if not separators == (not tokenexp) or mincharnum < 1:
+    single = tokenexp == "." or (separators is not None and list(separators) == [""])
+    if bool(separators) == bool(tokenexp) or mincharnum < 1 or (single and mincharnum > 1):
         raise ValueError(
             f"attributes separators={separators}, tokenexp={tokenexp!r} and mincharnum={mincharnum}: "
-            "one of the first two and a positive number are needed"
+            "one of the first two and a positive number (1 for single characters) are needed"
         )
     if 0 in x.shape:
         return strings([], x.shape)
-    if tokenexp == "." or (separators and list(separators) == [""]):
+    if single:
         found = [list(text) for text in x.reshape(-1).tolist()]
     elif tokenexp:
         pattern = compiled(tokenexp)

@@ -1,0 +1,114 @@
+"""How wrong a result may be: error budgets by operator and element type, in units of the last place (ULP).
+
+One ULP is the gap between neighbouring numbers of the element type at the exact result (for sums and products of
+many terms: at the sum of the absolute terms, because cancellation is the data's fault and not the device's).
+``table()`` gives the whole for the documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+EXACT = "chooses or moves values, so nothing is rounded"
+ROUNDED = "IEEE 754-2019: correctly rounded"
+OPENCL = "OpenCL C 3.0 specification, relative error as ULPs, full profile"
+STEPS = "the sum over the steps of the operator's definition by the rules above, doubled"
+TERMS = "n roundings of a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)"
+NARROW = "evaluated in float32 and rounded once: 0.5; four times that, for devices that evaluate in the narrow type"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The allowed error: ``ulp + per_term * n`` for results of n terms."""
+
+    ulp: float
+    source: str
+    per_term: float = 0.0
+
+    def allowed(self, terms: int = 1) -> float:
+        """ULP for a result of so many terms."""
+        return self.ulp + self.per_term * terms
+
+
+def _all(names: str, budget: Budget) -> dict[str, Budget]:
+    return dict.fromkeys(names.split(), budget)
+
+
+BUDGETS: dict[str, Budget] = {
+    **_all(
+        """Abs And ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Clip Concat Equal Expand
+        Flatten Floor Gather GatherElements GlobalMaxPool Greater GreaterOrEqual Hardmax Identity IsInf IsNaN Less
+        LessOrEqual Max MaxPool Min Mod Neg Not Or Pad ReduceMax ReduceMin Relu Reshape Round ScatterElements Sign
+        Slice Split Squeeze ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor DepthToSpace SpaceToDepth""",
+        Budget(0, EXACT),
+    ),
+    **_all("Add Cast Mul Sub LeakyRelu PRelu", Budget(0.5, ROUNDED)),
+    **_all("Div Reciprocal", Budget(2.5, OPENCL)),
+    **_all("Exp Log Sqrt", Budget(3, OPENCL)),
+    **_all("Acos Acosh Asin Asinh Cos Cosh Sin Sinh", Budget(4, OPENCL)),
+    **_all("Atan Atanh Tan Tanh", Budget(5, OPENCL)),
+    **_all("Erf Pow", Budget(16, OPENCL)),
+    **_all("Shrink", Budget(2, STEPS)),
+    **_all("HardSigmoid HardSwish Softsign", Budget(8, STEPS)),
+    **_all("Celu Elu Selu Sigmoid Softplus Swish", Budget(16, STEPS)),
+    **_all("Gelu", Budget(40, STEPS)),
+    **_all("Mish", Budget(32, STEPS)),
+    **_all(
+        "ReduceSum ReduceL1 ReduceMean Sum Mean CumSum MatMul Gemm Conv Einsum AveragePool GlobalAveragePool",
+        Budget(1, TERMS, 0.5),
+    ),
+    **_all("ReduceSumSquare ReduceProd", Budget(1, TERMS, 1)),
+    **_all("ReduceL2 ReduceLogSum", Budget(6, f"{TERMS}; then a root or a logarithm", 0.5)),
+    **_all("ReduceLogSumExp Softmax LogSoftmax", Budget(16, f"{TERMS}; exponentials: {OPENCL}", 0.5)),
+    **_all(
+        "LayerNormalization InstanceNormalization BatchNormalization RMSNormalization",
+        Budget(16, f"{TERMS} for mean and variance; then {STEPS}", 1),
+    ),
+}
+
+
+def budget_for(operator: str, dtype: str) -> Budget:
+    """The budget of an operator for an element type."""
+    found = BUDGETS[operator]
+    if dtype not in ("float16", "bfloat16") or found.ulp <= 0.5:
+        return found if "float" in dtype else Budget(0, EXACT)
+    return Budget(2, NARROW, found.per_term)
+
+
+def ulp_error(got: Any, want: Any, scale: Any = None) -> np.ndarray[Any, Any]:
+    """The error of each element in ULP of ``got``'s type; infinite where one of the two is no number.
+
+    Args:
+        got: the result.
+        want: the exact result, in a wider type.
+        scale: where the ULP is taken, if not at ``want``.
+    """
+    info = ml_dtypes.finfo(got.dtype)
+    wide = np.asarray(want)
+    found = got.astype(wide.dtype)
+    with np.errstate(all="ignore"):
+        beyond = np.abs(wide) >= np.longdouble(info.max) * (1 + np.longdouble(info.eps) / 4)
+        wide = np.where(beyond, np.copysign(np.inf, wide), wide)
+        at = np.maximum(np.abs(wide if scale is None else scale), float(info.smallest_normal))
+        gap = np.exp2(np.floor(np.log2(np.where(np.isfinite(at), at, 1)))) * float(info.eps)
+        error = np.abs(found - wide) / gap
+    same = (found == wide) | (np.isnan(found) & np.isnan(wide))
+    return np.where(same, 0, np.where(np.isfinite(error), error, np.inf))
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """(operator, float32 and float64, float16 and bfloat16, source) for each operator, by name."""
+    rows = []
+    for name, budget in sorted(BUDGETS.items()):
+        narrow = budget_for(name, "float16")
+        source = budget.source if narrow == budget else f"{budget.source}; narrow types: {narrow.source}"
+        rows.append((name, _text(budget), _text(narrow), source))
+    return rows
+
+
+def _text(budget: Budget) -> str:
+    return f"{budget.ulp:g} + {budget.per_term:g} n" if budget.per_term else f"{budget.ulp:g}"
