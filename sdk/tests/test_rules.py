@@ -284,7 +284,7 @@ PLAIN = """
 IN_A_LOOP = """
     g (float[N, 3] x) => (float[N, 3] y) <int64 n = {2}, bool yes = {1}> {
         y = Loop(n, yes, x) <body = step (int64 i, bool go, float[N, 3] s) => (bool on, float[N, 3] t) {
-            on = Identity(go)  [call] t = DOMAIN.Fused(s, x) }>
+            on = Identity(go)  [call] t = DOMAIN.Fused <gain = 2.0> (s, x) }>
     }
     <domain: "DOMAIN", opset_import: ["": 18]> Fused <gain: float = 2.0> (p, q) => (r) {
         [sum] s = Add(p, q)  [tanh] t = Tanh(s)  [gain] k = Constant <value_float: float = @gain> ()  [scale] r = Mul(t, k)

@@ -17,7 +17,9 @@ EXACT = "chooses or moves values, so nothing is rounded"
 ROUNDED = "IEEE 754-2019: correctly rounded"
 OPENCL = "OpenCL C 3.0 specification, relative error as ULPs, full profile"
 STEPS = "the sum over the steps of the operator's definition by the rules above, doubled"
-TERMS = "n roundings of a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)"
+TERMS = (
+    "n roundings of a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1)"
+)
 NARROW = "evaluated in float32 and rounded once: 0.5; four times that, for devices that evaluate in the narrow type"
 
 
@@ -87,7 +89,7 @@ def ulp_error(got: Any, want: Any, scale: Any = None) -> np.ndarray[Any, Any]:
         want: the exact result, in a wider type.
         scale: where the ULP is taken, if not at ``want``.
     """
-    info = ml_dtypes.finfo(got.dtype)
+    info = ml_dtypes.finfo(got.dtype)  # type: ignore[no-untyped-call]
     wide = np.asarray(want)
     found = got.astype(wide.dtype)
     with np.errstate(all="ignore"):

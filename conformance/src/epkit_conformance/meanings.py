@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-
 
 @dataclass(frozen=True)
 class Unary:
@@ -34,42 +32,39 @@ class Unary:
     nan: str = "nan"
 
 
-def erf(x: Any) -> Array:
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set of names."""
+    return frozenset(text.split())
+
+
+def erf(x: Any) -> Any:
     """The error function."""
     return np.vectorize(math.erf, otypes=[np.float64])(np.asarray(x, np.float64))
 
 
-def sigmoid(x: Any) -> Array:
+def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), without overflow."""
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))) + 0 * _nan(x)
+    small = np.exp(-np.abs(x))
+    return np.where(np.isnan(x), x, np.where(x >= 0, 1, small) / (1 + small))
 
 
-def softplus(x: Any) -> Array:
+def softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def _nan(x: Any) -> Any:
-    """Zero, but not-a-number where x is."""
-    return np.where(np.isnan(x), x, 0)
-
-
-def _elu(x: Any, alpha: float = 1.0) -> Array:
+def _elu(x: Any, alpha: float = 1.0) -> Any:
     return np.where(x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x)
 
 
-def _selu(x: Any, alpha: float, gamma: float) -> Array:
+def _selu(x: Any, alpha: float, gamma: float) -> Any:
     return np.float32(gamma) * _elu(x, alpha)
 
 
-def _gelu(x: Any, approximate: str = "none") -> Array:
+def _gelu(x: Any, approximate: str) -> Any:
     if approximate == "none":
         return x * (1 + erf(x / math.sqrt(2))) / 2
     return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
-
-
-def _round(x: Any) -> Any:
-    return np.rint(x)
 
 
 UNARY: dict[str, Unary] = {
@@ -82,8 +77,11 @@ UNARY: dict[str, Unary] = {
     "Atanh": Unary(np.arctanh, -0.9, 0.9),
     "BitwiseNot": Unary(np.invert),
     "Ceil": Unary(np.ceil),
-    "Celu": Unary(lambda x, alpha: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0) / alpha), x),
-                  attributes={"alpha": 0.75}, nan=""),
+    "Celu": Unary(
+        lambda x, alpha: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0) / alpha), x),
+        attributes={"alpha": 0.75},
+        nan="",
+    ),
     "Cos": Unary(np.cos),
     "Cosh": Unary(np.cosh),
     "Elu": Unary(_elu, attributes={"alpha": 1.5}, nan=""),
@@ -91,8 +89,11 @@ UNARY: dict[str, Unary] = {
     "Exp": Unary(np.exp, -5, 5),
     "Floor": Unary(np.floor),
     "Gelu": Unary(_gelu, attributes={"approximate": "tanh"}),
-    "HardSigmoid": Unary(lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
-                         attributes={"alpha": 0.25, "beta": 0.5}, nan=""),
+    "HardSigmoid": Unary(
+        lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
+        attributes={"alpha": 0.25, "beta": 0.5},
+        nan="",
+    ),
     "HardSwish": Unary(lambda x: x * np.clip(x / 6 + 0.5, 0, 1), nan=""),
     "Identity": Unary(lambda x: x),
     "IsInf": Unary(np.isinf, nan="false"),
@@ -104,10 +105,13 @@ UNARY: dict[str, Unary] = {
     "Not": Unary(np.logical_not),
     "Reciprocal": Unary(np.reciprocal, 0.25, 4),
     "Relu": Unary(lambda x: np.maximum(x, x.dtype.type(0))),
-    "Round": Unary(_round),
+    "Round": Unary(np.rint),
     "Selu": Unary(_selu, attributes={"alpha": 1.5, "gamma": 1.25}, nan=""),
-    "Shrink": Unary(lambda x, lambd, bias: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)),
-                    attributes={"lambd": 1.5, "bias": 0.5}, nan=""),
+    "Shrink": Unary(
+        lambda x, lambd, bias: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)),
+        attributes={"lambd": 1.5, "bias": 0.5},
+        nan="",
+    ),
     "Sigmoid": Unary(sigmoid),
     "Sign": Unary(np.sign, nan=""),
     "Sin": Unary(np.sin),

@@ -90,7 +90,9 @@ class Probe:
         used = {name for node in model.graph.node for name in node.input}
         kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
         del model.graph.initializer[:]
-        model.graph.initializer.extend(_other_values(t) if self.altered and _is_weight(t) else t for t in kept)
+        model.graph.initializer.extend(
+            _other_values(t) if self.altered and _is_weight(t) else t for t in kept
+        )
         return model
 
     @property
@@ -113,7 +115,9 @@ def _is_weight(tensor: onnx.TensorProto) -> bool:
 
 def _other_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
     values = onnx.numpy_helper.to_array(tensor)
-    return onnx.numpy_helper.from_array(np.ascontiguousarray(values.ravel()[::-1].reshape(values.shape)), tensor.name)
+    return onnx.numpy_helper.from_array(
+        np.ascontiguousarray(values.ravel()[::-1].reshape(values.shape)), tensor.name
+    )
 
 
 PROBES = (
@@ -153,7 +157,9 @@ class Subject:
     def run_checked(self, session: epkit.Session, rows: int = ROWS, seed: int = 0, when: str = "") -> None:
         """One run, compared."""
         feeds = self.probe.feeds(rows, seed)
-        given = {name: array.copy() for name, array in feeds.items()}  # who writes its inputs is told elsewhere
+        given = {
+            name: array.copy() for name, array in feeds.items()
+        }  # who writes its inputs is told elsewhere
         self.check(session.run(None, given), feeds, when)
 
 

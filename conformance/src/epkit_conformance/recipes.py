@@ -65,7 +65,9 @@ def wide(x: Array) -> Array:
     return x.astype(np.longdouble if x.dtype == np.float64 else np.float64)
 
 
-def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str, low: float = -4, high: float = 4) -> Array:
+def draw(
+    rng: np.random.Generator, shape: Sequence[int], dtype: str, low: float = -4, high: float = 4
+) -> Array:
     """Random values of an element type."""
     kind = numpy_dtype(dtype)
     if dtype == "bool":
@@ -244,7 +246,8 @@ def conv(op: str, version: int, dtype: str, rng: np.random.Generator) -> Trial:
         padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (0, 1)))
         windows = sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::1, :, ::2]
         halves = [
-            np.einsum("nchwij,ocij->nohw", windows[:, 2 * g : 2 * g + 2], w[3 * g : 3 * g + 3]) for g in (0, 1)
+            np.einsum("nchwij,ocij->nohw", windows[:, 2 * g : 2 * g + 2], w[3 * g : 3 * g + 3])
+            for g in (0, 1)
         ]
         return np.concatenate(halves, 1) + b[:, None, None]
 
@@ -266,7 +269,9 @@ def pool(op: str, version: int, dtype: str, rng: np.random.Generator) -> Trial:
     windows = sliding_window_view(exact, (3, 2), axis=(2, 3))[:, :, ::2]
     if op == "MaxPool":
         return Trial([x], [windows.max(axis=(4, 5))], attributes)
-    return Trial([x], [windows.mean(axis=(4, 5))], attributes, scale=np.abs(windows).mean(axis=(4, 5)), terms=6)
+    return Trial(
+        [x], [windows.mean(axis=(4, 5))], attributes, scale=np.abs(windows).mean(axis=(4, 5)), terms=6
+    )
 
 
 @recipe("GlobalAveragePool GlobalMaxPool")

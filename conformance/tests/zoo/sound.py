@@ -31,12 +31,13 @@ from epkit.testing.awkward import chains, claim_groups
 from epkit.testing.device import KERNELS, FakeDeviceProvider
 from epkit.testing.memory import FakeMemory
 from epkit.testing.stream import LateStream, Queue
+from epkit_conformance.meanings import words
 from epkit_conformance.result import State
 
-OPERATORS = (
-    "Relu Neg Abs Add Sub Mul MatMul Softmax LogSoftmax Concat Transpose Pad Round Split Identity ReduceSum Sigmoid "
-    "Tanh LeakyRelu TopK Max Sqrt Sign Reshape"
-).split()
+OPERATORS = words(
+    """Relu Neg Abs Add Sub Mul MatMul Softmax LogSoftmax Concat Transpose Pad Round Split Identity ReduceSum Sigmoid
+    Tanh LeakyRelu TopK Max Sqrt Sign Reshape"""
+)
 
 
 @cache
@@ -158,11 +159,15 @@ ZOO: list[Specimen] = []
 Found = Callable[[type[Any]], type[Any]]
 
 
-def reported_by(*names: str, state: State = State.FAILED, may: Sequence[str] = (), seconds: float = 60.0) -> Found:
+def reported_by(
+    *names: str, state: State = State.FAILED, may: Sequence[str] = (), seconds: float = 60.0
+) -> Found:
     """Put a class into the zoo; its docstring is its fault, ``names`` are the cases that must report it."""
 
     def add(found: type[Any]) -> type[Any]:
-        found.name = "zoo_" + "".join(f"_{c.lower()}" if c.isupper() else c for c in found.__name__).strip("_")
+        found.name = "zoo_" + "".join(f"_{c.lower()}" if c.isupper() else c for c in found.__name__).strip(
+            "_"
+        )
         ZOO.append(Specimen(found, dict.fromkeys(names, state), tuple(may), seconds))
         return found
 
@@ -172,5 +177,3 @@ def reported_by(*names: str, state: State = State.FAILED, may: Sequence[str] = (
 def with_kernel(op_type: str, function: Callable[..., Any], **declared: Any) -> type[Sound]:
     """A sound provider with another kernel for one operator."""
     return type("Base", (Sound,), {"kernels": (kernel(op_type, **declared)(function),)})
-
-

@@ -17,19 +17,28 @@ from epkit_conformance.catalogue import all_cases
 from epkit_conformance.result import Result, State
 from epkit_conformance.runner import Limits, run_cases, run_here
 
-SLOW = ("contract/gives_back_sessions",)
+SLOW = ("contract/gives_back_sessions", "contract/gives_back_runs")
 
 SAMPLE = (
-    *("describe/*", "first/*", "contract/*", "device/*", "streams/*", "threads/*", "artifacts/*", "capture/*"),
+    *("describe/*", "first/*", "contract/*", "threads/one_session_many_threads"),
+    *("device/*", "streams/*", "artifacts/*", "capture/*"),
     *("published/relu", "published/add", "published/matmul_2d", "published/round", "published/constant_pad"),
     *("published/leakyrelu", "published/top_k", "published/max_example", "published/sqrt", "published/tanh"),
-    *("published/logsoftmax_axis_1", "published/abs", "published/erf", "dynamic/abs/3_rows", "dynamic/relu/*"),
+    *(
+        "published/logsoftmax_axis_1",
+        "published/abs",
+        "published/erf",
+        "dynamic/abs/3_rows",
+        "dynamic/relu/*",
+    ),
     *("generated/Neg/13/float32", "generated/Concat/13/float32", "special/Abs/float32/*", "graphs/diamond/*"),
 )
 """What every specimen runs, besides the cases that must report it: a little of everything."""
 
 
-def run(provider: type[epkit.backend.Provider], patterns: Iterable[str], seconds: float = 60) -> dict[str, Result]:
+def run(
+    provider: type[epkit.backend.Provider], patterns: Iterable[str], seconds: float = 60
+) -> dict[str, Result]:
     """The results of the cases that match, but for the slow ones that are not named in full."""
     epkit.register(provider)
     wanted = tuple(patterns)
@@ -39,7 +48,7 @@ def run(provider: type[epkit.backend.Provider], patterns: Iterable[str], seconds
         if any(fnmatch(case.name, pattern) for pattern in wanted)
         and (case.name in wanted or case.name not in SLOW)
     ]
-    return run_cases(cases, provider.name, limits=Limits(seconds))
+    return run_cases(cases, provider.name, jobs=2, limits=Limits(seconds))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +72,9 @@ def test_each_fault_is_reported_where_it_must_be_and_nowhere_else(specimen: Spec
         if name not in specimen.cases and any(fnmatch(name, pattern) for pattern in specimen.may)
     }
     found = {name: result.state for name, result in errors.items() if name not in by_chance}
-    assert found == specimen.cases, {name: errors[name].detail for name in errors if name not in specimen.cases}
+    assert found == specimen.cases, {
+        name: errors[name].detail for name in errors if name not in specimen.cases
+    }
 
 
 @pytest.mark.parametrize("provider", [Sound, SoundDevice], ids=lambda provider: provider.__name__)
@@ -74,7 +85,9 @@ def test_a_sound_provider_has_no_errors(provider: type[epkit.backend.Provider]) 
 
 
 def test_a_sound_provider_of_unusual_choices_passes_all_that_applies() -> None:
-    results = run(Unusual, [*SAMPLE, *SLOW, "graphs/*", "pairs/*", "partitions/*"])
+    results = run(
+        Unusual, [*SAMPLE, *SLOW, "threads/*", "graphs/*/3_rows", "pairs/*_device", "partitions/random/1*"]
+    )
     assert not {name: result.detail for name, result in results.items() if result.state.is_error}
     optional = ("device/", "streams/", "threads/", "artifacts/", "capture/")
     states = {name: result.state for name, result in results.items() if name.startswith(optional)}
@@ -83,7 +96,7 @@ def test_a_sound_provider_of_unusual_choices_passes_all_that_applies() -> None:
 
 
 def test_the_null_provider_has_an_honest_level_one() -> None:
-    results = run(epkit.backend.null.NullProvider, [*SAMPLE, "patterns/*", "models/*"])
+    results = run(epkit.backend.null.NullProvider, [*SAMPLE, "patterns/*/3_rows", "models/*/one"])
     assert not {name: result.detail for name, result in results.items() if result.state.is_error}
     assert results["first/one_kernel_runs"].state is State.PASSED
     passed = {name for name, result in results.items() if result.state is State.PASSED}
@@ -91,7 +104,9 @@ def test_the_null_provider_has_an_honest_level_one() -> None:
         "published/relu",
         "generated/Neg/13/float32",
     }
-    assert not any(name.startswith(("patterns/", "models/", "device/", "artifacts/", "capture/")) for name in passed)
+    assert not any(
+        name.startswith(("patterns/", "models/", "device/", "artifacts/", "capture/")) for name in passed
+    )
 
 
 class Lazy(Sound):
@@ -104,9 +119,17 @@ class Lazy(Sound):
 
 
 def test_a_provider_that_computes_nothing_passes_nothing() -> None:
-    patterns = [*SAMPLE, *SLOW, "published/*_example", "graphs/*", "patterns/*", "pairs/*", "partitions/*", "models/*"]
+    patterns = [
+        *SAMPLE,
+        *SLOW,
+        "published/reduce_*",
+        "graphs/*",
+        "pairs/before_*",
+        "partitions/*",
+        "models/*",
+    ]
     results = run(Lazy, patterns)
     levels = {case.name: case.level for case in all_cases()}
     above = {name: result.state for name, result in results.items() if levels[name] > 0}
-    assert len(above) > 200
+    assert len(above) > 150
     assert set(above.values()) <= {State.REFUSED, State.UNSUPPORTED}

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sound import Sound, SoundDevice, reported_by
 
 from epkit.backend import Allocator, Device, Devices, RunContext, Stream, kernel
 from epkit.testing.device import KERNELS
 from epkit.testing.memory import DeviceBuffer, DeviceTensor, FakeMemory
 from epkit.testing.stream import LateStream, Queue
-from sound import Sound, SoundDevice, reported_by
 
 
 @reported_by("device/brings_its_own_allocator")
@@ -137,7 +137,7 @@ class HidesThatMemoryIsOut(SoundDevice):
     memory = _RaisesOtherwise()
 
 
-@reported_by("device/accounts_for_its_memory", "contract/gives_back_sessions", "capture/gives_back_replays")
+@reported_by("device/accounts_for_its_memory", "contract/gives_back_sessions")
 class NeverFreesWeights(SoundDevice):
     """leaves its weights on the device"""
 
@@ -200,5 +200,3 @@ class WorksBackwards(SoundDevice):
 
     def stream(self, device: Device) -> Stream:
         return _Backwards(Queue())
-
-

@@ -11,7 +11,7 @@ from versus import agree, ours
 import epkit
 
 F = np.float32
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 R = np.random.default_rng(5)
 
 
@@ -89,9 +89,10 @@ def test_transpose_mat_mul(a: int, b: int) -> None:
 
 
 def test_inverse() -> None:
-    agree("Inverse", numbers(2, 3, 3), **CLOSE)
-    agree("Inverse", numbers(3, 3, dtype=np.float64), rtol=1e-9)
-    agree("Inverse", numbers(2, 3, 3, dtype=np.float16), rtol=1e-2, atol=1e-2)
+    x = numbers(2, 3, 3) + 3 * np.eye(3, dtype=F)
+    agree("Inverse", x, **CLOSE)
+    agree("Inverse", x.astype(np.float64), rtol=1e-9)
+    agree("Inverse", x.astype(np.float16), rtol=1e-2, atol=1e-3)
     for wrong, message in ((np.ones((2, 2), F), "no inverse"), (numbers(2, 3), "square")):
         with pytest.raises(epkit.EpkitError, match=message):
             ours("Inverse", wrong)
@@ -126,7 +127,7 @@ def test_complex_products() -> None:
     a, b = numbers(2, 3, 2), numbers(3, 2)
     p, q = a[..., 0] + 1j * a[..., 1], b[..., 0] + 1j * b[..., 1]
     for op, z in (("ComplexMul", p * q), ("ComplexMulConj", p * q.conj())):
-        np.testing.assert_allclose(ours(op, a, b), np.stack([z.real, z.imag], axis=-1), rtol=1e-5)
+        np.testing.assert_allclose(ours(op, a, b), np.stack([z.real, z.imag], axis=-1), **CLOSE)
 
 
 def test_is_all_finite() -> None:

@@ -95,13 +95,14 @@ def test_lstm(
     d = 2 if direction == "bidirectional" else 1
     shape = (d, 4 * n) if columns else (d,)
     zero = 0 if columns else 3  # all that onnxruntime takes
+    lengths = None if lengths is None else np.array(lengths, np.int32)
     quantities = scales(*shape), np.full(shape, zero, dtype)
     given = (numbers(d, batch, n), -numbers(d, batch, n), numbers(d, 3 * n)) if states else (None, None, None)
     if "activations" in attributes:
         attributes = {"activations": attributes["activations"] * d}
     agree(
-        "DynamicQuantizeLSTM", numbers(steps, batch, size), codes(dtype, d, size, 4 * n), codes(dtype, d, n, 4 * n),
-        numbers(d, 8 * n), None if lengths is None else np.array(lengths, np.int32), *given, *quantities, *quantities,
+        "DynamicQuantizeLSTM", numbers(steps, batch, size), codes(dtype, d, size, 4 * n),
+        codes(dtype, d, n, 4 * n), numbers(d, 8 * n), lengths, *given, *quantities, *quantities,
         constants=(1, 2, 8, 9, 10, 11), outputs=3, rtol=1e-4, atol=1e-5, hidden_size=n, direction=direction,
         **attributes,
     )  # fmt: skip

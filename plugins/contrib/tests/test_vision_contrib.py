@@ -11,7 +11,7 @@ from versus import agree, ours
 import epkit
 
 F = np.float32
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def numbers(*shape: int, dtype: Any = F) -> Any:
@@ -77,8 +77,14 @@ def test_channels_last() -> None:
 
 
 @pytest.mark.parametrize(
-    "attributes", [{}, {"strides": [2, 2]}, {"strides": [2, 2], "output_padding": [1, 1]}, {"group": 2, "dilations": [2, 1]}]
-)  # fmt: skip
+    "attributes",
+    [
+        {},
+        {"strides": [2, 2]},
+        {"strides": [2, 2], "output_padding": [1, 1]},
+        {"group": 2, "dilations": [2, 1]},
+    ],
+)
 def test_conv_transpose_with_dynamic_pads(attributes: dict[str, Any]) -> None:
     b = numbers(3 * attributes.get("group", 1))
     pads = np.array([1, 1, 0, 1])

@@ -19,7 +19,7 @@ Values = Sequence[Any]
 def model_of(
     op: str, inputs: Values, outputs: int, constants: Sequence[int] = (), ai_onnx: int = 21, **attributes: Any
 ) -> onnx.ModelProto:
-    """A model of one node of com.microsoft; inputs numbered in ``constants`` are initializers, None is absent."""
+    """A model of one node; inputs numbered in ``constants`` are initializers, None is absent."""
     names = ["" if value is None else f"i{i}" for i, value in enumerate(inputs)]
     node = helper.make_node(
         op, names, [f"o{i}" for i in range(outputs)], domain="com.microsoft", **attributes

@@ -99,7 +99,7 @@ def test_unsorted_nodes_are_sorted() -> None:
         ("Gelu(x)", "exists since version 20"),
         ("Scaler(x)", "exists in the domain 'ai.onnx.ml'"),
         ("acme.Frobnicate(x)", "acme::Frobnicate"),
-        ("SimplifiedLayerNormalization(x)", "does not have"),
+        ("FrobnicatedLayerNormalization(x)", "does not have"),
     ],
 )
 def test_unknown_operators(node: str, said: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,21 @@ def restores_in_a_new_process(subject: Subject, folder: Folder) -> None:
     with subject.load(cache=folder) as session:
         mine = {name: array.tobytes().hex() for name, array in session.run(None, feeds).items()}
     _assert_saved(subject, folder)
-    command = [sys.executable, "-m", "epkit_conformance.corpus.artifacts", subject.provider, subject.probe.name, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "epkit_conformance.corpus.artifacts",
+        subject.provider,
+        subject.probe.name,
+        str(folder),
+    ]
     command.append("fixed" if subject.fix else "dynamic")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{subject.probe.name}: the new process failed: {done.stderr[-400:]}"
     told = json.loads(done.stdout)
-    assert told["compiled"] == 0, f"{subject.probe.name}: the new process compiled again: is fingerprint() stable?"
+    assert told["compiled"] == 0, (
+        f"{subject.probe.name}: the new process compiled again: is fingerprint() stable?"
+    )
     assert told["outputs"] == mine, f"{subject.probe.name}: the new process gets other bytes"
 
 
@@ -73,10 +83,14 @@ def refuses_what_was_made_elsewhere(subject: Subject, folder: Folder) -> None:
         watch = watched(subject.provider, **change)
         with subject.load(registry=watch.registry, cache=folder) as session:
             subject.run_checked(session, when=f"after {next(iter(change))} had changed")
-        assert watch.calls("compile") > 0, f"{subject.probe.name}: a program for another {next(iter(change))} was used"
+        assert watch.calls("compile") > 0, (
+            f"{subject.probe.name}: a program for another {next(iter(change))} was used"
+        )
         (fresh,) = set(folder.iterdir()) - {saved}
         fresh.write_bytes(old)
-        _loads_anew(subject, folder, watched(subject.provider, **change), f"made for another {next(iter(change))}")
+        _loads_anew(
+            subject, folder, watched(subject.provider, **change), f"made for another {next(iter(change))}"
+        )
         fresh.unlink()
 
 
@@ -90,7 +104,9 @@ def refuses_what_is_damaged(subject: Subject, folder: Folder) -> None:
     flipped[-1] ^= 0x10
     for damaged in (b"", whole[: len(whole) // 2], whole[:-1], bytes(flipped), b"\0" * len(whole)):
         saved.write_bytes(damaged)
-        _loads_anew(subject, folder, watched(subject.provider), f"damaged, {len(damaged)} of {len(whole)} bytes")
+        _loads_anew(
+            subject, folder, watched(subject.provider), f"damaged, {len(damaged)} of {len(whole)} bytes"
+        )
 
 
 def _loads_anew(subject: Subject, folder: Folder, watch: Watch, why: str) -> None:
@@ -116,7 +132,7 @@ CHECKS: tuple[Callable[[Subject, Folder], None], ...] = (
 def cases() -> Iterator[Case]:
     """One case a rule; none applies to a provider that saves nothing."""
     for check in CHECKS:
-        yield _case(check.__name__, lambda provider, check=check: on_each(provider, _in_folder(check)))
+        yield _case(check.__name__, partial(on_each, check=_in_folder(check)))
     yield _case(
         "tells_models_apart",
         lambda provider: on_each(

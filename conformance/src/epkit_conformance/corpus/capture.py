@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 import epkit
+from epkit.backend import Provider
+from epkit.backend.registry import default
 
 from ..case import Case
 from ..evidence import recorded_run
@@ -100,7 +103,12 @@ CHECKS: tuple[Callable[[Subject], Any], ...] = (
 def cases() -> Iterator[Case]:
     """One case a rule; none applies where no program can be captured."""
     for check in CHECKS:
-        yield Case(f"capture/{check.__name__}", 7, "capture", lambda provider, check=check: _on_captured(provider, check))
+        yield Case(
+            f"capture/{check.__name__}",
+            7,
+            "capture",
+            partial(_on_captured, check=check),
+        )
     yield Case(
         "capture/follows_other_shapes",
         7,
@@ -110,7 +118,7 @@ def cases() -> Iterator[Case]:
 
 
 def _on_captured(provider: str, check: Callable[[Subject], Any], *, dynamic: bool = False) -> Result:
-    captured = {subject.probe.name for subject in subjects(provider)[0] if _can_be_captured(subject)}
+    captured = _captured(provider, default.provider_type(provider))
     if not captured and subjects(provider)[0]:
         return Result(State.UNSUPPORTED, "no program of the provider can be captured")
     return on_each(
@@ -118,6 +126,12 @@ def _on_captured(provider: str, check: Callable[[Subject], Any], *, dynamic: boo
         check,
         only=lambda subject: subject.probe.name in captured and (subject.dynamic or not dynamic),
     )
+
+
+@cache
+def _captured(provider: str, provider_type: type[Provider]) -> frozenset[str]:
+    """The probes of which a replay is made; the class is a key too, because a name may be registered anew."""
+    return frozenset(subject.probe.name for subject in subjects(provider)[0] if _can_be_captured(subject))
 
 
 def _can_be_captured(subject: Subject) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,9 @@ def keeps_streams_apart(bench: Bench) -> None:
     for array, tensor, stream in zip(arrays, tensors, streams, strict=True):
         bench.allocator.copy_in(array, tensor, stream)
     for array, tensor, stream in reversed(list(zip(arrays, tensors, streams, strict=True))):
-        assert np.array_equal(bench.read(tensor, stream), array), "a stream's copy was not done, or another's was"
+        assert np.array_equal(bench.read(tensor, stream), array), (
+            "a stream's copy was not done, or another's was"
+        )
 
 
 def serves_threads(bench: Bench) -> None:
@@ -178,7 +181,11 @@ def closes_while_running(subject: Subject) -> None:
                 return
             subject.check(outputs, feeds, "while the session was being closed")
 
-    in_threads(work, besides=lambda: (started.wait(), session.close()))
+    def close() -> None:
+        started.wait()
+        session.close()
+
+    in_threads(work, besides=close)
 
 
 def in_threads(
@@ -210,18 +217,20 @@ EACH = (one_session_many_threads, many_sessions_many_threads, enters_programs_to
 def cases() -> Iterator[Case]:
     """Streams by themselves, where the device has any; threads for everybody."""
     for bare in BARE:
-        yield Case(f"streams/{bare.__name__}", 5, "streams", lambda provider, bare=bare: _on_bench(provider, bare))
+        yield Case(f"streams/{bare.__name__}", 5, "streams", partial(_on_bench, check=bare))
     for check in EACH:
-        yield Case(
-            f"threads/{check.__name__}", 5, "threads", lambda provider, check=check: on_each(provider, check)
-        )
+        yield Case(f"threads/{check.__name__}", 5, "threads", partial(on_each, check=check))
 
 
 def _on_bench(provider: str, check: Callable[[Bench], None]) -> Result:
     with Bench(provider) as bench:
         if bench.device.host_memory:
-            return Result(State.UNSUPPORTED, f"{bench.device.name} works in the host's memory, in the caller's thread")
+            return Result(
+                State.UNSUPPORTED, f"{bench.device.name} works in the host's memory, in the caller's thread"
+            )
         if type(bench.stream()) is HostStream:
-            return Result(State.UNSUPPORTED, "the provider has no stream of its own: all its work is done in the call")
+            return Result(
+                State.UNSUPPORTED, "the provider has no stream of its own: all its work is done in the call"
+            )
         check(bench)
     return Result(State.PASSED)

@@ -8,6 +8,7 @@ import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def answers_ill_typed_options(provider: str) -> Result:
             default.create(provider, {item.name: object()})[0].close()
         except OptionError:
             continue
-        raise AssertionError(f"option {item.name} took a bare object(): annotate it with the type that it needs")
+        raise AssertionError(
+            f"option {item.name} took a bare object(): annotate it with the type that it needs"
+        )
     return Result(State.PASSED)
 
 
@@ -120,7 +123,9 @@ def repeats_itself(subject: Subject) -> None:
     for _ in range(2):
         with subject.load() as session:
             results += [_bytes(session.run(None, feeds)) for _ in range(4)]
-    assert len(set(results)) == 1, f"{subject.probe.name}: {len(set(results))} different results for one input"
+    assert len(set(results)) == 1, (
+        f"{subject.probe.name}: {len(set(results))} different results for one input"
+    )
 
 
 def follows_its_inputs(subject: Subject) -> None:
@@ -134,7 +139,9 @@ def follows_changing_shapes(subject: Subject) -> None:
     """One session under several sizes, none and one included, and back."""
     with subject.load() as session:
         for rows in (3, 7, 1, 0, 64, 3):
-            subject.run_checked(session, rows, rows, f"with {rows} rows in a session that had other sizes before")
+            subject.run_checked(
+                session, rows, rows, f"with {rows} rows in a session that had other sizes before"
+            )
 
 
 def keeps_constants_apart(provider: str) -> Result:
@@ -248,7 +255,8 @@ class _Observer:
     @contextmanager
     def listening(self) -> Iterator[list[tuple[str, str]]]:
         """The loads and runs of a while."""
-        self._seen = seen = []
+        seen: list[tuple[str, str]] = []
+        self._seen = seen
         try:
             yield seen
         finally:
@@ -337,6 +345,7 @@ def _bytes(outputs: dict[str, Any]) -> bytes:
 
 # ---- the cases ----
 
+
 def _adds_two(subject: Subject) -> bool:
     return subject.dynamic and subject.probe.name == "two_inputs"
 
@@ -358,17 +367,20 @@ EACH: tuple[Callable[[Subject], None], ...] = (
 def cases() -> Iterator[Case]:
     """One case a rule of the contract."""
     for check in EACH:
-        yield _case(check.__name__, lambda provider, check=check: on_each(provider, check))
+        yield _case(check.__name__, partial(on_each, check=check))
     yield _case(
         "follows_changing_shapes",
-        lambda provider: on_each(provider, follows_changing_shapes, only=lambda subject: subject.dynamic),
+        partial(on_each, check=follows_changing_shapes, only=lambda subject: subject.dynamic),
     )
-    yield _case("reports_impossible_shapes", lambda provider: on_each(provider, reports_impossible_shapes, only=_adds_two))
+    yield _case(
+        "reports_impossible_shapes",
+        partial(on_each, check=reports_impossible_shapes, only=_adds_two),
+    )
     for whole in (explains_every_refusal, keeps_constants_apart):
         yield _case(whole.__name__, whole)
     yield Case("contract/answers_ill_typed_options", 0, "contract", answers_ill_typed_options)
     for slow in (gives_back_sessions, gives_back_runs):
-        yield _case(slow.__name__, lambda provider, slow=slow: on_each(provider, slow, at_most=1), seconds=300)
+        yield _case(slow.__name__, partial(on_each, check=slow, at_most=1), seconds=300)
 
 
 def _case(name: str, run: Callable[[str], Result], seconds: float = 0.0) -> Case:

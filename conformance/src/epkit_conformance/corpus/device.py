@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,9 @@ def keeps_views_apart(bench: Bench) -> None:
     for index, array in enumerate(arrays):
         again = bench.allocator.view(buffer, index * step, (4, 4), np.dtype(np.float32))
         got = bench.read(again, stream)
-        assert np.array_equal(got.ravel(), array), f"the view at offset {index * step} holds {got.ravel()[:3]}"
+        assert np.array_equal(got.ravel(), array), (
+            f"the view at offset {index * step} holds {got.ravel()[:3]}"
+        )
     bench.allocator.free(buffer)
 
 
@@ -90,7 +93,9 @@ def keeps_buffers_apart(bench: Bench) -> None:
         live.append((buffer, tensor, array))
         if len(live) > 8:
             buffer, tensor, array = live.pop(int(rng.integers(len(live))))
-            assert np.array_equal(bench.read(tensor, stream), array), "a buffer was changed through another one"
+            assert np.array_equal(bench.read(tensor, stream), array), (
+                "a buffer was changed through another one"
+            )
             bench.allocator.free(buffer)
     for buffer, tensor, array in live:
         assert np.array_equal(bench.read(tensor, stream), array), "a buffer was changed through another one"
@@ -141,7 +146,9 @@ def says_when_memory_is_out(bench: Bench) -> None:
         keeps_views_apart(bench)
         return
     except Exception as error:
-        raise AssertionError(f"allocate raised {type(error).__name__}, which must be MemoryError: {error}") from error
+        raise AssertionError(
+            f"allocate raised {type(error).__name__}, which must be MemoryError: {error}"
+        ) from error
     raise AssertionError("2**60 bytes were given out: allocate must raise MemoryError")
 
 
@@ -226,9 +233,9 @@ EACH = (crosses_the_border_once, computes_in_its_memory, accounts_for_its_memory
 def cases() -> Iterator[Case]:
     """One case a rule; none applies to a provider that works in the host's memory."""
     for bare in BARE:
-        yield _case(bare.__name__, lambda provider, bare=bare: _alone(provider, bare))
+        yield _case(bare.__name__, partial(_alone, check=bare))
     for check in EACH:
-        yield _case(check.__name__, lambda provider, check=check: on_each(provider, check))
+        yield _case(check.__name__, partial(on_each, check=check))
 
 
 def _case(name: str, run: Callable[[str], Result]) -> Case:

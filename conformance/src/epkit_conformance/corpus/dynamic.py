@@ -20,25 +20,27 @@ import onnx
 
 from ..case import Case
 from ..evidence import as_value, run_model
+from ..meanings import words
 from ..probes import reference
 from ..result import Result, State
 from .published import matrix_place, published, tolerance
 
 ROWS = (0, 1, 3)
 
-ELEMENTWISE = frozenset(
+ELEMENTWISE = words(
     """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu
-    Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN
-    LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink
-    Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
-    """.split()
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    Cast Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
+    HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not
+    Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub
+    Sum Swish Tan Tanh ThresholdedRelu Where Xor
+    """
 )
-BATCHED = ELEMENTWISE | frozenset(
+BATCHED = ELEMENTWISE | words(
     """
     AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalMaxPool
     InstanceNormalization LRN LpPool MaxPool SpaceToDepth
-    """.split()
+    """
 )
 """Operators whose axis 0 is a batch of independent items (or that look at each element by itself)."""
 
@@ -117,4 +119,3 @@ def resized(inputs: list[Any], rows: int) -> list[Any]:
 
 def _alike(value: Any, first: Any) -> bool:
     return bool(isinstance(value, np.ndarray) and value.ndim == first.ndim and len(value) == len(first))
-

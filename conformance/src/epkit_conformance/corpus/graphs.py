@@ -226,8 +226,14 @@ def run_graph(
                 assert not problem, f"output {info.name} {problem}"
         elsewhere = [node for node, who in ran.items() if who != provider]
         if provider not in ran.values():
-            due = [n.node for n in session.placement.nodes if n.provider == provider and n.graph == model.graph.name]
-            assert not due, f"{provider} was given {', '.join(due)}, and the dispatch record shows none of them"
+            due = [
+                n.node
+                for n in session.placement.nodes
+                if n.provider == provider and n.graph == model.graph.name
+            ]
+            assert not due, (
+                f"{provider} was given {', '.join(due)}, and the dispatch record shows none of them"
+            )
             return Result(State.REFUSED, "it was given nodes of branches only, and none of those was taken")
     if elsewhere:
         return Result(State.FALLBACK, f"{len(elsewhere)} nodes ran elsewhere, as placed")
@@ -276,5 +282,3 @@ def _agrees_with_placement(session: epkit.Session, profile: epkit.Profile) -> No
     placed = {node.node: node.provider for node in session.placement.nodes}
     for node, who in profile.dispatched().items():
         assert placed[node] == who, f"{node} was placed on {placed[node]} and ran on {who}"
-
-

@@ -120,7 +120,9 @@ def recurrent_network() -> onnx.ModelProto:
     weights = [net.weight(2, 4 * hidden, size, scale=0.4) for size in (width, hidden)]
     bias = net.weight(2, 8 * hidden, scale=0.2)
     lstm = net("LSTM", "x", *weights, bias, outputs=3, hidden_size=hidden, direction="bidirectional")
-    last = net("Reshape", net("Transpose", f"{lstm}_1", perm=[1, 0, 2]), net.constant(np.array([-1, 2 * hidden])))
+    last = net(
+        "Reshape", net("Transpose", f"{lstm}_1", perm=[1, 0, 2]), net.constant(np.array([-1, 2 * hidden]))
+    )
     x = net("Gemm", last, net.weight(2 * hidden, 3))
     return net.model({"x": (TensorProto.FLOAT, ["T", "N", width])}, x, ["B", 3])
 

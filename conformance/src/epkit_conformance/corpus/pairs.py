@@ -14,9 +14,9 @@ from epkit.testing.awkward import awkward, every_other, everything, inside_contr
 from epkit.testing.device import FakeDevice, device_provider
 
 from ..case import Case
-from ..evidence import recorded_run, reasons
-from ..probes import feeds_for, reference, tolerance_for
 from ..compare import difference
+from ..evidence import reasons, recorded_run
+from ..probes import feeds_for, reference, tolerance_for
 from ..result import Result, State
 from .graphs import OTHERS, whole_graphs
 
@@ -110,11 +110,9 @@ def run_pair(
                 problem = difference(got, want, *tolerance_for(want))
                 assert not problem, f"{model.graph.name}, {' then '.join(order)}: output {name} {problem}"
     check()
-    who = list(ran.values())
-    return {provider: who.count(provider), "partner": who.count(other.name)}, reason
+    workers = list(ran.values())
+    return {provider: workers.count(provider), "partner": workers.count(other.name)}, reason
 
 
 def _input_names(model: onnx.ModelProto) -> set[str]:
     return {item.name for item in model.graph.input}
-
-

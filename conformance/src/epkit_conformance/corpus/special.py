@@ -18,7 +18,7 @@ import onnx.defs
 from epkit.dtypes import INTS, numpy_dtype
 
 from ..case import Case
-from ..meanings import BINARY, UNARY
+from ..meanings import BINARY, UNARY, words
 from ..recipes import Trial, wide
 from ..result import Result
 from .generated import model_of, run_trial, types_of
@@ -26,22 +26,36 @@ from .generated import model_of, run_trial, types_of
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 OPSET = 21
 
-LIMITS = frozenset(
-    """Abs Atan Ceil Exp Floor Identity Log Neg Reciprocal Relu Round Sigmoid Softplus Sqrt Tanh Erf IsInf IsNaN
-    Elu Selu HardSigmoid""".split()
+LIMITS = words(
+    """
+    Abs Atan Ceil Exp Floor Identity Log Neg Reciprocal Relu Round Sigmoid Softplus Sqrt Tanh Erf
+    IsInf IsNaN Elu Selu HardSigmoid
+    """
 )
 """Functions of one tensor whose limits at plus and minus infinity are beyond doubt."""
 
 SIGNED_ZEROS = ("Identity", "Neg", "Abs", "Sqrt", "Ceil", "Floor", "Round", "Reciprocal")
 """Where IEEE 754 says which zero comes out."""
 
-PAIRS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual")
+PAIRS = (
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Max",
+    "Min",
+    "Equal",
+    "Less",
+    "Greater",
+    "LessOrEqual",
+    "GreaterOrEqual",
+)
 EXTREMES = ("Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual")
 BITS = ("BitwiseAnd", "BitwiseOr", "BitwiseXor")
 
 
 def _finfo(dtype: str) -> Any:
-    return ml_dtypes.finfo(numpy_dtype(dtype))
+    return ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
 
 
 def nan(op: str, dtype: str) -> Trial:
@@ -153,7 +167,9 @@ def cases() -> Iterator[Case]:
 @cache
 def _opset(op: str) -> int:
     """21, or the first with the operator."""
-    first = min(s.since_version for s in onnx.defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", op))
+    first = min(
+        s.since_version for s in onnx.defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", op)
+    )
     return max(OPSET, first)
 
 

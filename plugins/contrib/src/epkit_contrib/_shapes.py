@@ -46,7 +46,7 @@ def standard(
     channels_last: bool | None = False,
     rename: Mapping[str, str] | None = None,
 ) -> Rule:
-    """The rule of the standard's operator ``name``, given some of the inputs and all attributes that it knows.
+    """The rule of the standard's operator ``name``, given some of the inputs and the attributes it knows.
 
     Args:
         name: an operator of the default domain as of ``opset``.
@@ -96,7 +96,7 @@ def shape_of(
 
 
 def as_standard(kind: TypeProto) -> TypeProto:
-    """The type as the standard's operator may demand it: whole numbers as int64, bool, or float for all else."""
+    """The type as the standard may demand it: int64 for int32 too, bool, float for all else."""
     copy = TypeProto()
     copy.CopyFrom(kind)
     code = copy.tensor_type.elem_type

@@ -326,7 +326,7 @@ def complex_mul_conj(xp: Any, a: Any, b: Any) -> Any:
     infer=lambda ctx: put(ctx, 0, TensorProto.BOOL, []),
 )
 def is_all_finite(xp: Any, *inputs: Any, isinf_only: int = 0, isnan_only: int = 0) -> Any:
-    """Whether no input holds an infinity or NaN; with one of the attributes: not the one, or not the other."""
+    """Whether no input holds an infinity or NaN; with one of the attributes, only that is looked for."""
     if isinf_only and isnan_only:
         raise ValueError("attributes isinf_only and isnan_only are both set")
     bad = xp.isinf if isinf_only else xp.isnan if isnan_only else lambda x: ~xp.isfinite(x)

@@ -80,8 +80,8 @@ def gather_block_quantized(
     whole, packed = is_integer(data.dtype), name_of(data.dtype) == "uint8"
     if packed and (bits not in (2, 4, 8) or along != 0 or not 0 < across == data.ndim - 1):
         raise ValueError(
-            f"attributes bits={bits}, gather_axis={gather_axis}, quantize_axis={quantize_axis}: bytes hold 2, 4 or "
-            "8 bits a value, are gathered on axis 0 and quantised along the last"
+            f"attributes bits={bits}, gather_axis={gather_axis}, quantize_axis={quantize_axis}: bytes hold "
+            "2, 4 or 8 bits a value, are gathered on axis 0 and quantised along the last"
         )
     sizes = (*data.shape[:-1], data.shape[-1] * (8 // bits if packed else 1))
     block = checked_blocks(sizes, scales, across, block_size, whole)
@@ -294,7 +294,7 @@ def q_gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Any:
-    """alpha a_scale b_scale ((A - a_zero_point)' (B - b_zero_point)' + C), quantised if there is a y_scale."""
+    """alpha a_scale b_scale ((A - a_zero_point)' (B - b_zero_point)' + C), quantised if y_scale is given."""
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"inputs A {a.shape} and B {b.shape} should be matrices")
     if (y_scale is None) != (y_zero_point is None):

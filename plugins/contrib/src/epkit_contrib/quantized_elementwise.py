@@ -170,7 +170,7 @@ def requantized(xp: Any, x: Any, x_scale: Any, x_zero: Any, y_scale: Any, y_zero
 
 
 def q_linear_concat(xp: Any, y_scale: Any, y_zero: Any, *inputs: Any, axis: int) -> Any:
-    """The inputs (each with its scale and zero point), brought to one scale and concatenated along ``axis``."""
+    """The inputs (each with scale and zero point), brought to one scale and concatenated along ``axis``."""
     if not inputs or len(inputs) % 3:
         raise ValueError(f"{len(inputs)} inputs are not tensors, each with scale and zero point")
     parts = [

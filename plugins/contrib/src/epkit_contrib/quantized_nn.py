@@ -162,7 +162,7 @@ def dequantized_weights(xp: Any, name: str, w: Any, scale: Any, zero: Any) -> An
         or zero.shape != scale.shape
     ):
         raise ValueError(
-            f"inputs {name} {w.shape}, {name}_scale {scale.shape} and {name}_zero_point {zero.shape} do not fit"
+            f"inputs {name} {w.shape}, {name}_scale {scale.shape}, {name}_zero_point {zero.shape} do not fit"
         )
     shape = (w.shape[0], 1, -1)
     return (converted(xp, w, xp.float32) - converted(xp, xp.reshape(zero, shape), xp.float32)) * xp.reshape(
@@ -171,7 +171,7 @@ def dequantized_weights(xp: Any, name: str, w: Any, scale: Any, zero: Any) -> An
 
 
 def through_bytes(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
-    """What uint8 leaves of ``x``, with the range (0 in it) of each slice over ``axes``: DynamicQuantizeLinear."""
+    """What DynamicQuantizeLinear leaves of ``x``, for each slice over ``axes`` by itself."""
     if not x.size:
         return x
     low, high = (f(x, axis=axes, keepdims=True) for f in (xp.min, xp.max))

@@ -195,7 +195,7 @@ def word_conv_embedding(
 ) -> Any:
     """max over places of tanh(W (embeddings C of the characters in a window) + B): one vector a word.
 
-    A word ends at its first character 0, and is at least as long as the window; an empty word gives 0.
+    A word has as many characters as are not 0, and at least those of one window; an empty word gives 0.
     """
     if w.ndim != 4 or w.shape[1] != 1 or b.shape != w.shape[:1] or c.ndim != 2 or c.shape[1] != w.shape[3]:
         raise ValueError(f"inputs W {w.shape}, B {b.shape} and C {c.shape} do not fit together")
@@ -211,8 +211,7 @@ def word_conv_embedding(
         raise ValueError(f"input Sequence of shape {x.shape} has words shorter than the window of {window}")
     if x.size and (xp.min(x) < 0 or xp.max(x) >= c.shape[0]):
         raise ValueError(f"input Sequence has characters outside the {c.shape[0]} of C")
-    ended = xp.cumulative_sum(xp.astype(x == 0, xp.int64), axis=-1) > 0
-    length = xp.sum(~ended, axis=-1)
+    length = xp.sum(x != 0, axis=-1)
     letters = xp.take(c, x, axis=0)
     places = x.shape[-1] - window + 1
     taken = xp.stack([letters[..., k : k + places, :] for k in range(window)], axis=-2)

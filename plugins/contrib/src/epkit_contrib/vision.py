@@ -355,7 +355,7 @@ def maxpool_with_mask(
     storage_order: int = 0,
     strides: Ints | None = None,
 ) -> Any:
-    """MaxPool in which each row of a window ends at the first 0 of the mask; nothing at all gives the lowest number.
+    """MaxPool in which each row of a window ends at the first 0 of the mask; the lowest number if empty.
 
     The mask's channels repeat over those of X. The first element of an image counts in any case.
     """
@@ -431,7 +431,7 @@ def crop_and_resize(
     extrapolation_value: float = 0.0,
     mode: str = "bilinear",
 ) -> Any:
-    """y[r, c, i, j] = x[batch_indices[r], c] at even steps from corner to corner of region r: (y1, x1, y2, x2).
+    """y[r, c, i, j] = x[batch_indices[r], c] at even steps between the corners of region r: (y1, x1, y2, x2).
 
     Corners are relative to the image; a single step reads the middle, and points outside have a fixed value.
     """

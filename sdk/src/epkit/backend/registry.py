@@ -177,7 +177,9 @@ class Registry:
         except ProviderError as error:
             return ProviderState(name, package, version, "broken", error.what, error.remedy)
         except Exception as error:
-            return ProviderState(name, package, version, "broken", f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            remedy = f"report this to the maker of the plugin, or leave {name!r} out"
+            return ProviderState(name, package, version, "broken", reason, remedy)
         if not devices.found:
             return ProviderState(
                 name, package, version, "absent", devices.reason, devices.remedy, devices, options

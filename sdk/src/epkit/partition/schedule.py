@@ -197,10 +197,9 @@ def _lines(plan: Schedule, depth: int) -> list[str]:
                 f"{pad}  copy {action.value.name} {action.source} -> {action.target} ({_route(action)})"
             )
         elif isinstance(action, RunPartition):
-            nodes = len(action.partition.subgraph.nodes)
+            names = ", ".join(str(node.name) for node in action.partition.subgraph.nodes)
             lines.append(
-                f"{pad}  run {action.partition.name} ({nodes} nodes) {list(action.inputs)} -> "
-                f"{list(action.outputs)}"
+                f"{pad}  run {action.partition.name} {list(action.inputs)} -> {list(action.outputs)}: {names}"
             )
         else:
             lines.append(

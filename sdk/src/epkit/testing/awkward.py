@@ -91,18 +91,18 @@ def inside_control_flow(graph: Subgraph) -> Iterator[Group]:
 
 
 def one_branch(index: int = 0) -> Picker:
-    """Of each value with several users, the user number ``index`` and what only it leads to: one arm of a diamond."""
+    """Of each value with several users, the user number ``index`` and what only it leads to: one branch of a diamond."""
 
     def pick(graph: Subgraph) -> Iterator[Group]:
         shown = set(graph.nodes)
-        arm: set[ir.Node] = set()
+        branch: set[ir.Node] = set()
         for node in graph.nodes:
             users = [user for value in node.outputs for user in value.consumers() if user in shown]
             if len(users) > index + 1:
-                arm.add(users[index])
-            if node in arm and len(users) == 1 and len(_producers(users[0])) == 1:
-                arm.add(users[0])
-        return ((node,) for node in graph.nodes if node in arm)
+                branch.add(users[index])
+            if node in branch and len(users) == 1 and len(_producers(users[0])) == 1:
+                branch.add(users[0])
+        return ((node,) for node in graph.nodes if node in branch)
 
     return pick
 
