@@ -51,10 +51,10 @@ def explains_every_refusal(provider: str) -> Result:
 def claims_the_same_twice(subject: Subject) -> None:
     """A claim is a function of the graph: loading again places all nodes as before."""
     placements = []
-    for _ in range(3):
+    for _ in range(2):
         with subject.load(fallback="cpu") as session:
             placements.append({node.node: node.provider for node in session.placement.nodes})
-    assert placements.count(placements[0]) == 3, f"{subject.probe.name} was placed differently: {placements}"
+    assert placements[0] == placements[1], f"{subject.probe.name} was placed differently: {placements}"
 
 
 def answers_ill_typed_options(provider: str) -> Result:

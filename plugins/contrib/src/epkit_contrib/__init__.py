@@ -12,7 +12,6 @@ from .declare import DECLARED
 FAMILIES = (
     "activation",
     "attention",
-    "decode",
     "linear_attention",
     "matmul",
     "moe",

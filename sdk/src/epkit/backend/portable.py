@@ -63,8 +63,8 @@ def has_no_subgraph(node: ir.Node) -> bool | str:
 
 def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]:
     """Kernels of custom operators on the array namespace ``xp``."""
-    made = [make_operator(item.name, item.since, item.domain, item.function) for item in operators]
     table = OperatorTable()
-    for item in made:
-        table.add(item)
+    for item in operators:
+        attributes = () if item.schema is None else item.schema.attributes.keys()
+        table.add(make_operator(item.name, item.since, item.domain, item.function, attributes))
     return portable_kernels(xp, operators=table)

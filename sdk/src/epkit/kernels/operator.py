@@ -17,7 +17,7 @@ node has, or which opset version it is read under.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,14 +100,19 @@ DECLARED: list[Operator] = []
 """What the ``@op`` decorators of this package collected; ``kernels.table()`` turns it into a table."""
 
 
-def make_operator(name: str, since: int, domain: str, function: Implementation) -> Operator:
-    """An Operator whose attributes are read from the function's signature."""
+def make_operator(
+    name: str, since: int, domain: str, function: Implementation, attributes: Collection[str] = ()
+) -> Operator:
+    """An Operator whose attributes are read from the function's signature.
+
+    ``attributes`` names those of its schema, which go before a reserved keyword of the same name.
+    """
     keywords = {
         p.name
         for p in inspect.signature(function).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    wants = frozenset(keywords & set(RESERVED))
+    wants = frozenset(keywords & set(RESERVED) - set(attributes))
     return Operator(name, since, domain, function, frozenset(keywords - wants), wants)
 
 
