@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper
 from onnx.defs import OpSchema
 
@@ -25,50 +26,67 @@ class Typed:
     """A case with one type variable of its schema bound to an element type.
 
     Attributes:
-        wide: the same numbers as float32, where the element type is a narrower float.
+        at_home: whether the case was written for numbers of this kind.
+        wider: the same numbers in types that more oracles know, by element type.
     """
 
     variable: str
     element: str
     case: Case
-    wide: Case | None = None
+    at_home: bool = True
+    wider: tuple[Case, ...] = ()
 
 
 def typed_cases(schema: OpSchema) -> Iterator[Typed]:
-    """For each type variable and each of its tensor types, the schema's first case that can be bound to it."""
+    """For each type variable and each of its tensor types, one case of the schema, bound to it."""
     cases = [case for case in cases_of(schema) if case.retype]
     for constraint in schema.type_constraints:
-        variable = constraint.type_param_str
         for element in tensor_types(constraint.allowed_type_strs):
-            made = next(filter(None, (_bind(case, schema, variable, element) for case in cases)), None)
-            if made is not None:
-                yield made
+            made = [found for case in cases if (found := _bind(case, schema, constraint, element))]
+            if made:
+                yield next((typed for typed in made if typed.at_home), made[0])
 
 
-def tensor_types(spellings: list[str]) -> list[str]:
+def tensor_types(spellings: Sequence[str]) -> list[str]:
     """The element types among a constraint's types, such as ``"float32"``; sequences and the like left out."""
     names = [text.removeprefix("tensor(").removesuffix(")") for text in spellings]
     return [BY_SPELLING[name] for name in names if name in BY_SPELLING]
 
 
-def _bind(case: Case, schema: OpSchema, variable: str, element: str) -> Typed | None:
+def _bind(case: Case, schema: OpSchema, constraint: Any, element: str) -> Typed | None:
+    variable = constraint.type_param_str
     places = [i for i, x in enumerate(case.inputs) if _variable(schema, i) == variable and isinstance(x, np.ndarray)]
-    if places:
-        inputs = [as_element(x, element) if i in places else x for i, x in enumerate(case.inputs)]
-        wide = None
-        if is_narrow(element):
-            floats = [x.astype(np.float32) if i in places else x for i, x in enumerate(inputs)]
-            wide = replace(case, inputs=floats)
-        return Typed(variable, element, replace(case, inputs=inputs), wide)
-    if any(formal.type_str == variable for formal in schema.inputs):
-        return None
+    if not places:
+        given = any(formal.type_str == variable for formal in schema.inputs)
+        return None if given else _name(case, schema, variable, element)
+    at_home = all(kind(name_of(case.inputs[i].dtype)) == kind(element) for i in places)
+    bound = _as(case, places, element)
+    allowed = tensor_types(constraint.allowed_type_strs)
+    wider = [_as(bound, places, name) for name in wider_types(element) if name in allowed]
+    return Typed(variable, element, bound, at_home, tuple(wider))
+
+
+def _as(case: Case, places: Sequence[int], element: str) -> Case:
+    """The case with some of its inputs in another element type."""
+    inputs = [as_element(x, element) if i in places else x for i, x in enumerate(case.inputs)]
+    code, types = CODE[element], dict(case.types)
+    for i in places:
+        if i in types:
+            types[i] = helper.make_optional_type_proto(helper.make_tensor_type_proto(code, None))
+    return replace(case, inputs=inputs, types=types)
+
+
+def _name(case: Case, schema: OpSchema, variable: str, element: str) -> Typed | None:
+    """Bind a type variable of results alone, by the attribute that names it or that has it."""
     name = next((name for name in CODE_ATTRIBUTES if name in schema.attributes), "")
     if name and str(schema.attributes[name].type).endswith("INT"):
-        return Typed(variable, element, replace(case, attributes={**case.attributes, name: CODE[element]}))
-    if "value" in schema.attributes:
-        value = helper.make_tensor("v", CODE[element], (1,), as_element(np.ones(1), element))
-        return Typed(variable, element, replace(case, attributes={"value": value}))
-    return None
+        attributes = {**case.attributes, name: CODE[element]}
+    elif "value" in schema.attributes:
+        ones = as_element(np.ones(1, np.float32), element)
+        attributes = {"value": onnx.numpy_helper.from_array(ones, "v")}
+    else:
+        return None
+    return Typed(variable, element, replace(case, attributes=attributes, expect=None))
 
 
 def _variable(schema: OpSchema, index: int) -> str:
@@ -79,9 +97,32 @@ def _variable(schema: OpSchema, index: int) -> str:
     return str(formal.type_str)
 
 
+def kind(element: str) -> str:
+    """``"float"``, ``"int"``, ``"complex"``, ``"string"`` or ``"bool"``."""
+    if element.startswith(("int", "uint")):
+        return "int"
+    return "float" if "float" in element else element.rstrip("0123456789")
+
+
 def is_narrow(element: str) -> bool:
     """A float of fewer than 32 bits."""
-    return element.startswith(("bfloat", "float16", "float8", "float4"))
+    return kind(element) == "float" and element not in ("float32", "float64")
+
+
+def wider_types(element: str) -> tuple[str, ...]:
+    """Types that hold the same numbers, and that an oracle is likelier to know."""
+    names = {"float": ("float32",), "int": ("int32", "int64", "float32"), "bool": ("int32", "float32")}
+    return tuple(name for name in names.get(kind(element), ()) if name != element)
+
+
+def outputs_in(element: str, variable: str, schema: OpSchema, outputs: Sequence[Any]) -> list[Any]:
+    """A wider case's results, those of the type variable brought back to the element type."""
+    formals = list(schema.outputs) + list(schema.outputs[-1:]) * len(outputs)
+    dtype = numpy_dtype(element)
+    return [
+        x.astype(dtype) if formal.type_str == variable and isinstance(x, np.ndarray) else x
+        for x, formal in zip(outputs, formals, strict=False)
+    ]
 
 
 def as_element(x: Any, element: str) -> Any:
@@ -91,17 +132,23 @@ def as_element(x: Any, element: str) -> Any:
         return x
     if element == "string":
         return np.array([f"{item:.4g}" for item in x.flat], object).reshape(x.shape)
-    if element == "bool":
-        return x > 0 if x.dtype.kind != "O" else x != ""
-    if x.dtype.kind == "O":
+    if name_of(x.dtype) == "string":
         x = np.arange(1, x.size + 1, dtype=np.float32).reshape(x.shape)
-    if element.startswith(("int", "uint")):
-        whole = x if x.dtype.kind in "iu" else np.rint(x * 2)
-        low, high = LIMITS.get(element, (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" else (0, 0))
-        whole = np.abs(whole) if low == 0 else whole
-        return np.clip(whole.astype(np.float64), low, min(high, 1000)).astype(dtype)
-    if element.startswith("complex"):
+    if element == "bool":
+        return np.asarray(x > 0)
+    if kind(element) == "int":
+        return _whole(x, element, dtype)
+    if kind(element) == "complex":
         return (x + 0.5j * x[..., ::-1] if x.ndim else x + 0.25j).astype(dtype)
-    if element == "float8_e8m0fnu":
-        x = np.abs(x) + 0.25
-    return x.astype(dtype)
+    return x.astype(np.float32).astype(dtype) if element != "float8_e8m0fnu" else np.exp2(np.rint(x)).astype(dtype)
+
+
+def _whole(x: Any, element: str, dtype: Any) -> Any:
+    if dtype.kind in "iu":
+        low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    else:
+        low, high = LIMITS[element]
+    whole = x if x.dtype.kind in "iub" else np.rint(x.astype(np.float64) * 2)
+    whole = np.abs(whole.astype(np.int64)) if low == 0 else whole.astype(np.int64)
+    return np.clip(whole, low, min(high, 1 << 40)).astype(dtype)
+

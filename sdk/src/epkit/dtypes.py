@@ -39,6 +39,8 @@ _TABLE = (
     (24, "float8_e8m0fnu", "float8e8m0"),
     (25, "uint2", "uint2"),
     (26, "int2", "int2"),
+    (27, "float6_e2m3fn", "float6e2m3"),
+    (28, "float6_e3m2fn", "float6e3m2"),
 )
 NAME = {code: name for code, name, _ in _TABLE}
 CODE = {name: code for code, name, _ in _TABLE}

@@ -42,7 +42,7 @@ def optimiser(op: str, version: int) -> Iterator[Case]:
 
     def expect(rate: Array, step: Array, *tensors: Array) -> list[Array]:
         each = [formula(rate, step, *tensors[i::2]) for i in range(2)]
-        return [each[i][k].astype(np.float32) for k in range(kept) for i in range(2)]
+        return [each[i][k].astype(tensors[0].dtype) for k in range(kept) for i in range(2)]
 
     yield Case(state(count), given, outputs=2 * kept, expect=expect)
 
