@@ -56,7 +56,10 @@ def save_bert(path: Path, layers: int = 12, *, external: bool = False) -> None:
     def gelu(x: str, name: str) -> str:
         inside = node("Erf", node("Div", x, "sqrt2", name=f"{name}.div"), name=f"{name}.erf")
         return node(
-            "Mul", node("Mul", x, node("Add", inside, "one", name=f"{name}.add"), name=f"{name}.mul"), "half", name=name
+            "Mul",
+            node("Mul", x, node("Add", inside, "one", name=f"{name}.add"), name=f"{name}.mul"),
+            "half",
+            name=name,
         )
 
     x = "x"

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import epkit
-import epkit.backend as ep
 import numpy as np
 import onnx.inliner
 import pytest
+
+import epkit
+import epkit.backend as ep
 from epkit.partition.claims import Claims
 from epkit.partition.placement import Placement
 from epkit.pipeline import STAGES
@@ -37,17 +38,60 @@ SOURCE = Path(epkit.__file__).parent
 
 # ---- rule 1: the core names no backend ----
 
-NAMES = """
-    cuda cudnn cublas cupti nvidia tensorrt nvtx rocm hip migraphx amd opencl pocl sycl vulkan metal coreml apple
-    directml dml openvino intel onednn mkl npu_sim qnn qualcomm hexagon xnnpack arm acl nnapi webgpu webnn tvm
-    rknpu rockchip cann ascend huawei vitis xilinx azure iree
-""".split()
+NAMES = [
+    "cuda",
+    "cudnn",
+    "cublas",
+    "cupti",
+    "nvidia",
+    "tensorrt",
+    "nvtx",
+    "rocm",
+    "hip",
+    "migraphx",
+    "amd",
+    "opencl",
+    "pocl",
+    "sycl",
+    "vulkan",
+    "metal",
+    "coreml",
+    "apple",
+    "directml",
+    "dml",
+    "openvino",
+    "intel",
+    "onednn",
+    "mkl",
+    "npu_sim",
+    "qnn",
+    "qualcomm",
+    "hexagon",
+    "xnnpack",
+    "arm",
+    "acl",
+    "nnapi",
+    "webgpu",
+    "webnn",
+    "tvm",
+    "rknpu",
+    "rockchip",
+    "cann",
+    "ascend",
+    "huawei",
+    "vitis",
+    "xilinx",
+    "azure",
+    "iree",
+]
 """Backends and vendors. Kinds of hardware (cpu, gpu, npu) are no backends."""
 
 
 def test_rule_1_the_core_names_no_backend() -> None:
     word = re.compile(rf"(?<![\w])({'|'.join(NAMES)})(?![\w])", re.IGNORECASE)
-    texts = [p for p in SOURCE.rglob("*") if p.is_file() and p.suffix != ".pyc" and p != SOURCE / "aliases.py"]
+    texts = [
+        p for p in SOURCE.rglob("*") if p.is_file() and p.suffix != ".pyc" and p != SOURCE / "aliases.py"
+    ]
     assert len(texts) > 100
     found = [
         f"{path.relative_to(SOURCE)}:{number}: {line.strip()}"
@@ -208,7 +252,11 @@ def through_all_stages(graph: onnx.ModelProto, *providers: type[ep.Provider]) ->
 
 @pytest.mark.parametrize("seed", range(6))
 def test_rule_4_every_no_has_a_reason(seed: int) -> None:
-    providers = awkward("one", groups_by_chance(seed)), awkward("two", by_chance(seed)), awkward("odd", every_other(1))
+    providers = (
+        awkward("one", groups_by_chance(seed)),
+        awkward("two", by_chance(seed)),
+        awkward("odd", every_other(1)),
+    )
     found = through_all_stages(random_model(random.Random(seed), 14, 2), *providers)
     claims: Claims = found["claim"]
     placement: Placement = found["plan"].placement
@@ -239,7 +287,9 @@ def test_rule_6_nobody_suffers_from_the_whole_zoo() -> None:
         assert state.state in ("ready", "absent", "incompatible", "broken")
         assert state.state in ("ready", "absent") or (state.reason and state.remedy), state
     with epkit.load(random_model(random.Random(1)), ["null"], registry=registry) as session:
-        assert_same(session.run(None, random_feeds()), expected(random_model(random.Random(1)), random_feeds()))
+        assert_same(
+            session.run(None, random_feeds()), expected(random_model(random.Random(1)), random_feeds())
+        )
 
 
 HEAVY = ("numpy", "onnx", "onnx_ir", "ml_dtypes", "pluggy", "typer", "rich")
@@ -254,7 +304,9 @@ dir(epkit), epkit.__version__, epkit.EpkitError
 new = set(sys.modules) - before
 print(sorted(name for name in new if name.partition(".")[0] in {HEAVY!r} or name.startswith("epkit_")))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -307,7 +359,9 @@ def fused_model(text: str, domain: str) -> onnx.ModelProto:
 def knows(name: str, *operators: str, domain: str) -> type[ep.KernelProvider]:
     """A provider with kernels for Fused, Tanh or Add, and for nothing else."""
     kernels = {
-        "Fused": ep.kernel("Fused", domain=domain)(lambda p, q, *, gain=2.0: np.tanh(p + q) * np.float32(gain)),
+        "Fused": ep.kernel("Fused", domain=domain)(
+            lambda p, q, *, gain=2.0: np.tanh(p + q) * np.float32(gain)
+        ),
         "Inner": ep.kernel("Inner", domain=domain)(lambda p, q: np.tanh(p + q)),
         "Tanh": ep.kernel("Tanh")(np.tanh),
         "Add": ep.kernel("Add")(np.add),
@@ -394,16 +448,59 @@ def test_rule_9_operators_that_the_standard_defines_by_others_are_inlined_too() 
 
 # ---- the two doors ----
 
-APPLICATION = """
-    Cancellation EpkitError InferenceSession Limits Profile ProviderState RunOptions Session SessionOptions
-    load operator providers register
-""".split()
-PLUGIN = """
-    ALL BOOL CONTRACT_VERSION FLOATS INTS NUMBERS REFUSAL_CODES SIGNED STRINGS UNSIGNED Allocator Claim
-    CustomOperator Device Devices Event HostAllocator HostStream Kernel KernelProvider KernelTable MemoryStep Notice
-    Program Provider Refusal RunContext Stream Subgraph Tensor custom_kernels element_type hookimpl kernel
-    portable_kernels static_shape
-""".split()
+APPLICATION = [
+    "Cancellation",
+    "EpkitError",
+    "InferenceSession",
+    "Limits",
+    "Profile",
+    "ProviderState",
+    "RunOptions",
+    "Session",
+    "SessionOptions",
+    "load",
+    "operator",
+    "providers",
+    "register",
+]
+PLUGIN = [
+    "ALL",
+    "BOOL",
+    "CONTRACT_VERSION",
+    "FLOATS",
+    "INTS",
+    "NUMBERS",
+    "REFUSAL_CODES",
+    "SIGNED",
+    "STRINGS",
+    "UNSIGNED",
+    "Allocator",
+    "Claim",
+    "CustomOperator",
+    "Device",
+    "Devices",
+    "Event",
+    "HostAllocator",
+    "HostStream",
+    "Kernel",
+    "KernelProvider",
+    "KernelTable",
+    "MemoryStep",
+    "Notice",
+    "Program",
+    "Provider",
+    "Refusal",
+    "RunContext",
+    "Stream",
+    "Subgraph",
+    "Tensor",
+    "custom_kernels",
+    "element_type",
+    "hookimpl",
+    "kernel",
+    "portable_kernels",
+    "static_shape",
+]
 
 
 @pytest.mark.parametrize(("door", "names"), [("epkit", APPLICATION), ("epkit.backend", PLUGIN)])

@@ -55,7 +55,9 @@ def tensor_types(spellings: Sequence[str]) -> list[str]:
 
 def _bind(case: Case, schema: OpSchema, constraint: Any, element: str) -> Typed | None:
     variable = constraint.type_param_str
-    places = [i for i, x in enumerate(case.inputs) if _variable(schema, i) == variable and isinstance(x, np.ndarray)]
+    places = [
+        i for i, x in enumerate(case.inputs) if _variable(schema, i) == variable and isinstance(x, np.ndarray)
+    ]
     if not places:
         given = any(formal.type_str == variable for formal in schema.inputs)
         return None if given else _name(case, schema, variable, element)
@@ -140,7 +142,11 @@ def as_element(x: Any, element: str) -> Any:
         return _whole(x, element, dtype)
     if kind(element) == "complex":
         return (x + 0.5j * x[..., ::-1] if x.ndim else x + 0.25j).astype(dtype)
-    return x.astype(np.float32).astype(dtype) if element != "float8_e8m0fnu" else np.exp2(np.rint(x)).astype(dtype)
+    return (
+        x.astype(np.float32).astype(dtype)
+        if element != "float8_e8m0fnu"
+        else np.exp2(np.rint(x)).astype(dtype)
+    )
 
 
 def _whole(x: Any, element: str, dtype: Any) -> Any:
@@ -151,4 +157,3 @@ def _whole(x: Any, element: str, dtype: Any) -> Any:
     whole = x if x.dtype.kind in "iub" else np.rint(x.astype(np.float64) * 2)
     whole = np.abs(whole.astype(np.int64)) if low == 0 else whole.astype(np.int64)
     return np.clip(whole, low, min(high, 1 << 40)).astype(dtype)
-

@@ -1,4 +1,6 @@
-"""``python -m tests.versions.table`` writes docs/operators.md: every operator version, and how the CPU provider runs it."""
+"""``python -m tests.versions.table`` writes docs/operators.md: every operator version, and how the
+CPU provider runs it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
-from epkit_cpu.provider import CpuProvider
 from onnx.defs import OpSchema
 
 from epkit.dtypes import BY_SPELLING
 from epkit.kernels import table as portable
+from epkit_cpu.provider import CpuProvider
 
 from .case import all_schemas, is_removed
 
@@ -45,7 +47,9 @@ def types(schema: OpSchema) -> str:
     spelled = {kind for variable in schema.type_constraints for kind in variable.allowed_type_strs}
     tensors = {kind[7:-1] for kind in spelled if kind.startswith("tensor(")}
     kinds = sorted({kind.split("(")[0] for kind in spelled} - {"tensor"})
-    return ", ".join([*sorted(BY_SPELLING.get(kind, kind) for kind in tensors), *(f"*{kind}*" for kind in kinds)])
+    return ", ".join(
+        [*sorted(BY_SPELLING.get(kind, kind) for kind in tensors), *(f"*{kind}*" for kind in kinds)]
+    )
 
 
 def removed_model(schema: OpSchema) -> onnx.ModelProto:

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from onnx.defs import OpSchema
 
 import epkit
+from epkit.errors import InputError
 
 from . import families as families
 from .case import Case, all_schemas, cases_of, is_removed, label
@@ -138,9 +139,7 @@ def _worse_attribute(case: Case, schema: OpSchema, rng: random.Random) -> Case:
     name = rng.choice(names)
     if rng.random() < 0.1:
         return replace(case, attributes={n: v for n, v in case.attributes.items() if n != name})
-    return replace(
-        case, attributes={**case.attributes, name: _worse_value(case.attributes[name], rng)}
-    )
+    return replace(case, attributes={**case.attributes, name: _worse_value(case.attributes[name], rng)})
 
 
 # ---- variants and their models ----
@@ -196,7 +195,7 @@ def _fault(variant: Variant) -> str:
         try:
             session.run(None, given)
         except epkit.EpkitError as error:
-            if isinstance(error, epkit.InputError) or error.where.node:
+            if isinstance(error, InputError) or error.where.node:
                 return _fault_of(error)
             return f"the error does not name the node: {error}"
         except BaseException as error:
@@ -231,7 +230,9 @@ def _run_chunk(labels: Sequence[str], pipe: Connection) -> None:
 def describe(variant: Variant) -> str:
     """Enough to find the variant again."""
     case = variant.case
-    shapes = [f"{np.asarray(x).dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x) for x in case.inputs]
+    shapes = [
+        f"{np.asarray(x).dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x) for x in case.inputs
+    ]
     small = [x.tolist() for x in case.inputs if hasattr(x, "dtype") and x.size <= SMALL]
     return f"{variant.name} ({variant.how}) {dict(case.attributes)} {shapes} {small}"[:600]
 
@@ -255,11 +256,11 @@ def _faults(labels: Sequence[str]) -> list[str]:
             if kind == "begin":
                 now = text
             else:
-                found.append(f"{now}: {text}")
-        found.append(f"{now}: hangs")
+                found.append(f"{now}\n    {text}")
+        found.append(f"{now}\n    hangs")
     except EOFError:
         child.join(PATIENCE)
-        found.append(f"{now}: the process died with {child.exitcode}")
+        found.append(f"{now}\n    the process died with {child.exitcode}")
     finally:
         child.kill()
         child.join()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import epkit
 import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
+
+import epkit
 from epkit.model.custom_schemas import register_schemas
 from epkit_contrib import epkit_operators
-from onnx import helper
 
 Inputs = Mapping[str, Any]
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -82,7 +83,10 @@ def run(op: str, inputs: Inputs, n_outputs: int | Sequence[str] = 1, **settings:
         assert helper.np_dtype_to_tensor_dtype(y.dtype) == element
         assert shape is not None
         assert len(shape) == y.ndim
-        assert all(not isinstance(d, int) or d == n for d, n in zip(shape, y.shape, strict=True)), (shape, y.shape)
+        assert all(not isinstance(d, int) or d == n for d, n in zip(shape, y.shape, strict=True)), (
+            shape,
+            y.shape,
+        )
     return outputs
 
 

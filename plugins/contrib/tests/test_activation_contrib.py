@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 
-import epkit
 import numpy as np
 import pytest
 from one_node import BF16, check, rand, run
+
+import epkit
 
 X = rand(2, 3, 8, scale=2.0)
 
 
 def exact_gelu(x: np.ndarray) -> np.ndarray:
-    return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(float).flat]).reshape(x.shape)
+    return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(float).flat]).reshape(
+        x.shape
+    )
 
 
 def test_gelu_and_its_relatives_match_onnxruntime() -> None:
@@ -50,7 +53,8 @@ def test_bias_add() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bias", "axis", "inner"), [((2, 1, 1, 5), 3, 1), ((1, 1, 4, 5), 3, 0), ((4, 5), 2, 0), ((2, 1, 4, 5), 2, 1)]
+    ("bias", "axis", "inner"),
+    [((2, 1, 1, 5), 3, 1), ((1, 1, 4, 5), 3, 0), ((4, 5), 2, 0), ((2, 1, 4, 5), 2, 1)],
 )
 def test_bias_softmax_adds_a_broadcast_mask(bias: tuple[int, ...], axis: int, inner: int) -> None:
     x, b = rand(2, 3, 4, 5), rand(*bias, seed=1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import ml_dtypes
 import numpy as np
 import pytest
 from one_node import BF16, rand, run, run_ort
+
+import epkit
 
 H, G, D = 4, 2, 16
 
@@ -27,7 +28,9 @@ def ids(*rows: Any) -> np.ndarray:
     return np.array(rows)
 
 
-def case(length: int, total: int, tokens: list[int], past: Any = None, *, kv: int | None = None, **more: Any) -> Any:
+def case(
+    length: int, total: int, tokens: list[int], past: Any = None, *, kv: int | None = None, **more: Any
+) -> Any:
     """Inputs of a step of ``length`` tokens, after which entry b has ``tokens[b]`` of them."""
     batch, fresh = len(tokens), length if kv is None else kv
     packed = more.pop("packed", False)
@@ -41,7 +44,9 @@ def case(length: int, total: int, tokens: list[int], past: Any = None, *, kv: in
         "past_v": past and past[1],
         "seqlens_k": np.array(tokens, np.int32) - 1,
         "total": np.array([total], np.int32),
-        **dict.fromkeys(("cos", "sin", "ids", "bias", "sink", "k_scale", "v_scale", "q_norm", "k_norm", "new")),
+        **dict.fromkeys(
+            ("cos", "sin", "ids", "bias", "sink", "k_scale", "v_scale", "q_norm", "k_norm", "new")
+        ),
     }
     assert set(more) <= set(inputs), more
     return inputs | more
@@ -141,7 +146,9 @@ def test_windowed_caches(window: int) -> None:
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 @pytest.mark.parametrize("kind", ["PER_TENSOR", "PER_CHANNEL"])
 def test_quantised_caches(dtype: Any, kind: str) -> None:
-    scale = np.abs(rand(1, G, 1, D) if kind == "PER_CHANNEL" else rand(1)) * np.float32(0.1) + np.float32(0.02)
+    scale = np.abs(rand(1, G, 1, D) if kind == "PER_CHANNEL" else rand(1)) * np.float32(0.1) + np.float32(
+        0.02
+    )
     bits, size = (8, D) if dtype == np.int8 else (4, D // 2)
     past = tuple(np.random.default_rng(s).integers(0, 100, (1, G, 8, size)).astype(dtype) for s in (0, 1))
     how = {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": bits}
@@ -154,7 +161,9 @@ def test_float8_caches() -> None:
     past = tuple((rand(1, G, 4, D, seed=s) / scale).astype(ml_dtypes.float8_e4m3fn) for s in (3, 4))
     inputs = case(2, 6, [6], past, k_scale=scale, v_scale=scale)
     how = {"num_heads": H, "kv_num_heads": G}
-    y, key, _ = run("GroupQueryAttention", inputs, 3, k_quant_type="PER_TENSOR", v_quant_type="PER_TENSOR", **how)
+    y, key, _ = run(
+        "GroupQueryAttention", inputs, 3, k_quant_type="PER_TENSOR", v_quant_type="PER_TENSOR", **how
+    )
     stored = (inputs["k"].reshape(1, 2, G, D).swapaxes(1, 2) / scale).astype(ml_dtypes.float8_e4m3fn)
     np.testing.assert_array_equal(key[:, :, 4:].astype(float), stored.astype(float))
     plain = case(2, 6, [6], tuple(p.astype(np.float32) * scale for p in past))
@@ -211,7 +220,12 @@ def test_blocks_of_queries_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_refusals(change: dict[str, Any], how: dict[str, Any], message: str) -> None:
     with pytest.raises(epkit.EpkitError, match=message):
-        run("GroupQueryAttention", case(5, 5, [5, 5]) | change, 3, **({"num_heads": H, "kv_num_heads": G} | how))
+        run(
+            "GroupQueryAttention",
+            case(5, 5, [5, 5]) | change,
+            3,
+            **({"num_heads": H, "kv_num_heads": G} | how),
+        )
 
 
 def layouts() -> dict[str, Any]:
@@ -241,7 +255,9 @@ def sparse(length: int, tokens: list[int]) -> dict[str, Any]:
 SPARSE = {"num_heads": H, "kv_num_heads": G, "sparse_block_size": 16}
 
 
-@pytest.mark.parametrize(("length", "tokens"), [(40, [40, 40]), (1, [60]), (1, [17]), (1, [64, 64]), (3, [40])])
+@pytest.mark.parametrize(
+    ("length", "tokens"), [(40, [40, 40]), (1, [60]), (1, [17]), (1, [64, 64]), (3, [40])]
+)
 def test_sparse_attention(length: int, tokens: list[int]) -> None:
     inputs = sparse(length, tokens)
     packed = inputs | {"q": np.concatenate([inputs[n] for n in "qkv"], axis=-1), "k": None, "v": None}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import ml_dtypes
 import numpy as np
 import pytest
-from epkit_contrib.matmul import LEVELS
 from one_node import BF16, check, rand, run
+
+import epkit
+from epkit_contrib.matmul import LEVELS
 
 
 def packed(bits: int, n: int, k: int, block: int, seed: int = 0) -> np.ndarray:
@@ -48,7 +49,9 @@ def test_matmul_n_bits(bits: int, k: int, block: int) -> None:
         n_bits(bits, n, k, block, zero_points=zeros, bias=rand(n)),
     ):
         codes = unpacked(inputs["b"], bits, block).astype(float)
-        zero = 2.0 ** (bits - 1) if inputs["zero_points"] is None else unpacked(zeros, bits, blocks)[..., None]
+        zero = (
+            2.0 ** (bits - 1) if inputs["zero_points"] is None else unpacked(zeros, bits, blocks)[..., None]
+        )
         w = ((codes - zero) * inputs["scales"][..., None]).reshape(n, -1)[:, :k]
         y = inputs["a"] @ w.T + (0 if inputs["bias"] is None else inputs["bias"])
         close(run("MatMulNBits", inputs, **settings)[0], y, atol=1e-4)
@@ -75,8 +78,13 @@ def test_matmul_n_bits_in_other_types_and_with_flat_weights() -> None:
     for dtype, rtol in ((np.float16, 2e-3), (BF16, 2e-2)):
         half = {k: v if v is None or v.dtype == np.uint8 else v.astype(dtype) for k, v in inputs.items()}
         close(run("MatMulNBits", half, **settings)[0], y, rtol=rtol, atol=rtol)
-    check("MatMulNBits", {k: v if v is None or k == "b" else v.astype(np.float16) for k, v in inputs.items()},
-          **settings, rtol=1e-2, atol=1e-2)
+    check(
+        "MatMulNBits",
+        {k: v if v is None or k == "b" else v.astype(np.float16) for k, v in inputs.items()},
+        **settings,
+        rtol=1e-2,
+        atol=1e-2,
+    )
     flat = inputs | {"scales": inputs["scales"].reshape(-1)}
     np.testing.assert_array_equal(run("MatMulNBits", flat, **settings)[0], y)
 
@@ -96,7 +104,12 @@ def test_an_empty_weight_is_an_omitted_projection() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"bits": 5}, "bits=5"), ({"block_size": 24}, "block_size=24"), ({"K": 60}, "K=60"), ({"N": 7}, "input B")],
+    [
+        ({"bits": 5}, "bits=5"),
+        ({"block_size": 24}, "block_size=24"),
+        ({"K": 60}, "K=60"),
+        ({"N": 7}, "input B"),
+    ],
 )
 def test_matmul_n_bits_refuses(change: dict[str, int], message: str) -> None:
     with pytest.raises(epkit.EpkitError, match=message):
@@ -117,8 +130,14 @@ def test_matmul_n_bits_refuses(change: dict[str, int], message: str) -> None:
 def test_fused_matmul(a: tuple[int, ...], b: tuple[int, ...], how: dict[str, Any]) -> None:
     check("FusedMatMul", {"a": rand(*a), "b": rand(*b)}, **how)
     check("FusedMatMul", {"a": rand(*a).astype(float), "b": rand(*b).astype(float)}, **how)
-    close(*(run("FusedMatMul", {"a": rand(*a).astype(t), "b": rand(*b).astype(t)}, **how)[0]
-            for t in (np.float16, np.float64)), rtol=1e-2, atol=3e-2)
+    close(
+        *(
+            run("FusedMatMul", {"a": rand(*a).astype(t), "b": rand(*b).astype(t)}, **how)[0]
+            for t in (np.float16, np.float64)
+        ),
+        rtol=1e-2,
+        atol=3e-2,
+    )
 
 
 @pytest.mark.parametrize("quant_type", [0, 1])
@@ -143,4 +162,6 @@ def test_gemm_float8() -> None:
     close(run("GemmFloat8", inputs, **settings)[0], expected)
     close(run("GemmFloat8", inputs, activation="RELU", **settings)[0], np.maximum(expected, 0))
     y = run("GemmFloat8", inputs | {"sy": np.array([4.0], np.float32)}, dtype=17, **settings)[0]
-    np.testing.assert_array_equal(y.astype(float), (expected * 4).astype(np.float32).astype(e4m3).astype(float))
+    np.testing.assert_array_equal(
+        y.astype(float), (expected * 4).astype(np.float32).astype(e4m3).astype(float)
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
 from one_node import BF16, check, rand, run
+
+import epkit
 
 X = rand(2, 3, 8)
 TOLERANCE = {np.float16: 2e-3, BF16: 2e-2, np.float32: 1e-5, np.float64: 1e-6}
@@ -38,7 +39,14 @@ def test_skip_layer_normalization(skip: tuple[int, ...], dtype: Any) -> None:
     inputs = {"x": X, "skip": rand(*skip, seed=1), "gamma": rand(8), "beta": rand(8, seed=2), "bias": None}
     for changed in (inputs, inputs | {"bias": rand(8, seed=3)}, inputs | {"beta": None}):
         outputs = ["y", "", "", "s"]
-        check("SkipLayerNormalization", as_type(changed, dtype), outputs, epsilon=1e-5, rtol=tolerance, atol=tolerance)
+        check(
+            "SkipLayerNormalization",
+            as_type(changed, dtype),
+            outputs,
+            epsilon=1e-5,
+            rtol=tolerance,
+            atol=tolerance,
+        )
     inputs = {"x": X, "skip": inputs["skip"], "gamma": rand(8), "bias": rand(8, seed=3)}
     check("SkipSimplifiedLayerNormalization", as_type(inputs, dtype), outputs, rtol=tolerance, atol=tolerance)
 
@@ -81,7 +89,10 @@ def test_embed_layer_normalization() -> None:
     check("EmbedLayerNormalization", embedding(mask=mask), 3, epsilon=1e-3)
     check("EmbedLayerNormalization", embedding(segments=None, kinds=None, mask=mask), 2)
     check("EmbedLayerNormalization", embedding(position_ids=np.array([[3, 1, 0, 5]], np.int32)), 2)
-    half = {k: v.astype(np.float16) if v is not None and v.dtype == np.float32 else v for k, v in embedding().items()}
+    half = {
+        k: v.astype(np.float16) if v is not None and v.dtype == np.float32 else v
+        for k, v in embedding().items()
+    }
     y, z = run("EmbedLayerNormalization", half)[0], run("EmbedLayerNormalization", embedding())[0]
     np.testing.assert_allclose(y.astype(np.float32), z, atol=1e-2)
     with pytest.raises(epkit.EpkitError, match="outside the 9 rows of input word_embedding"):

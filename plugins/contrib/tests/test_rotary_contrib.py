@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
 from one_node import BF16, check, rand, run
+
+import epkit
 
 
 def caches(positions: int, pairs: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
@@ -35,7 +36,11 @@ def test_rotary_embedding(interleaved: int, position_ids: np.ndarray) -> None:
 
 def test_rotary_embedding_in_half_precision() -> None:
     x, positions = rand(2, 3, 24), ids(2, 3)
-    check("RotaryEmbedding", {"x": x.astype(np.float16), "ids": positions, **caches(16, 4, np.float16)}, atol=2e-3)
+    check(
+        "RotaryEmbedding",
+        {"x": x.astype(np.float16), "ids": positions, **caches(16, 4, np.float16)},
+        atol=2e-3,
+    )
     (y,) = run("RotaryEmbedding", {"x": x.astype(BF16), "ids": positions, **caches(16, 4, BF16)})
     (z,) = run("RotaryEmbedding", {"x": x, "ids": positions, **caches(16, 4)})
     np.testing.assert_allclose(y.astype(np.float32), z, atol=0.05)

@@ -57,7 +57,11 @@ def describe_class(name: str, kind: type) -> Iterator[str]:
         note = " abstract" if member in abstract else ""
         if isinstance(value, property) or type(value).__name__ == "cached_property":
             yield f"{name}.{member} property"
-        elif inspect.isfunction(value) and value.__qualname__ == f"{name}.{member}" and not is_made(kind, member):
+        elif (
+            inspect.isfunction(value)
+            and value.__qualname__ == f"{name}.{member}"
+            and not is_made(kind, member)
+        ):
             yield f"{name}.{member}{signature(value)}{note}"
     if not dataclasses.is_dataclass(kind):
         for member, annotation in inspect.get_annotations(kind).items():
@@ -93,7 +97,8 @@ def signature(function: Any) -> str:
     """The signature with annotations as they are written."""
     found = inspect.signature(function)
     plain = [
-        p if p.annotation is p.empty else p.replace(annotation=Verbatim(p.annotation)) for p in found.parameters.values()
+        p if p.annotation is p.empty else p.replace(annotation=Verbatim(p.annotation))
+        for p in found.parameters.values()
     ]
     result = found.return_annotation
     return str(

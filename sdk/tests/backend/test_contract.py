@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import epkit.backend
 from contract_surface import frozen_file, surface
+
+import epkit.backend
 from epkit.backend import CONTRACT_VERSION, Provider
 from epkit.testing.models import model
 
@@ -50,7 +51,9 @@ def test_a_subgraph_reads_well_and_makes_a_model() -> None:
 
     from epkit.testing.plugins import registry_of
 
-    graph = model("g (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> { [sum] a = Add(x, w)  [neg] y = Neg(a) }")
+    graph = model(
+        "g (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> { [sum] a = Add(x, w)  [neg] y = Neg(a) }"
+    )
     epkit.load(graph, ["looking"], registry=registry_of(Looking)).close()
     (view,) = seen
     assert str(view).splitlines() == [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import epkit
 import numpy as np
 import onnx.defs
 import onnx_ir as ir
 import pytest
+
+import epkit
 from epkit.backend import CustomOperator, Kernel, kernel
 from epkit.errors import InvalidModelError, OptionError, UnknownOperatorError
 from epkit.testing.awkward import awkward, everything
@@ -19,7 +20,9 @@ from epkit.testing.oracle import assert_same
 from epkit.testing.plugins import plugin_of, registry_of
 
 X = np.array([-1, 2], np.float32)
-SCALE = model("g (float[N] x) => (float[N] y) { a = toys.Scale <by = 3.0> (x)  y = Neg(a) }", domains={"toys": 1})
+SCALE = model(
+    "g (float[N] x) => (float[N] y) { a = toys.Scale <by = 3.0> (x)  y = Neg(a) }", domains={"toys": 1}
+)
 
 
 def scale(xp: Any, x: Any, *, by: float = 2.0) -> Any:
@@ -153,7 +156,9 @@ def test_a_rewrite_that_raises_is_named() -> None:
 
 def test_checked_mode_says_which_rewrite_broke_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPKIT_CHECKED", "1")
-    registry = registry_of(extensions={"rewrite": lambda: plugin_of(epkit_rewrites=lambda: [breaking_rewrite])})
+    registry = registry_of(
+        extensions={"rewrite": lambda: plugin_of(epkit_rewrites=lambda: [breaking_rewrite])}
+    )
     graph = model("g (float[N] x) => (float[N] y) { a = Abs(x)  [reader] y = Neg(a) }")
     with pytest.raises(InvalidModelError, match="after breaking_rewrite, reader reads gone") as caught:
         epkit.load(graph, registry=registry, optimise="all")

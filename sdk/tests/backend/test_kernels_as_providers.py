@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import epkit
 import numpy as np
 import onnx
 import pytest
+
+import epkit
 from epkit.backend import (
     FLOATS,
     REFUSAL_CODES,
@@ -86,14 +87,18 @@ def test_types() -> None:
 
 
 def test_types_of_variadic_inputs_and_of_outputs() -> None:
-    graph = model("g (float[N] x, int64[M] k) => (float[N] a, int64[N] i) <int64 d = {0}> { a, i = TopK(x, k) }")
+    graph = model(
+        "g (float[N] x, int64[M] k) => (float[N] a, int64[N] i) <int64 d = {0}> { a, i = TopK(x, k) }"
+    )
     assert refusal(graph, kernel("TopK", types={"I": {"int32"}})(negate)).actual == "int64"
     graph = model("g (float[N] x, float[N] z) => (float[N] y) { y = Max(x, z, z, x) }")
     assert refusal(graph, kernel("Max", types={"T": {"int32"}})(negate)).code == "dtype"
 
 
 def test_a_type_that_nobody_knows_is_not_taken() -> None:
-    graph = model("g (float[N] x) => (float[N] y) { [u] a = toys.Other(x)  [n] y = Neg(a) }", domains={"toys": 1})
+    graph = model(
+        "g (float[N] x) => (float[N] y) { [u] a = toys.Other(x)  [n] y = Neg(a) }", domains={"toys": 1}
+    )
     other = kernel("Other", domain="toys")(negate)
     with load(graph, other, kernel("Neg", types={"T": FLOATS})(negate)) as session:
         (reason,) = session.placement.nodes[1].refused
@@ -102,7 +107,8 @@ def test_a_type_that_nobody_knows_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "reason"), [("axis must be the last", "axis must be the last"), (False, "predicate refused this Neg")]
+    ("verdict", "reason"),
+    [("axis must be the last", "axis must be the last"), (False, "predicate refused this Neg")],
 )
 def test_predicates(verdict: bool | str, reason: str) -> None:
     declared = kernel("Neg", when=lambda node: verdict)(negate)
@@ -168,7 +174,9 @@ def test_what_the_caller_fills_in() -> None:
     seen: dict[str, Any] = {}
 
     @kernel("Split", since=18)
-    def split(x: Any, *, axis: int = 0, num_outputs: int, node: Any, opset: int, n_outputs: int, context: Any) -> Any:
+    def split(
+        x: Any, *, axis: int = 0, num_outputs: int, node: Any, opset: int, n_outputs: int, context: Any
+    ) -> Any:
         seen.update(node=node.name, opset=opset, n_outputs=n_outputs, device=context.device.name)
         return tuple(np.split(x, num_outputs, axis))
 

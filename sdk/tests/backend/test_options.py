@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import epkit
 import pytest
+
+import epkit
 from epkit.backend.options import make_options
 from epkit.errors import OptionError
 from epkit.testing.broken import Sound
@@ -53,7 +54,11 @@ def test_values(given: dict[str, Any], wanted: Choices) -> None:
 @pytest.mark.parametrize(
     ("given", "what", "remedy"),
     [
-        ({"thread": 1}, "has no option 'thread'", "did you mean 'threads'? its options are threads: int = 1;"),
+        (
+            {"thread": 1},
+            "has no option 'thread'",
+            "did you mean 'threads'? its options are threads: int = 1;",
+        ),
         ({"zzz": 1}, "has no option 'zzz'", "its options are threads: int = 1; fraction: float = 0.5"),
         ({"threads": "many"}, "option 'threads' of provider 'acme' is 'many'", "declared as threads: int"),
         ({"threads": 1.5}, "expected int, got float", "declared as threads: int"),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
+
+import epkit
 from epkit.backend import Devices
 from epkit.backend.registry import Registry
 from epkit.errors import (
@@ -58,7 +59,12 @@ def test_ready() -> None:
         installed=False,
     )
     (state,) = registry.states()
-    assert (state.name, state.package, state.version, state.state) == ("with_options", "epkit-acme", "2.5", "ready")
+    assert (state.name, state.package, state.version, state.state) == (
+        "with_options",
+        "epkit-acme",
+        "2.5",
+        "ready",
+    )
     assert [device.name for device in state.devices.found] == ["with_options:0"]
     assert state.options == ("threads: int = 4", "mode: str = 'fast'")
     assert (state.reason, state.remedy) == ("", "")
@@ -109,7 +115,9 @@ def test_what_is_really_installed() -> None:
 
 def test_an_unknown_provider_lists_those_there_are() -> None:
     registry = registry_of(Sound, Absent, installed=False)
-    with pytest.raises(UnknownProviderError, match="no provider 'acme_npu' is installed; installed: absent, sound") as c:
+    with pytest.raises(
+        UnknownProviderError, match="no provider 'acme_npu' is installed; installed: absent, sound"
+    ) as c:
         epkit.load(RELU, ["acme_npu"], registry=registry)
     assert c.value.remedy == "pip install epkit-acme-npu"
     assert c.value.where.provider == "acme_npu"
@@ -129,7 +137,9 @@ def test_nothing_installed() -> None:
 # ---- lazy ----
 
 
-def test_a_module_is_imported_when_it_is_asked_for_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_imported_when_it_is_asked_for_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With real modules: one that works, and one that must stay untouched."""
     (tmp_path / "lazy_sound.py").write_text(
         "from epkit.backend import hookimpl\nfrom epkit.testing.broken import Sound\n"

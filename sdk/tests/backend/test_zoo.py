@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import warnings
 
-import epkit
 import numpy as np
 import pytest
+
+import epkit
 from epkit.errors import EpkitError, ProviderError, RunError
 from epkit.testing.broken import HOSTILE, ZOO, Sound, Specimen
 from epkit.testing.models import model
@@ -91,7 +92,11 @@ def test_what_was_opened_before_is_closed_again(specimen: Specimen) -> None:
 
     two = model("g (float[N] x) => (float[N] y, float[N] z) { a = Relu(x)  y = Neg(a)  z = Relu(x) }")
     registry = registry_of(Watched, entry_points=entry_points_of({specimen.name: specimen.body}))
-    order = [specimen.name, "watched"] if specimen.stage in ("compile", "run", "plan") else ["watched", specimen.name]
+    order = (
+        [specimen.name, "watched"]
+        if specimen.stage in ("compile", "run", "plan")
+        else ["watched", specimen.name]
+    )
     with pytest.raises(EpkitError), epkit.load(two, order, registry=registry) as session:
         session(x=X)
         raise EpkitError("a fault that shows only in nodes of its own")

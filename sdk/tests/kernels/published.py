@@ -12,7 +12,14 @@ import onnx_ir as ir
 
 from epkit.kernels.attributes import attribute_values
 
-RANDOM = {"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"}
+RANDOM = {
+    "Bernoulli",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+}
 
 
 @cache

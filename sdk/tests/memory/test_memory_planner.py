@@ -103,7 +103,9 @@ def test_the_size_lies_between_what_is_alive_and_the_sum(program: Program, align
 
 def test_a_chain_needs_two_places() -> None:
     values = [ir.Value(name=str(index)) for index in range(10)]
-    steps = [MemoryStep(None, tuple(values[max(0, i - 1) : i]), (value,), ()) for i, value in enumerate(values)]
+    steps = [
+        MemoryStep(None, tuple(values[max(0, i - 1) : i]), (value,), ()) for i, value in enumerate(values)
+    ]
     result = plan_memory(lifetimes(steps, ()), dict.fromkeys(values, 100), 64)
     assert (result.size, result.lower_bound, result.unshared) == (256, 256, 1280)
 

@@ -91,7 +91,9 @@ def is_constant(value: ir.Value) -> bool:
 
 @given(SEEDS, st.integers(1, 14), CLAIMS)
 @settings(max_examples=60, deadline=None)
-def test_claims_are_kept_whole_or_turned_down_with_a_reason(seed: int, nodes: int, pickers: list[Picker]) -> None:
+def test_claims_are_kept_whole_or_turned_down_with_a_reason(
+    seed: int, nodes: int, pickers: list[Picker]
+) -> None:
     result = partitioned_by(seed, nodes, pickers)
     for each in graphs_below(result.main):
         home = {node: part for part in each.partitions for node in part.subgraph.nodes}
@@ -110,7 +112,9 @@ def told(result: Partitioned, home: dict[ir.Node, Partition], group: tuple[ir.No
     """Each node of a group that was turned down says so, unless another claim of the provider won it."""
     return all(
         home[node].provider == rank
-        or any(name == NAMES[rank] and refusal.code == "group" for name, refusal in result.refusals.get(node, ()))
+        or any(
+            name == NAMES[rank] and refusal.code == "group" for name, refusal in result.refusals.get(node, ())
+        )
         for node in group
     )
 
@@ -125,7 +129,9 @@ def awkward_view(graph: PartitionedGraph):  # type: ignore[no-untyped-def]
 
 @given(SEEDS, st.integers(1, 14), CLAIMS)
 @settings(max_examples=20, deadline=None)
-def test_the_same_model_and_claims_give_the_same_partitions(seed: int, nodes: int, pickers: list[Picker]) -> None:
+def test_the_same_model_and_claims_give_the_same_partitions(
+    seed: int, nodes: int, pickers: list[Picker]
+) -> None:
     assert str(partitioned_by(seed, nodes, pickers)) == str(partitioned_by(seed, nodes, pickers))
 
 
@@ -134,7 +140,9 @@ def test_the_same_model_and_claims_give_the_same_partitions(seed: int, nodes: in
 def test_values_are_those_of_the_reference(seed: int, nodes: int, pickers: list[Picker], level: str) -> None:
     model, feeds = random_model(random.Random(seed), nodes), random_feeds(seed % 1000)
     providers = [awkward.awkward(name, pick) for name, pick in zip(NAMES, pickers, strict=False)]
-    with epkit.load(model, NAMES[: len(pickers)], registry=registry_of(*providers), optimise=level) as session:
+    with epkit.load(
+        model, NAMES[: len(pickers)], registry=registry_of(*providers), optimise=level
+    ) as session:
         assert_same(session.run(None, feeds), expected(model, feeds))
 
 

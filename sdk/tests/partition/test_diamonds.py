@@ -94,19 +94,25 @@ def test_groups_that_cannot_be(
     graph: onnx.ModelProto, groups: list[list[str]], refused: Sequence[str], why: str
 ) -> None:
     placement = placed(graph, fixed(groups))
-    reasons = {node.node: reason for node in placement.nodes for reason in node.refused if reason.code == "group"}
+    reasons = {
+        node.node: reason for node in placement.nodes for reason in node.refused if reason.code == "group"
+    }
     assert sorted(reasons) == sorted(refused)
     assert all(why in reason.reason for reason in reasons.values())
 
 
 def test_the_first_of_two_groups_is_kept() -> None:
-    owners = {node.node: node.provider for node in placed(CROSSING, fixed([["a1", "a2"], ["b1", "b2"]])).nodes}
+    owners = {
+        node.node: node.provider for node in placed(CROSSING, fixed([["a1", "a2"], ["b1", "b2"]])).nodes
+    }
     assert owners == {"a1": "toy", "a2": "toy", "b1": "cpu", "b2": "cpu"}
 
 
 def test_a_node_that_one_claim_lost_and_another_won_is_not_refused_by_its_own_provider() -> None:
     placement = placed(DIAMOND, fixed([["a", "d"], ["a"]]))
-    own = [(node.node, r.code) for node in placement.nodes for r in node.refused if r.provider == node.provider]
+    own = [
+        (node.node, r.code) for node in placement.nodes for r in node.refused if r.provider == node.provider
+    ]
     assert own == []
 
 
@@ -174,10 +180,14 @@ def test_silence_is_a_reason_too() -> None:
 
 def test_transfers_are_counted_and_made_once_for_each_value() -> None:
     device = FakeDevice()
-    with epkit.load(DIAMOND, ["toy"], registry=registry_of(device_provider("toy", device, named("b", "c")))) as session:
+    with epkit.load(
+        DIAMOND, ["toy"], registry=registry_of(device_provider("toy", device, named("b", "c")))
+    ) as session:
         assert session.placement.transfers == 3  # p goes in once for both arms; q and r come out
         profile = epkit.Profile()
-        assert_same(session.run(None, {"x": X}, epkit.RunOptions(profile=profile)), expected(DIAMOND, {"x": X}))
+        assert_same(
+            session.run(None, {"x": X}, epkit.RunOptions(profile=profile)), expected(DIAMOND, {"x": X})
+        )
     moved = sorted(e.details["value"] for e in profile.recorder.events if e.category == "transfer")
     assert moved == ["p", "q", "r"]
 

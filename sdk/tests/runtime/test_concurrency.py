@@ -8,9 +8,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
+
+import epkit
 from epkit.errors import CancelledError
 from epkit.testing.awkward import awkward, by_chance, everything, named
 from epkit.testing.device import FakeDevice, device_provider

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import epkit
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
+from runtime_peer import by_onnxruntime
+
+import epkit
 from epkit.errors import RunError
 from epkit.testing.awkward import every_other
 from epkit.testing.device import FakeDevice, device_provider
 from epkit.testing.models import model
 from epkit.testing.oracle import assert_same
 from epkit.testing.plugins import registry_of
-from onnx import TensorProto, helper
-from runtime_peer import by_onnxruntime
 
 X = np.array([[1, -2, 3], [4, 5, -6]], np.float32)
 TRUE, FALSE = np.array(True), np.array(False)
@@ -267,6 +268,9 @@ def test_scan_inputs_of_different_lengths() -> None:
             [scan] all = Scan <num_scan_inputs = 2, body = step (float[3] a, float[3] b) => (float[3] u) {
                 u = Add(a, b) }> (x, z)
         }""")
-    with epkit.load(graph) as session, pytest.raises(RunError, match=r"different lengths: \[1, 2\]") as caught:
+    with (
+        epkit.load(graph) as session,
+        pytest.raises(RunError, match=r"different lengths: \[1, 2\]") as caught,
+    ):
         session(x=X, z=X[:1])
     assert caught.value.where.node == "scan"

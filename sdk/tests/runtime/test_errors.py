@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
+
+import epkit
 from epkit.backend import kernel
 from epkit.errors import RunError
 from epkit.testing.awkward import awkward, everything

@@ -6,15 +6,16 @@ import json
 import random
 from pathlib import Path
 
-import epkit
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import epkit
 from epkit.testing.awkward import by_chance, named
 from epkit.testing.device import FakeDevice, device_provider
 from epkit.testing.models import model, random_feeds, random_model
 from epkit.testing.plugins import registry_of
 from epkit.testing.reference import reference_provider
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 X = np.array([1, 2, 3], np.float32)
 CHAIN = model("g (float[N] x) => (float[N] y) { [a] p = Neg(x)  [b] q = Abs(p)  [c] y = Exp(q) }")
@@ -31,7 +32,8 @@ def profiled(session: epkit.Session, runs: int = 1, tag: str = "") -> epkit.Prof
 @settings(max_examples=25, deadline=None)
 def test_what_ran_is_what_was_placed(seed: int) -> None:
     registry = registry_of(
-        device_provider("one", FakeDevice(), by_chance(seed)), reference_provider("two", by_chance(seed + 1, 0.3))
+        device_provider("one", FakeDevice(), by_chance(seed)),
+        reference_provider("two", by_chance(seed + 1, 0.3)),
     )
     profile = epkit.Profile()
     with epkit.load(random_model(random.Random(seed), 10, 0), ["one", "two"], registry=registry) as session:
@@ -92,7 +94,10 @@ def test_the_trace_is_one_that_perfetto_reads(tmp_path: Path) -> None:
     profile.save(tmp_path / "run.json")
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
     assert [event["name"] for event in events if event["cat"] == "partition"] == ["cpu:0", "toy:0", "cpu:1"]
-    assert [event["name"] for event in events if event["cat"] == "transfer"] == ["copy to device", "copy to host"]
+    assert [event["name"] for event in events if event["cat"] == "transfer"] == [
+        "copy to device",
+        "copy to host",
+    ]
     assert [event["args"]["operator"] for event in events if event["cat"] == "node"] == ["Neg", "Abs", "Exp"]
     assert {event["args"].get("tag", "nightly") for event in events} == {"nightly"}
     for event in events:
@@ -106,4 +111,6 @@ def test_the_trace_is_one_that_perfetto_reads(tmp_path: Path) -> None:
     outer = partition["toy:0"]
     assert outer["ts"] <= node["ts"] <= node["ts"] + node["dur"] <= outer["ts"] + outer["dur"] + 1e-3
     stages = json.loads((tmp_path / "load.json").read_text())["traceEvents"]
-    assert {"read", "check", "optimise", "claim", "partition", "plan", "compile"} <= {e["name"] for e in stages}
+    assert {"read", "check", "optimise", "claim", "partition", "plan", "compile"} <= {
+        e["name"] for e in stages
+    }

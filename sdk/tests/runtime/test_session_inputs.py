@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import epkit
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
+import epkit
 from epkit.errors import InputError
 from epkit.testing.models import model
 from epkit.testing.oracle import assert_same, expected
-from onnx import TensorProto, helper
 
 X = np.array([[1, 2, 3]], np.float32)
 ADD = model("g (float[N, 3] x, float[N, 3] other) => (float[N, 3] y) { y = Add(x, other) }")
@@ -45,12 +46,20 @@ def through(kind: onnx.TypeProto, value: Any) -> Any:
         ({"x": X, "zzz": X, "other": X}, "no input 'zzz'", "its inputs are: x: float32[N, 3]; other"),
         ({"x": X}, "missing input: other", "x: float32[N, 3]; other: float32[N, 3]"),
         ({}, "missing inputs: x, other", "x: float32[N, 3]"),
-        ({"x": X, "other": X.astype(np.float64)}, "has dtype float64, the model wants float32", "astype('float32')"),
+        (
+            {"x": X, "other": X.astype(np.float64)},
+            "has dtype float64, the model wants float32",
+            "astype('float32')",
+        ),
         ({"x": X, "other": X.astype(np.int64)}, "has dtype int64", "astype('float32')"),
         ({"x": X, "other": X.astype("U")}, "has dtype object, the model wants float32", "astype"),
         ({"x": X, "other": X.astype("c16")}, "has dtype complex128", "astype"),
         ({"x": X, "other": X.astype("M8[s]")}, "has dtype datetime64", "astype"),
-        ({"x": X, "other": X[0]}, "rank 1 (shape [3]), the model wants rank 2", "declared as other: float32[N, 3]"),
+        (
+            {"x": X, "other": X[0]},
+            "rank 1 (shape [3]), the model wants rank 2",
+            "declared as other: float32[N, 3]",
+        ),
         ({"x": X, "other": X[:, :2]}, "has 2 at dimension 1 (shape [1, 2]), the model wants 3", "declared"),
         ({"x": X, "other": [[1], [2, 3]]}, "is a list that does not become float32", "pass a NumPy array"),
         ({"x": X, "other": "text"}, "is a str that does not become float32", "pass a NumPy array"),
@@ -70,7 +79,15 @@ def test_what_does_not_fit_is_named_with_what_would(feeds: dict[str, Any], what:
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("uint8", 256), ("uint8", -1), ("int8", 200), ("int64", 1.5), ("bool", 2), ("float32", "1"), ("float32", None)],
+    [
+        ("uint8", 256),
+        ("uint8", -1),
+        ("int8", 200),
+        ("int64", 1.5),
+        ("bool", 2),
+        ("float32", "1"),
+        ("float32", None),
+    ],
 )
 def test_python_values_that_do_not_fit_the_type(dtype: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"does not become {dtype}"):
@@ -136,7 +153,9 @@ def test_arrays_that_cannot_leave_their_device() -> None:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
             raise RuntimeError("copy it to the host first")
 
-    with pytest.raises(InputError, match="is a OnDevice that does not become float32: copy it to the host first"):
+    with pytest.raises(
+        InputError, match="is a OnDevice that does not become float32: copy it to the host first"
+    ):
         through(tensor(TensorProto.FLOAT), OnDevice())
 
 
@@ -173,7 +192,10 @@ def test_narrow_types_go_in_and_out(code: int) -> None:
 @pytest.mark.parametrize("code", [TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN, TensorProto.INT4])
 def test_narrow_types_are_converted_exactly(code: int) -> None:
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
-    values = [helper.make_value_info("x", tensor(code)), helper.make_value_info("y", tensor(TensorProto.FLOAT))]
+    values = [
+        helper.make_value_info("x", tensor(code)),
+        helper.make_value_info("y", tensor(TensorProto.FLOAT)),
+    ]
     graph = helper.make_graph([node], "cast", values[:1], values[1:])
     cast = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     array = np.array([0, 1, 2, -3, 7], getattr(ml_dtypes, NARROW[code]))

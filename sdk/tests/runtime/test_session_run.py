@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import epkit
 import numpy as np
 import pytest
+
+import epkit
 from epkit.backend import Notice, Program
 from epkit.errors import InputError, RunError
 from epkit.testing.awkward import awkward, everything
@@ -171,7 +172,9 @@ def test_a_run_under_way_ends_before_the_session_closes() -> None:
 
 def test_observers_hear_of_each_load_and_run() -> None:
     heard: list[Notice] = []
-    registry = registry_of(extensions={"ear": lambda: plugin_of(epkit_notice=lambda notice: heard.append(notice))})
+    registry = registry_of(
+        extensions={"ear": lambda: plugin_of(epkit_notice=lambda notice: heard.append(notice))}
+    )
     with epkit.load(TWO, registry=registry) as session:
         session.run(None, {"x": X}, epkit.RunOptions(tag="first"))
         with pytest.raises(InputError):
@@ -184,7 +187,9 @@ def test_observers_hear_of_each_load_and_run() -> None:
 
 def test_observers_hear_of_errors() -> None:
     heard: list[Notice] = []
-    registry = registry_of(extensions={"ear": lambda: plugin_of(epkit_notice=lambda notice: heard.append(notice))})
+    registry = registry_of(
+        extensions={"ear": lambda: plugin_of(epkit_notice=lambda notice: heard.append(notice))}
+    )
     with pytest.raises(epkit.EpkitError):
         epkit.load(TWO, ["nobody"], registry=registry)
     graph = model("g (float[N] x, float[M] z) => (float[K] y) { y = Add(x, z) }")

@@ -9,7 +9,6 @@ import numpy as np
 from ..case import Case, cases_for
 from ..data import Array, floats, text, truths, whole
 
-
 BY_NUMPY: dict[str, Callable[..., Array]] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -47,7 +46,9 @@ def broadcast(op: str, a: Array, b: Array, limited: bool = False) -> Iterator[Ca
 @cases_for("Add", "Sub", "Mul", "Div")
 def arithmetic(op: str, version: int) -> Iterator[Case]:
     low = 0.5 if op == "Div" else -4.0
-    yield from broadcast(op, floats(2, 3, 4, low=-4, high=4), floats(2, 3, 4, low=low, high=4, seed=1), version < 7)
+    yield from broadcast(
+        op, floats(2, 3, 4, low=-4, high=4), floats(2, 3, 4, low=low, high=4, seed=1), version < 7
+    )
 
 
 @cases_for("Pow")
@@ -80,8 +81,7 @@ def order(op: str, version: int) -> Iterator[Case]:
 @cases_for("BitwiseAnd", "BitwiseOr", "BitwiseXor")
 def bitwise(op: str, version: int) -> Iterator[Case]:
     yield from broadcast(
-        op,
-        whole(2, 3, 4, low=-9, dtype=np.int32), whole(2, 3, 4, low=-9, seed=1, dtype=np.int32), False
+        op, whole(2, 3, 4, low=-9, dtype=np.int32), whole(2, 3, 4, low=-9, seed=1, dtype=np.int32), False
     )
 
 
@@ -134,7 +134,9 @@ def prelu(op: str, version: int) -> Iterator[Case]:
     """Before opset 7, one slope per channel (axis 1), or one for all."""
     x, slopes = floats(2, 3, 4), floats(3, seed=1)
     shape = (3,) if version < 7 else (3, 1)
-    yield Case([x, slopes.reshape(shape)], expect=lambda x, slope: [np.where(x < 0, x * slope.reshape(-1, 1), x)])
+    yield Case(
+        [x, slopes.reshape(shape)], expect=lambda x, slope: [np.where(x < 0, x * slope.reshape(-1, 1), x)]
+    )
     yield Case([x, slopes[:1]])
 
 

@@ -100,5 +100,3 @@ def dropout(op: str, version: int) -> Iterator[Case]:
         for more in ({}, {"seed": 5}):
             yield Case([x, ratio, training], more, outputs=2, judge=dropped(x, 0.3, "bool"), retype=False)
         yield Case([x, None, training], outputs=2, judge=dropped(x, 0.5, "bool"), retype=False)
-
-

@@ -168,7 +168,11 @@ def tree_regressor(op: str, version: int) -> Iterator[Case]:
     modes = ["BRANCH_GT" if mode != "LEAF" else mode for mode in TREES["nodes_modes"]]
     yield Case([floats(9, 3)], {**base, "nodes_modes": modes})
     if version >= 3:
-        yield Case([floats(9, 3).astype(np.float64)], _as_tensors(base, "nodes_values", "target_weights"), retype=False)
+        yield Case(
+            [floats(9, 3).astype(np.float64)],
+            _as_tensors(base, "nodes_values", "target_weights"),
+            retype=False,
+        )
 
 
 def _second_untouched(x: Any) -> list[Any]:
@@ -184,7 +188,9 @@ def tree_classifier(op: str, version: int) -> Iterator[Case]:
     leaves = {f"class_{name}": values for name, values in LEAVES.items()}
     base = {**TREES, **leaves}
     for transform in TRANSFORMS[:3]:
-        yield Case([floats(9, 3)], {**base, "classlabels_int64s": [5, 6, 7], "post_transform": transform}, outputs=2)
+        yield Case(
+            [floats(9, 3)], {**base, "classlabels_int64s": [5, 6, 7], "post_transform": transform}, outputs=2
+        )
     yield Case([floats(9, 3)], {**base, "classlabels_strings": ["a", "b", "c"]}, outputs=2)
     if version >= 3:
         doubles = _as_tensors({**base, "classlabels_int64s": [5, 6, 7]}, "nodes_values", "class_weights")

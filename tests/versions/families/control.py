@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from ..case import Case, cases_for
 from ..data import floats, ints
 
-F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL  # noqa: E741
 Info = tuple[str, int, Sequence[int | None] | None]
 
 
@@ -45,7 +45,9 @@ def branch(op: str, version: int) -> Iterator[Case]:
         )
     if version >= 13:
         sequences = graph(["r = SequenceConstruct outer outer"], [], [])
-        sequences.output.add(name="r", type=helper.make_sequence_type_proto(helper.make_tensor_type_proto(F, None)))
+        sequences.output.add(
+            name="r", type=helper.make_sequence_type_proto(helper.make_tensor_type_proto(F, None))
+        )
         yield Case(
             [np.array(True)],
             {"then_branch": sequences, "else_branch": sequences},
@@ -68,7 +70,10 @@ def loop(op: str, version: int) -> Iterator[Case]:
 
     def case(limit: int | None, condition: bool | None, trips: int) -> Case:
         sums = np.array([start + step * (trip + 1) for trip in range(trips)], np.float32).reshape(trips, 2)
-        inputs = [None if limit is None else np.array(limit), None if condition is None else np.array(condition)]
+        inputs = [
+            None if limit is None else np.array(limit),
+            None if condition is None else np.array(condition),
+        ]
         return Case(
             [*inputs, start],
             {"body": body},

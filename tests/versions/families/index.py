@@ -78,7 +78,11 @@ def top_k(op: str, version: int) -> Iterator[Case]:
     x = distinct(3, 5)
     ties = np.array([[1, 2, 2, 0, 2], [3, 3, 1, 1, 0]], np.float32)
     for data, axis in ((x, -1), (x, 0), (ties, 1)):
-        yield Case([data], {"axis": axis, "k": 2}, 2) if version < 10 else Case([data, ints(2)], {"axis": axis}, 2)
+        yield (
+            Case([data], {"axis": axis, "k": 2}, 2)
+            if version < 10
+            else Case([data, ints(2)], {"axis": axis}, 2)
+        )
     if version >= 11:
         yield Case([x, ints(3)], {"largest": 0}, outputs=2)
         yield Case([ties, ints(2)], {"largest": 0}, outputs=2)

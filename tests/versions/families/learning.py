@@ -8,7 +8,7 @@ import numpy as np
 from onnx import helper
 
 from ..case import Case, cases_for
-from ..data import Array, floats, ints, whole
+from ..data import Array, floats, whole
 
 TRAINING = "ai.onnx.preview.training"
 
@@ -70,4 +70,6 @@ def _momentum(rate: Array, step: Array, x: Array, g: Array, v: Array) -> list[Ar
 def gradient(op: str, version: int) -> Iterator[Case]:
     a, b = floats(2, 3), floats(2, 3, seed=1)
     product = [helper.make_node("Mul", ["x0", "x1"], ["p"]), helper.make_node("Add", ["p", "x0"], ["q"])]
-    yield Case([a, b], {"xs": ["x0", "x1"], "y": "q"}, outputs=2, before=product, expect=lambda a, b: [b + 1, a])
+    yield Case(
+        [a, b], {"xs": ["x0", "x1"], "y": "q"}, outputs=2, before=product, expect=lambda a, b: [b + 1, a]
+    )

@@ -69,7 +69,9 @@ def cast(op: str, version: int) -> Iterator[Case]:
         yield Case([text("1.5", "-2", "INF")], {"to": TensorProto.FLOAT})
         yield Case([ints(1, -20)], {"to": TensorProto.STRING})
     if version >= 13:
-        yield Case([floats(3, 4)], {"to": TensorProto.BFLOAT16}, expect=lambda x: [x.astype(ml_dtypes.bfloat16)])
+        yield Case(
+            [floats(3, 4)], {"to": TensorProto.BFLOAT16}, expect=lambda x: [x.astype(ml_dtypes.bfloat16)]
+        )
     if version >= 19:
         wide = floats(3, 4, low=-600, high=600)
         yield Case([wide], {"to": TensorProto.FLOAT8E4M3FN}, retype=False)
@@ -90,7 +92,9 @@ def cast_like(op: str, version: int) -> Iterator[Case]:
         yield Case([floats(3, 4), like], expect=lambda x, like: [x.astype(like.dtype)], retype=False)
     if version >= 19:
         wide, narrow = floats(3, 4, low=-600, high=600), np.zeros(1, ml_dtypes.float8_e5m2)
-        yield Case([wide, narrow], {"saturate": 0}, expect=lambda x, like: [x.astype(like.dtype)], retype=False)
+        yield Case(
+            [wide, narrow], {"saturate": 0}, expect=lambda x, like: [x.astype(like.dtype)], retype=False
+        )
 
 
 @cases_for("BitCast")

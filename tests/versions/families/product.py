@@ -60,7 +60,9 @@ def one(value: float, dtype: Any = np.float32) -> Array:
 @cases_for("MatMulInteger")
 def matmul_integer(op: str, version: int) -> Iterator[Case]:
     yield Case([u8(3, 4), u8(4, 5)])
-    yield Case([u8(2, 3, 4), whole(4, 5, low=-128, high=128, dtype=np.int8), one(9, np.uint8), one(-3, np.int8)])
+    yield Case(
+        [u8(2, 3, 4), whole(4, 5, low=-128, high=128, dtype=np.int8), one(9, np.uint8), one(-3, np.int8)]
+    )
 
 
 @cases_for("QLinearMatMul")
@@ -105,7 +107,9 @@ def quantize(op: str, version: int) -> Iterator[Case]:
         yield Case([x, one(50.0), one(0, ml_dtypes.int4)], retype=False)
         yield Case([x, one(2.0)], {"output_dtype": TensorProto.UINT16}, retype=False)
     if version >= 23:
-        yield Case([x, one(2.0), one(0, ml_dtypes.float4_e2m1fn)], {"precision": TensorProto.FLOAT}, retype=False)
+        yield Case(
+            [x, one(2.0), one(0, ml_dtypes.float4_e2m1fn)], {"precision": TensorProto.FLOAT}, retype=False
+        )
     if version >= 25:
         yield Case([x, one(100.0), one(1, ml_dtypes.uint2)], retype=False)
 
@@ -125,4 +129,6 @@ def dequantize(op: str, version: int) -> Iterator[Case]:
         yield Case([x, one(2.0)], {"output_dtype": TensorProto.FLOAT16}, retype=False)
     if version >= 24:  # a scale that only knows powers of two says nothing of the result
         power = one(0.5, ml_dtypes.float8_e8m0fnu)
-        yield Case([x, power], {"output_dtype": TensorProto.FLOAT}, expect=lambda x, s: [x.astype(np.float32) * 0.5])
+        yield Case(
+            [x, power], {"output_dtype": TensorProto.FLOAT}, expect=lambda x, s: [x.astype(np.float32) * 0.5]
+        )

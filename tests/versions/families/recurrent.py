@@ -52,7 +52,9 @@ def _recurrent(op: str, version: int) -> Iterator[Case]:
     named = {"RNN": ["Relu"], "GRU": ["HardSigmoid", "Tanh"], "LSTM": ["Sigmoid", "Relu", "Tanh"]}
     yield Case(inputs(1), {**base, "activations": named[op]}, outputs=count)
     if version >= 14:
-        swapped = [x if x is None or i in (1, 2, 3) else x.swapaxes(0, 1).copy() for i, x in enumerate(inputs(1))]
+        swapped = [
+            x if x is None or i in (1, 2, 3) else x.swapaxes(0, 1).copy() for i, x in enumerate(inputs(1))
+        ]
         yield Case(swapped, {**base, "layout": 1}, outputs=count)
 
 
@@ -65,6 +67,8 @@ def _clipped(base: dict[str, Any]) -> Case:
         [x, w, r, b, None, h, np.full((1, 1, 1), 5, np.float32)],
         {**base, "hidden_size": 1, "clip": 0.8},
         outputs=3,
-        expect=lambda *_: [np.full(shape, last) for shape in ((1, 1, 1, 1), (1, 1, 1))] + [h + np.float32(2.5)],
+        expect=lambda *_: (
+            [np.full(shape, last) for shape in ((1, 1, 1, 1), (1, 1, 1))] + [h + np.float32(2.5)]
+        ),
         retype=False,
     )

@@ -69,7 +69,9 @@ def instance(op: str, version: int) -> Iterator[Case]:
 def group(op: str, version: int) -> Iterator[Case]:
     """Version 18, deprecated for that reason, has a scale and a bias for each group instead of each channel."""
     if version < 21:
-        yield Case([floats(2, 6, 4, 5), floats(3), floats(3, seed=1)], {"num_groups": 3}, expect=_three_groups)
+        yield Case(
+            [floats(2, 6, 4, 5), floats(3), floats(3, seed=1)], {"num_groups": 3}, expect=_three_groups
+        )
         return
     yield Case([floats(2, 6, 4, 5), floats(6), floats(6, seed=1)], {"num_groups": 3})
     yield Case([floats(2, 6, 4), floats(6), floats(6, seed=1)], {"num_groups": 2, "epsilon": 0.1})

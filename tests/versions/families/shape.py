@@ -141,7 +141,9 @@ def blocks(op: str, version: int) -> Iterator[Case]:
     yield Case([x], {"blocksize": 2})
     if version >= (11 if op == "DepthToSpace" else 28):
         for mode in ("DCR", "CRD"):
-            yield Case([x], {"blocksize": 2, "mode": mode}, expect=_space_to_depth(mode) if op[0] == "S" else None)
+            yield Case(
+                [x], {"blocksize": 2, "mode": mode}, expect=_space_to_depth(mode) if op[0] == "S" else None
+            )
 
 
 def _space_to_depth(mode: str) -> Callable[[Array], list[Array]]:

@@ -47,7 +47,7 @@ def deform_conv(op: str, version: int) -> Iterator[Case]:
     yield Case([x, w, offset, floats(3), mask], {"kernel_shape": (2, 2)})
     grouped = floats(1, 16, 6, 6, low=-1, high=1)
     yield Case([x, floats(4, 1, 2, 2), grouped], {"group": 2, "offset_group": 2, "pads": (1, 1, 1, 1)})
-    
+
 
 @cases_for("CausalConvWithState")
 def causal_conv(op: str, version: int) -> Iterator[Case]:
@@ -131,7 +131,10 @@ ROIS = np.array([[0, 0, 0, 3, 3], [1, 1, 1, 5, 4], [0, 2, 0, 4, 5]], np.float32)
 @cases_for("MaxRoiPool")
 def max_roi(op: str, version: int) -> Iterator[Case]:
     doubled = ROIS * np.float32([1, 2, 2, 2, 2])
-    for rois, shape in ((ROIS, {"pooled_shape": (2, 2)}), (doubled, {"pooled_shape": (1, 3), "spatial_scale": 0.5})):
+    for rois, shape in (
+        (ROIS, {"pooled_shape": (2, 2)}),
+        (doubled, {"pooled_shape": (1, 3), "spatial_scale": 0.5}),
+    ):
         yield Case([distinct(2, 3, 6, 6), rois], shape, twin=(1, shape))
 
 

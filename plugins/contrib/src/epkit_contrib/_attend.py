@@ -28,7 +28,9 @@ def attend(
     sink: Any = None,
     stage: int = 0,
 ) -> tuple[Any, Any]:
-    """softmax(softcap(Q K' scale) + bias, where seen) V; then the scores (stage 1; 0 where not seen), the weights (2) or None.
+    """softmax(softcap(Q K' scale) + bias, where seen) V.
+
+    Then the scores (stage 1; 0 where not seen), the weights (2) or None.
 
     Args:
         scale: by default, and for 0, 1 / sqrt(head size).
@@ -55,7 +57,9 @@ def attend(
             scores = xp.where(visible, scores, xp.asarray(-math.inf, dtype=scores.dtype))
         weights = softmax(xp, scores, sink)
         if qk is not None:
-            qk[:, :, rows] = weights if stage == 2 else before if seen is None else xp.where(visible, before, 0)
+            qk[:, :, rows] = (
+                weights if stage == 2 else before if seen is None else xp.where(visible, before, 0)
+            )
         y[:, :, rows] = shared_product(xp, weights, v)
     return y, qk
 
@@ -106,13 +110,17 @@ def stored(xp: Any, cache: Any, new: Any, start: Any, count: Any) -> Any:
     valid = steps[None] < count[:, None]
     at = start[:, None] + steps[None]
     if at.size and xp.max(xp.where(valid, at, 0)) >= max(cache.shape[2], 1):
-        raise ValueError(f"a cache of {cache.shape[2]} rows is too short for {length} new ones from {start.tolist()}")
+        raise ValueError(
+            f"a cache of {cache.shape[2]} rows is too short for {length} new ones from {start.tolist()}"
+        )
     entry, row = xp.nonzero(valid)
     cache[entry, :, at[entry, row]] = cast(xp, new[entry, :, row], cache.dtype)
     return cache
 
 
-def padding_bias(xp: Any, name: str, mask: Any, shape: tuple[int, int, int, int], past: int, fill: float) -> Any:
+def padding_bias(
+    xp: Any, name: str, mask: Any, shape: tuple[int, int, int, int], past: int, fill: float
+) -> Any:
     """A mask in any of its forms as a bias: ``fill`` where a key of (batch, heads, queries, keys) is hidden.
 
     The forms: how many keys count for each entry; that and where they start; the cumulated lengths of queries
@@ -135,7 +143,9 @@ def padding_bias(xp: Any, name: str, mask: Any, shape: tuple[int, int, int, int]
     elif mask.ndim == 4 and mask.shape[:2] == (batch, 1) and min(mask.shape[2:]) >= keys:
         seen = mask[:, :, past : past + queries, :keys] > 0
     else:
-        raise ValueError(f"input {name} of shape {mask.shape} does not fit (batch, heads, queries, keys) {shape}")
+        raise ValueError(
+            f"input {name} of shape {mask.shape} does not fit (batch, heads, queries, keys) {shape}"
+        )
     return xp.where(seen, xp.asarray(0, dtype=xp.float32), xp.asarray(fill, dtype=xp.float32))
 
 

@@ -25,9 +25,7 @@ def unpack(xp: Any, packed: Any, bits: int) -> Any:
     count = packed.shape[-1] * 8 // bits
     ones = xp.reshape(ones, (*packed.shape[:-1], -1))[..., : count * bits]
     weights = xp.asarray([1 << place for place in range(bits)], dtype=xp.float32)
-    return xp.matmul(
-        xp.astype(xp.reshape(ones, (*packed.shape[:-1], count, bits)), xp.float32), weights
-    )
+    return xp.matmul(xp.astype(xp.reshape(ones, (*packed.shape[:-1], count, bits)), xp.float32), weights)
 
 
 def dequantized(xp: Any, codes: Any, scales: Any, zeros: Any) -> Any:

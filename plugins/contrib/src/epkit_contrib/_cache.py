@@ -121,4 +121,6 @@ def quantizer(
         return Quantizer(xp.reshape(scale, (1, 1, 1, 1)), own)
     if kind == "PER_CHANNEL" and scale.size == heads * size:
         return Quantizer(xp.reshape(scale, (1, heads, 1, size)), own)
-    raise ValueError(f"input {side}_scale of shape {scale.shape} does not fit {kind} of {heads} heads of {size}")
+    raise ValueError(
+        f"input {side}_scale of shape {scale.shape} does not fit {kind} of {heads} heads of {size}"
+    )

@@ -129,11 +129,15 @@ def bias_softmax(xp: Any, data: Any, bias: Any, *, axis: int = 1, is_inner_broad
     rows = math.prod(data.shape[:axis])
     own = bias.size // width if width else 0
     if own * width != bias.size or (own and rows % own) or (rows * width and not own):
-        raise ValueError(f"input bias of shape {bias.shape} does not fit data of shape {data.shape}, axis={axis}")
+        raise ValueError(
+            f"input bias of shape {bias.shape} does not fit data of shape {data.shape}, axis={axis}"
+        )
     if not data.size:
         return data
     form = (own, rows // own, width) if is_inner_broadcast else (rows // own, own, width)
-    scores = xp.reshape(data, form) + xp.reshape(bias, (own, 1, width) if is_inner_broadcast else (1, own, width))
+    scores = xp.reshape(data, form) + xp.reshape(
+        bias, (own, 1, width) if is_inner_broadcast else (1, own, width)
+    )
     y = xp.exp(shifted(xp, scores, -1))
     y /= xp.sum(y, axis=-1, keepdims=True)
     return xp.reshape(y, data.shape)

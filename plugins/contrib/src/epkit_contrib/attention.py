@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onnx.defs import OpSchema
+
 from epkit.kernels._precision import cast, quiet, wide
 from epkit.kernels.attention import join_heads
-from onnx.defs import OpSchema
 
 from . import decoder_attention as decoder_attention
 from . import group_query as group_query
@@ -55,7 +56,11 @@ def infer_multi_head(ctx: Any) -> None:
             own = key[3] if len(key) == 4 else over(key[2], heads)
             put(ctx, 1, elem(ctx, 0), [*present[:3], own])
     put(ctx, 0, elem(ctx, 0), shape)
-    if not ctx.has_output(1) or ctx.get_output_type(1) is None or not ctx.get_output_type(1).tensor_type.elem_type:
+    if (
+        not ctx.has_output(1)
+        or ctx.get_output_type(1) is None
+        or not ctx.get_output_type(1).tensor_type.elem_type
+    ):
         put(ctx, 1, elem(ctx, 0), present)
     put(ctx, 2, elem(ctx, 0), present)
     put(ctx, 3, elem(ctx, 0), scores)
@@ -118,7 +123,11 @@ def multi_head_attention(
     """
     (q, k, v), cached = projected(xp, query, key, value, num_heads)
     if bias is not None:
-        q, k, v = ([*biased(xp, bias[: q.shape[1] * q.shape[3]], [q]), k, v] if cached else biased(xp, bias, [q, k, v]))
+        q, k, v = (
+            [*biased(xp, bias[: q.shape[1] * q.shape[3]], [q]), k, v]
+            if cached
+            else biased(xp, bias, [q, k, v])
+        )
     check_parts(q, k, v)
     fresh = k.shape[2]
     caches, used = with_past(xp, query.dtype, (past_key, past_value), (k, v), past_sequence_length)
@@ -232,5 +241,7 @@ def attention(
     if n_outputs < 2:
         return y
     if caches[0].shape != caches[1].shape:
-        raise ValueError(f"keys {caches[0].shape} and values {caches[1].shape} do not fit in one output present")
+        raise ValueError(
+            f"keys {caches[0].shape} and values {caches[1].shape} do not fit in one output present"
+        )
     return y, xp.stack(caches)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnx.defs import OpSchema
+
 from epkit.kernels._precision import cast, quiet, wide
 from epkit.kernels.attention import join_heads
-from onnx.defs import OpSchema
 
 from ._attend import attend, bias_like, padding_bias, split, summed
 from ._heads import biased, check_parts, from_beams, projections, turned_in_place, with_past
@@ -103,7 +104,11 @@ def decoder_masked_multi_head_attention(
     else:
         q, k, v = (split(xp, n, x, num_heads) for n, x in (("query", query), ("key", key), ("value", value)))
     if bias is not None:
-        q, k, v = (*biased(xp, bias[: q.shape[1] * q.shape[3]], [q]), k, v) if crossed else biased(xp, bias, [q, k, v])
+        q, k, v = (
+            (*biased(xp, bias[: q.shape[1] * q.shape[3]], [q]), k, v)
+            if crossed
+            else biased(xp, bias, [q, k, v])
+        )
     check_parts(q, k, v)
     del beam_width  # the shape of cache_indirection says it
     caches: list[Any] = []
@@ -127,7 +132,11 @@ def decoder_masked_multi_head_attention(
         stage=1 if output_qk else 0,
     )
     presents = caches or [past_key, past_value]
-    return cast(xp, join_heads(xp, y), query.dtype), *presents, None if qk is None else cast(xp, qk, query.dtype)
+    return (
+        cast(xp, join_heads(xp, y), query.dtype),
+        *presents,
+        None if qk is None else cast(xp, qk, query.dtype),
+    )
 
 
 def infer_decoder_self(ctx: Any) -> None:
@@ -140,19 +149,25 @@ def infer_decoder_self(ctx: Any) -> None:
 
 
 def key_rows(xp: Any, cache: Any) -> Any:
-    """Keys (batch, heads, rows, size) of a buffer that holds them as (batch, heads, size / x, rows, x), 16 bytes each x."""
+    """Keys (batch, heads, rows, size) of a buffer that holds them as (batch, heads, size / x, rows, x),
+    16 bytes each x.
+    """
     batch, heads, rows, size = cache.shape
     x = 16 // cache.dtype.itemsize
     if size % x:
         raise ValueError(f"a head size of {size} is no multiple of {x}")
-    return xp.reshape(xp.permute_dims(xp.reshape(cache, (batch, heads, size // x, rows, x)), (0, 1, 3, 2, 4)), cache.shape)
+    return xp.reshape(
+        xp.permute_dims(xp.reshape(cache, (batch, heads, size // x, rows, x)), (0, 1, 3, 2, 4)), cache.shape
+    )
 
 
 def key_buffer(xp: Any, keys: Any) -> Any:
     """The buffer of ``key_rows``."""
     batch, heads, rows, size = keys.shape
     x = 16 // keys.dtype.itemsize
-    return xp.reshape(xp.permute_dims(xp.reshape(keys, (batch, heads, rows, size // x, x)), (0, 1, 3, 2, 4)), keys.shape)
+    return xp.reshape(
+        xp.permute_dims(xp.reshape(keys, (batch, heads, rows, size // x, x)), (0, 1, 3, 2, 4)), keys.shape
+    )
 
 
 @contrib(
@@ -197,7 +212,9 @@ def decoder_masked_self_attention(
     In a shared buffer the keys are in the order of ``key_rows``.
     """
     if x.ndim != 3 or x.shape[1] != 1 or past.ndim != 5 or past.shape[0] != 2:
-        raise ValueError(f"inputs input {x.shape} and past {past.shape} should be of one token and of keys and values")
+        raise ValueError(
+            f"inputs input {x.shape} and past {past.shape} should be of one token and of keys and values"
+        )
     del beam_width  # the shape of cache_indirection says it
     q, k, v = projections(xp, x, weights, bias, num_heads, None)
     before = past_sequence_length if past_present_share_buffer else None

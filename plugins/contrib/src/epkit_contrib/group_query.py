@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnx.defs import OpSchema
+
 from epkit.kernels._precision import cast, quiet, wide
 from epkit.kernels.attention import join_heads
-from onnx.defs import OpSchema
 
 from ._attend import attend, bias_like, positions, split
 from ._cache import Steps, appended, quantizer, window_step
@@ -31,7 +32,12 @@ def scalar_of(ctx: Any, index: int) -> Dim:
 
 def infer_grouped(ctx: Any) -> None:
     """Output, caches and scores of GroupQueryAttention and SparseAttention."""
-    query, past, heads, shared = dims(ctx, 0, 3), dims(ctx, 3), attr(ctx, "num_heads"), attr(ctx, "kv_num_heads")
+    query, past, heads, shared = (
+        dims(ctx, 0, 3),
+        dims(ctx, 3),
+        attr(ctx, "num_heads"),
+        attr(ctx, "kv_num_heads"),
+    )
     packed = not ctx.has_input(1)
     if query is None:
         shape, size = None, None
@@ -62,9 +68,15 @@ def unpacked(xp: Any, query: Any, key: Any, value: Any, heads: int, shared: int)
     if key is None:
         every = split(xp, "query", query, heads + 2 * shared)
         return every[:, :heads], every[:, heads : heads + shared], every[:, heads + shared :]
-    q, k, v = split(xp, "query", query, heads), split(xp, "key", key, shared), split(xp, "value", value, shared)
+    q, k, v = (
+        split(xp, "query", query, heads),
+        split(xp, "key", key, shared),
+        split(xp, "value", value, shared),
+    )
     if k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
-        raise ValueError(f"inputs query {query.shape}, key {key.shape} and value {value.shape} do not fit together")
+        raise ValueError(
+            f"inputs query {query.shape}, key {key.shape} and value {value.shape} do not fit together"
+        )
     return q, k, v
 
 
@@ -72,11 +84,17 @@ def turned(xp: Any, x: Any, cos_cache: Any, sin_cache: Any, places: Any, interle
     """``x`` (batch, heads, length, size) with its features turned by the angles of their places."""
     if cos_cache is None or sin_cache is None:
         raise ValueError("attribute do_rotary=1 needs the inputs cos_cache and sin_cache")
-    if cos_cache.ndim != 2 or not 0 < 2 * cos_cache.shape[1] <= x.shape[3] or sin_cache.shape != cos_cache.shape:
+    if (
+        cos_cache.ndim != 2
+        or not 0 < 2 * cos_cache.shape[1] <= x.shape[3]
+        or sin_cache.shape != cos_cache.shape
+    ):
         raise ValueError(
             f"inputs cos_cache {cos_cache.shape} and sin_cache {sin_cache.shape} do not fit heads of {x.shape[3]}"
         )
-    cos, sin = (looked_up(xp, n, c, places)[:, None] for n, c in (("cos_cache", cos_cache), ("sin_cache", sin_cache)))
+    cos, sin = (
+        looked_up(xp, n, c, places)[:, None] for n, c in (("cos_cache", cos_cache), ("sin_cache", sin_cache))
+    )
     return rotate(xp, x, cos, sin, interleaved)
 
 
@@ -97,7 +115,9 @@ def check_past(past_key: Any, past_value: Any, batch: int, shared: int, size: in
 def steps_of(xp: Any, seqlens_k: Any, query_seqlens: Any, batch: int, length: int) -> Steps:
     """How many tokens each entry has and how many are new."""
     if seqlens_k.size != batch or (query_seqlens is not None and query_seqlens.size != batch):
-        raise ValueError(f"inputs seqlens_k {seqlens_k.shape} and query_seqlens should have one number of {batch}")
+        raise ValueError(
+            f"inputs seqlens_k {seqlens_k.shape} and query_seqlens should have one number of {batch}"
+        )
     total = xp.astype(xp.reshape(seqlens_k, (batch,)), xp.int64) + 1
     most = xp.minimum(total, length)
     new = most if query_seqlens is None else xp.astype(xp.reshape(query_seqlens, (batch,)), xp.int64)
@@ -212,7 +232,9 @@ def group_query_attention(
             f"{total_sequence_length.shape} one number"
         )
     if local_window_size == 0 or local_window_size < -1 or (local_window_size > 0 and not causal):
-        raise ValueError(f"attribute local_window_size={local_window_size} should be -1 or, if causal, positive")
+        raise ValueError(
+            f"attribute local_window_size={local_window_size} should be -1 or, if causal, positive"
+        )
     q, k, v = unpacked(xp, query, key, value, num_heads, kv_num_heads)
     batch, _, length, size = q.shape
     steps = steps_of(xp, seqlens_k, query_seqlens, batch, length)
@@ -221,7 +243,10 @@ def group_query_attention(
         raise ValueError(f"input seqlens_k={seqlens_k.tolist()} reaches past total_sequence_length={total}")
     quantizers = [
         quantizer(xp, side, kind, s, past, kv_num_heads, size, kv_cache_bit_width)
-        for side, kind, s, past in (("k", k_quant_type, k_scale, past_key), ("v", v_quant_type, v_scale, past_value))
+        for side, kind, s, past in (
+            ("k", k_quant_type, k_scale, past_key),
+            ("v", v_quant_type, v_scale, past_value),
+        )
     ]
     half = 2 if any(z and z.bits == 4 for z in quantizers) else 1
     check_past(past_key, past_value, batch, kv_num_heads, size // half)
@@ -243,7 +268,9 @@ def group_query_attention(
     added = Steps(steps.total, xp.minimum(steps.new, k.shape[2]))
     if sliding_window_cache:
         if past_key is None or local_window_size < 1 or past_key.shape[2] < local_window_size:
-            raise ValueError("attribute sliding_window_cache=1 needs a past of at least local_window_size > 0 rows")
+            raise ValueError(
+                "attribute sliding_window_cache=1 needs a past of at least local_window_size > 0 rows"
+            )
         pairs = [
             window_step(xp, past, new, added, local_window_size)
             for past, new in zip((past_key, past_value), stores, strict=True)
@@ -406,7 +433,9 @@ def sparse_attention(
     at = xp.broadcast_to(positions(xp, total)[None], (batch, total))
     blocks = block_mask(xp, block_row_indices, block_col_indices, num_heads)
     if sparse_block_size < 1 or -(-total // sparse_block_size) > blocks.shape[1]:
-        raise ValueError(f"attribute sparse_block_size={sparse_block_size} does not fit the indices of the blocks")
+        raise ValueError(
+            f"attribute sparse_block_size={sparse_block_size} does not fit the indices of the blocks"
+        )
     # padding queries stand past the last token: any block will do for them
     row = xp.clip(places // sparse_block_size, 0, blocks.shape[1] - 1)
     allowed = xp.permute_dims(blocks[:, row][..., positions(xp, total) // sparse_block_size], (1, 0, 2, 3))
@@ -418,7 +447,12 @@ def sparse_attention(
 
 def block_mask(xp: Any, rows: Any, columns: Any, heads: int) -> Any:
     """Compressed rows of each layout as bool (layouts, blocks, blocks)."""
-    if rows.ndim != 2 or columns.ndim != 2 or rows.shape[0] != columns.shape[0] or heads % max(rows.shape[0], 1):
+    if (
+        rows.ndim != 2
+        or columns.ndim != 2
+        or rows.shape[0] != columns.shape[0]
+        or heads % max(rows.shape[0], 1)
+    ):
         raise ValueError(
             f"inputs block_row_indices {rows.shape} and block_col_indices {columns.shape} do not fit {heads} heads"
         )

@@ -99,7 +99,9 @@ def matmul_n_bits(
     if block_size < 16 or block_size & (block_size - 1):
         raise ValueError(f"attribute block_size={block_size} is not a power of 2 of at least 16")
     if weight_prepacked:
-        raise ValueError(f"attribute weight_prepacked={weight_prepacked} is a layout of one device, 0 is portable")
+        raise ValueError(
+            f"attribute weight_prepacked={weight_prepacked} is a layout of one device, 0 is portable"
+        )
     if K < 1 or N < 1:
         raise ValueError(f"attributes K={K} and N={N} should be positive")
     if bias is not None and bias.shape != (N,):
@@ -257,14 +259,20 @@ def fused_matmul(
     transBatchB: int = 0,
 ) -> Any:
     """Y = alpha A' B': of A' and B' the last axes are swapped (trans), or the first is moved before the last."""
-    left, right = oriented(xp, wide(xp, a), transA, transBatchA), oriented(xp, wide(xp, b), transB, transBatchB)
+    left, right = (
+        oriented(xp, wide(xp, a), transA, transBatchA),
+        oriented(xp, wide(xp, b), transB, transBatchB),
+    )
     y = matmul(xp, left, right)
     return cast(xp, y if alpha == 1 else y * xp.asarray(alpha, dtype=y.dtype), a.dtype)
 
 
 def infer_gemm(ctx: Any) -> None:
     """(M, N) in the type that the attribute names."""
-    a, b = turned(dims(ctx, 0, 2), attr(ctx, "transA", 0), 0), turned(dims(ctx, 1, 2), attr(ctx, "transB", 0), 0)
+    a, b = (
+        turned(dims(ctx, 0, 2), attr(ctx, "transA", 0), 0),
+        turned(dims(ctx, 1, 2), attr(ctx, "transB", 0), 0),
+    )
     put(ctx, 0, attr(ctx, "dtype", 1), a and b and [a[0], b[1]])
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnx import TensorProto
+from onnx.defs import OpSchema
+
 from epkit.kernels._precision import cast, element_type, quiet, wide
 from epkit.kernels.normalize import (
     affine,
@@ -13,8 +16,6 @@ from epkit.kernels.normalize import (
     standardized,
     stash,
 )
-from onnx import TensorProto
-from onnx.defs import OpSchema
 
 from ._infer import attr, dims, elem, put
 from .declare import FLOATS, contrib
@@ -72,7 +73,9 @@ def simplified_layer_normalization(
     rows = xp.reshape(stash(xp, x, stash_type), (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
     y, inverse = rms(xp, rows, epsilon)
     inverse = xp.reshape(inverse, (*x.shape[:axis], *(1,) * (x.ndim - axis)))
-    y = cast(xp, affine(xp, xp.reshape(y, x.shape), xp.reshape(scale, scale.shape[-x.ndim :]), None), scale.dtype)
+    y = cast(
+        xp, affine(xp, xp.reshape(y, x.shape), xp.reshape(scale, scale.shape[-x.ndim :]), None), scale.dtype
+    )
     return y, cast(xp, inverse, element_type(stash_type, "stash_type"))
 
 
@@ -116,13 +119,21 @@ def summed(xp: Any, x: Any, skip: Any, bias: Any, gamma: Any) -> Any:
 def skip_outputs(xp: Any, x: Any, y: Any, mean: Any, inverse: Any, total: Any) -> tuple[Any, ...]:
     """The four outputs in their types and shapes."""
     kept = (*x.shape[:-1], 1)
-    mean, inverse = (cast(xp, xp.reshape(s, kept), xp.asarray(0, dtype=xp.float32).dtype) for s in (mean, inverse))
+    mean, inverse = (
+        cast(xp, xp.reshape(s, kept), xp.asarray(0, dtype=xp.float32).dtype) for s in (mean, inverse)
+    )
     return cast(xp, xp.reshape(y, x.shape), x.dtype), mean, inverse, cast(xp, total, x.dtype)
 
 
 @contrib(
     "SkipLayerNormalization",
-    inputs=[("input", "T"), ("skip", "T"), ("gamma", "T"), ("beta", "T", "optional"), ("bias", "T", "optional")],
+    inputs=[
+        ("input", "T"),
+        ("skip", "T"),
+        ("gamma", "T"),
+        ("beta", "T", "optional"),
+        ("bias", "T", "optional"),
+    ],
     outputs=SKIP_OUTPUTS,
     types=SKIP_TYPES,
     attributes={"epsilon": EPSILON},

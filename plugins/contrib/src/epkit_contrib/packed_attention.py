@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from epkit.kernels._precision import cast, quiet, wide
 from onnx.defs import OpSchema
+
+from epkit.kernels._precision import cast, quiet, wide
 
 from ._attend import attend, bias_like, positions
 from ._heads import biased, projections
@@ -32,7 +33,9 @@ def attend_packed(
     at = xp.reshape(token_offset, (-1,))[:tokens]
     counts = cumulated[1:] - cumulated[:-1]
     if cumulated[0] != 0 or cumulated[-1] != tokens or xp.any(counts < 0) or xp.any(counts > length):
-        raise ValueError(f"input cumulative_sequence_length={cumulated.tolist()} does not fit {tokens} tokens")
+        raise ValueError(
+            f"input cumulative_sequence_length={cumulated.tolist()} does not fit {tokens} tokens"
+        )
     if at.shape[0] != tokens or (tokens and (xp.min(at) < 0 or xp.max(at) >= batch * length)):
         raise ValueError(f"input token_offset reaches outside {batch} sequences of {length}")
     padded = []
@@ -42,7 +45,9 @@ def attend_packed(
         padded.append(xp.permute_dims(xp.reshape(rows, (batch, length, *rows.shape[1:])), (0, 2, 1, 3)))
     shape = (batch, parts[0].shape[1], length, length)
     seen = positions(xp, length)[None, None, None] < counts[:, None, None, None]
-    y, _ = attend(xp, *padded, scale=scale, bias=bias_like(xp, "attention_bias", attention_bias, shape), seen=seen)
+    y, _ = attend(
+        xp, *padded, scale=scale, bias=bias_like(xp, "attention_bias", attention_bias, shape), seen=seen
+    )
     return xp.reshape(xp.permute_dims(y, (0, 2, 1, 3)), (batch * length, -1))[at]
 
 
@@ -90,7 +95,9 @@ def packed_attention(
 def infer_packed_multi_head(ctx: Any) -> None:
     """(tokens, the width of the values)."""
     query, value = dims(ctx, 0), dims(ctx, 2)
-    width = value[1] if value else times(attr(ctx, "num_heads"), query[3]) if query and len(query) == 4 else None
+    width = (
+        value[1] if value else times(attr(ctx, "num_heads"), query[3]) if query and len(query) == 4 else None
+    )
     put(ctx, 0, elem(ctx, 0), query and [query[0], width])
 
 
@@ -127,7 +134,11 @@ def packed_multi_head_attention(
     """softmax(Q K' scale + attention_bias) V within each sequence, of separate or packed (tokens, heads, 3, size)."""
     if key is None and value is None and query.ndim == 4 and query.shape[1:3] == (num_heads, 3):
         given = [query[:, :, i] for i in range(3)]
-    elif key is None or value is None or any(x.ndim != 2 or x.shape[1] % num_heads for x in (query, key, value)):
+    elif (
+        key is None
+        or value is None
+        or any(x.ndim != 2 or x.shape[1] % num_heads for x in (query, key, value))
+    ):
         raise ValueError(f"inputs query {query.shape}, key and value are not tokens of {num_heads} heads")
     else:
         given = [xp.reshape(x, (x.shape[0], num_heads, x.shape[1] // num_heads)) for x in (query, key, value)]

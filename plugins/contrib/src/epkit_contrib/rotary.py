@@ -33,7 +33,11 @@ def rotate(xp: Any, x: Any, cos: Any, sin: Any, interleaved: int) -> Any:
     """
     half = cos.shape[-1]
     y = xp.array(x)
-    at = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(half), slice(half, 2 * half))
+    at = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2))
+        if interleaved
+        else (slice(half), slice(half, 2 * half))
+    )
     a, b = (x[..., place] for place in at)
     y[..., at[0]] = a * cos - b * sin
     y[..., at[1]] = a * sin + b * cos
@@ -46,7 +50,9 @@ def positions_of(xp: Any, position_ids: Any, batch: int, length: int) -> Any:
         steps = xp.arange(length, dtype=xp.int64) + xp.reshape(position_ids, ())
         return xp.broadcast_to(steps, (batch, length))
     if position_ids.shape != (batch, length):
-        raise ValueError(f"input position_ids of shape {position_ids.shape} should be (1,) or {(batch, length)}")
+        raise ValueError(
+            f"input position_ids of shape {position_ids.shape} should be (1,) or {(batch, length)}"
+        )
     return position_ids
 
 
@@ -76,7 +82,9 @@ def heads_of(xp: Any, x: Any, num_heads: int, turned: int, cache: Any) -> tuple[
         )
     turned = turned or size
     if turned % 2 or not 0 < turned <= size:
-        raise ValueError(f"attribute rotary_embedding_dim={turned} is no even part of a head of {size} features")
+        raise ValueError(
+            f"attribute rotary_embedding_dim={turned} is no even part of a head of {size} features"
+        )
     if x.ndim == 3:
         x = xp.permute_dims(xp.reshape(x, (*x.shape[:2], x.shape[2] // size, size)), (0, 2, 1, 3))
     return wide(xp, x), turned
@@ -164,7 +172,9 @@ def m_rotary_embedding(
 def streams(xp: Any, section: tuple[int, ...], layout: int, pairs: int) -> Any:
     """Which of the three positions turns each pair: in one run each, or every third from 1 and from 2 on."""
     if len(section) != 3 or min(section) < 0 or sum(section) != pairs:
-        raise ValueError(f"attribute mrope_section={list(section)} should be three lengths with the sum {pairs}")
+        raise ValueError(
+            f"attribute mrope_section={list(section)} should be three lengths with the sum {pairs}"
+        )
     if layout not in (0, 1):
         raise ValueError(f"attribute mrope_layout={layout} is neither 0 nor 1")
     place = xp.arange(pairs)

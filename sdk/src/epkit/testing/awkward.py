@@ -91,7 +91,9 @@ def inside_control_flow(graph: Subgraph) -> Iterator[Group]:
 
 
 def one_branch(index: int = 0) -> Picker:
-    """Of each value with several users, the user number ``index`` and what only it leads to: one branch of a diamond."""
+    """Of each value with several users, the user number ``index`` and what only it leads to: one branch
+    of a diamond.
+    """
 
     def pick(graph: Subgraph) -> Iterator[Group]:
         shown = set(graph.nodes)
