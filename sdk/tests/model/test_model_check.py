@@ -1,6 +1,6 @@
 """Checking: every broken rule is refused with the node and value; what onnxruntime tolerates is tolerated."""
 
-# ruff: noqa: E501  models read better on one line
+
 
 from __future__ import annotations
 

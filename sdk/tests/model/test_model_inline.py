@@ -1,6 +1,6 @@
 """Inlining: the model computes the same with a call replaced by its body, by the judgement of onnxruntime."""
 
-# ruff: noqa: E501  models read better on one line
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is no model, or a damaged one, is refused with the reason and a remedy; nothing else is ever raised."""
 
-# ruff: noqa: E501  models read better on one line
+
 
 from __future__ import annotations
 
