@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ VARIANTS = int(os.environ.get("EPKIT_INVALID_VARIANTS", "8"))
 """How many for each operator version."""
 CHUNKS = 24
 SEED = os.environ.get("EPKIT_INVALID_SEED", "2026")
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds that one variant may take; all but a few take milliseconds."""
 ROOM = 4 << 30
 """Bytes of address space that a child may take beyond what its parent had."""
@@ -37,6 +37,12 @@ HUGE = (-1, -2, 0, 1, 5, 1000, -1000, 1 << 31, 1 << 40, -(1 << 40), (1 << 63) - 
 ODD = (-1.0, 0.0, 1e-30, 1e30, -1e30, float("inf"), float("nan"))
 SMALL = 16
 """Inputs of up to so many numbers may be axes, pads, splits, shapes, counts."""
+
+SIZED = frozenset(
+    "BlackmanWindow CenterCropPad Col2Im ConstantFill ConstantOfShape ConvTranspose EyeLike Expand HammingWindow "
+    "HannWindow MaxUnpool MelWeightMatrix OneHot Pad RandomNormal RandomUniform Range Resize Tile Upsample".split()
+)
+"""Those whose inputs or attributes tell the size of the result: no memory for that is a fair answer."""
 
 SCHEMAS = {label(schema): schema for schema in all_schemas() if not is_removed(schema)}
 
@@ -58,7 +64,7 @@ def _reshaped(x: np.ndarray, rng: random.Random) -> np.ndarray:
     """Another rank."""
     forms = [x[None], x[..., None], x.reshape(-1), x[None, None, None]]
     forms += [x[0], x[..., 0]] if x.ndim and x.size else []
-    forms += [x.reshape(-1)[0].reshape(())] if x.size else []
+    forms += [x.reshape(-1)[:1].reshape(())] if x.size else []
     return np.asarray(rng.choice(forms), x.dtype)
 
 
@@ -80,7 +86,8 @@ def _filled(x: np.ndarray, rng: random.Random) -> np.ndarray:
         limits = np.iinfo(x.dtype)
         result[where] = rng.choice([n for n in HUGE if limits.min <= n <= limits.max])
     elif x.dtype.kind == "f":
-        result[where] = np.clip(rng.choice(ODD), np.finfo(x.dtype).min, np.finfo(x.dtype).max)
+        with np.errstate(over="ignore"):
+            result[where] = rng.choice(ODD)
     return result
 
 
@@ -99,9 +106,11 @@ def _changes(x: np.ndarray) -> list[Callable[[np.ndarray, random.Random], np.nda
     return changes
 
 
-def _worse_input(case: Case, rng: random.Random) -> Case:
+def _worse_input(case: Case, schema: OpSchema, rng: random.Random) -> Case:
     inputs = list(case.inputs)
     arrays = [i for i, x in enumerate(inputs) if isinstance(x, np.ndarray | np.generic)]
+    if schema.name == "Loop":  # so many turns are no error
+        arrays = [i for i in arrays if i != 0]
     if not arrays:
         return case
     weights = [4 if np.asarray(inputs[i]).dtype.kind in "iu" else 1 for i in arrays]
@@ -135,7 +144,7 @@ def _worse_attribute(case: Case, schema: OpSchema, rng: random.Random) -> Case:
     if ints and rng.random() < 0.3:
         return replace(case, attributes={**case.attributes, rng.choice(sorted(ints)): rng.choice(HUGE)})
     if not names:
-        return _worse_input(case, rng)
+        return _worse_input(case, schema, rng)
     name = rng.choice(names)
     if rng.random() < 0.1:
         return replace(case, attributes={n: v for n, v in case.attributes.items() if n != name})
@@ -153,7 +162,7 @@ def variants(schema: OpSchema) -> Iterator[Variant]:
         case = rng.choice(cases)
         spoil = rng.choice(["input", "input", "attribute", "both"])
         if spoil != "attribute":
-            case = _worse_input(case, rng)
+            case = _worse_input(case, schema, rng)
         if spoil != "input":
             case = _worse_attribute(case, schema, rng)
         how = rng.choice(["static", "dynamic", "dynamic", "constant"])
@@ -188,7 +197,7 @@ def _fault(variant: Variant) -> str:
     try:
         session = epkit.load(model, ["cpu"], optimise="all" if variant.how == "constant" else "none")
     except epkit.EpkitError as error:
-        return _fault_of(error)
+        return _fault_of(error, variant.schema)
     except BaseException as error:
         return f"loading raised {type(error).__name__}: {error}"
     with session:
@@ -196,15 +205,17 @@ def _fault(variant: Variant) -> str:
             session.run(None, given)
         except epkit.EpkitError as error:
             if isinstance(error, InputError) or error.where.node:
-                return _fault_of(error)
+                return _fault_of(error, variant.schema)
             return f"the error does not name the node: {error}"
         except BaseException as error:
             return f"running raised {type(error).__name__}: {error}"
     return ""
 
 
-def _fault_of(error: epkit.EpkitError) -> str:
+def _fault_of(error: epkit.EpkitError, schema: OpSchema) -> str:
     """Even as our error: a warning is what other users would see, no memory is what they would run out of."""
+    if isinstance(error.__cause__, MemoryError) and schema.name in SIZED:
+        return ""
     if isinstance(error.__cause__, Warning | MemoryError | SystemError | RecursionError):
         return f"{type(error.__cause__).__name__}: {error.what}"
     return ""
@@ -221,7 +232,10 @@ def _run_chunk(labels: Sequence[str], pipe: Connection) -> None:
     for name in labels:
         for variant in variants(SCHEMAS[name]):
             pipe.send(("begin", describe(variant)))
-            fault = _fault(variant)
+            try:
+                fault = _fault(variant)
+            except Exception as error:  # of this module
+                fault = f"the test failed: {error!r}"
             if fault:
                 pipe.send(("fault", fault))
     pipe.send(("end", ""))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from one_node import BF16, check, rand, run
+from contrib_node import BF16, check, rand, run
 
 import epkit
 

@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from one_node import BF16, rand, run, run_ort
+from contrib_node import BF16, rand, run, run_ort
 
 import epkit
 

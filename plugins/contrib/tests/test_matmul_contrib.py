@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from one_node import BF16, check, rand, run
+from contrib_node import BF16, check, rand, run
 
 import epkit
 from epkit_contrib.matmul import LEVELS

@@ -98,8 +98,8 @@ class _Cloner:
             if attribute.is_ref() or attribute.value is not None
         }
         captures = function.meta.get(CAPTURES, ())
-        absent = len(function.inputs) - len(call.inputs) - len(captures)
-        given = (*call.inputs, *[None] * absent, *captures)
+        formal = len(function.inputs) - len(captures)  # a call may leave out inputs, or end in empty ones
+        given = (*(*call.inputs, *[None] * formal)[:formal], *captures)
         self.values: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, given, strict=True))
 
     def nodes(self, body: ir.Graph | ir.Function) -> list[ir.Node]:
