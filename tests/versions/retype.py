@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 from onnx.defs import OpSchema
 
-from epkit.dtypes import BY_SPELLING, CODE, name_of, numpy_dtype
+from epkit.dtypes import BY_SPELLING, CODE, SPELLING, name_of, numpy_dtype
 
 from .case import Case, cases_of
 
@@ -26,14 +26,14 @@ class Typed:
     """A case with one type variable of its schema bound to an element type.
 
     Attributes:
-        at_home: whether the case was written for numbers of this kind.
+        fit: 2 if the case was written in this element type, 1 if in one of its kind, else 0.
         wider: the same numbers in types that more oracles know, by element type.
     """
 
     variable: str
     element: str
     case: Case
-    at_home: bool = True
+    fit: int = 2
     wider: tuple[Case, ...] = ()
 
 
@@ -44,7 +44,7 @@ def typed_cases(schema: OpSchema) -> Iterator[Typed]:
         for element in tensor_types(constraint.allowed_type_strs):
             made = [found for case in cases if (found := _bind(case, schema, constraint, element))]
             if made:
-                yield next((typed for typed in made if typed.at_home), made[0])
+                yield max(made, key=lambda typed: typed.fit)
 
 
 def tensor_types(spellings: Sequence[str]) -> list[str]:
@@ -61,21 +61,28 @@ def _bind(case: Case, schema: OpSchema, constraint: Any, element: str) -> Typed 
     if not places:
         given = any(formal.type_str == variable for formal in schema.inputs)
         return None if given else _name(case, schema, variable, element)
-    at_home = all(kind(name_of(case.inputs[i].dtype)) == kind(element) for i in places)
+    found = [name_of(case.inputs[i].dtype) for i in places]
+    fit = min((name == element) + (kind(name) == kind(element)) for name in found)
     bound = _as(case, places, element)
     allowed = tensor_types(constraint.allowed_type_strs)
     wider = [_as(bound, places, name) for name in wider_types(element) if name in allowed]
-    return Typed(variable, element, bound, at_home, tuple(wider))
+    return Typed(variable, element, bound, fit, tuple(wider))
 
 
 def _as(case: Case, places: Sequence[int], element: str) -> Case:
     """The case with some of its inputs in another element type."""
-    inputs = [as_element(x, element) if i in places else x for i, x in enumerate(case.inputs)]
+    inputs = [
+        _converted(x, element) if i in places or isinstance(x, list) else x for i, x in enumerate(case.inputs)
+    ]
     code, types = CODE[element], dict(case.types)
-    for i in places:
-        if i in types:
+    for i in types:
+        if i in places:
             types[i] = helper.make_optional_type_proto(helper.make_tensor_type_proto(code, None))
     return replace(case, inputs=inputs, types=types)
+
+
+def _converted(x: Any, element: str) -> Any:
+    return [_converted(item, element) for item in x] if isinstance(x, list) else as_element(x, element)
 
 
 def _name(case: Case, schema: OpSchema, variable: str, element: str) -> Typed | None:
@@ -88,7 +95,8 @@ def _name(case: Case, schema: OpSchema, variable: str, element: str) -> Typed | 
         attributes = {"value": onnx.numpy_helper.from_array(ones, "v")}
     else:
         return None
-    return Typed(variable, element, replace(case, attributes=attributes, expect=None))
+    fit = int(all(x is None or x.dtype.kind in "fi" for x in case.inputs))
+    return Typed(variable, element, replace(case, attributes=attributes, expect=None), fit)
 
 
 def _variable(schema: OpSchema, index: int) -> str:
@@ -117,14 +125,50 @@ def wider_types(element: str) -> tuple[str, ...]:
     return tuple(name for name in names.get(kind(element), ()) if name != element)
 
 
-def outputs_in(element: str, variable: str, schema: OpSchema, outputs: Sequence[Any]) -> list[Any]:
-    """A wider case's results, those of the type variable brought back to the element type."""
+def outputs_in(element: str, schema: OpSchema, outputs: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+    """A wider case's results, brought back to the element type where ours have it and the schema allows it."""
     formals = list(schema.outputs) + list(schema.outputs[-1:]) * len(outputs)
-    dtype = numpy_dtype(element)
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    spelled = f"tensor({SPELLING[element]})"
     return [
-        x.astype(dtype) if formal.type_str == variable and isinstance(x, np.ndarray) else x
-        for x, formal in zip(outputs, formals, strict=False)
+        _narrowed(x, element, ours)
+        if any(spelled in kind for kind in allowed.get(formal.type_str, ()))
+        else x
+        for x, formal, ours in zip(outputs, formals, found, strict=False)
     ]
+
+
+def _narrowed(x: Any, element: str, ours: Any) -> Any:
+    if isinstance(x, list) and isinstance(ours, list):
+        return [_narrowed(item, element, own) for item, own in zip(x, ours, strict=False)]
+    same = isinstance(x, np.ndarray) and isinstance(ours, np.ndarray) and name_of(ours.dtype) == element
+    return x.astype(numpy_dtype(element)) if same else x
+
+
+def in_parts(typed: Typed) -> tuple[Case, ...]:
+    """Complex numbers as their real and imaginary parts, text as numbers from 1 on; all as float32."""
+    at = next(
+        i for i, x in enumerate(typed.case.inputs) if x is not None and name_of(x.dtype) == typed.element
+    )
+    x = typed.case.inputs[at]
+    numbers = np.arange(1, x.size + 1).reshape(x.shape)
+    parts = [numbers] if typed.element == "string" else [x.real, x.imag]
+    return tuple(
+        replace(
+            typed.case,
+            inputs=[p.astype(np.float32) if i == at else o for i, o in enumerate(typed.case.inputs)],
+        )
+        for p in parts
+    )
+
+
+def from_parts(typed: Typed, results: Sequence[Sequence[Any]]) -> list[Any]:
+    """The result of a case from those of its parts; 0 is the empty text."""
+    first = [np.asarray(part[0]) for part in results]
+    if typed.element != "string":
+        return [(first[0] + 1j * first[1]).astype(numpy_dtype(typed.element))]
+    words = np.array(["", *typed.case.inputs[0].flat], object)
+    return [words[first[0].astype(np.int64)]]
 
 
 def as_element(x: Any, element: str) -> Any:
@@ -154,6 +198,6 @@ def _whole(x: Any, element: str, dtype: Any) -> Any:
         low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     else:
         low, high = LIMITS[element]
-    whole = x if x.dtype.kind in "iub" else np.rint(x.astype(np.float64) * 2)
+    whole = x if kind(name_of(x.dtype)) in ("int", "bool") else np.rint(x.astype(np.float64) * 2)
     whole = np.abs(whole.astype(np.int64)) if low == 0 else whole.astype(np.int64)
     return np.clip(whole, low, min(high, 1 << 40)).astype(dtype)

@@ -1,7 +1,5 @@
 """Checking: every broken rule is refused with the node and value; what onnxruntime tolerates is tolerated."""
 
-
-
 from __future__ import annotations
 
 import numpy as np

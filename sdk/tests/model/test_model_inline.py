@@ -1,7 +1,5 @@
 """Inlining: the model computes the same with a call replaced by its body, by the judgement of onnxruntime."""
 
-
-
 from __future__ import annotations
 
 import numpy as np
@@ -77,6 +75,7 @@ CALLS = {
     f"{BODY} F <alpha> (a) => (r) {{ r = LeakyRelu <alpha: float = @alpha> (a) }}",
     "missing input": f"g (float[2,3] x) => (float[2,3] y, float[2,3] z) {{ y = f.F(x) m = Constant <value_float = 0.0> () z = f.F(x, , m) }} "
     f"{BODY} F (a, lo, hi) => (r) {{ r = Clip(a, lo, hi) }}",
+    "trailing empty input": f"g (float[2,3] x) => (float[2,3] y) {{ y = f.F(x, ) }} {BODY} F (a, b) => (r) {{ r = Neg(a) }}",
     "unused output": f"g (float[2,3] x) => (float[2,3] y) {{ , y = f.F(x) }} "
     f"{BODY} F (a) => (q, r) {{ q = Neg(a) r = Exp(a) }}",
     "captured in a body": f"g (float[2,3] x, bool c) => (float[2,3] y) {{ y = f.F(x, c) }} "

@@ -1,7 +1,5 @@
 """What is no model, or a damaged one, is refused with the reason and a remedy; nothing else is ever raised."""
 
-
-
 from __future__ import annotations
 
 import logging
@@ -226,6 +224,7 @@ def test_functions_that_multiply_are_refused() -> None:
     [
         "g (float[2,3] x) => (float[N] y) { y = Einsum <equation = 'i.j->i'> (x) }",
         "g (float[2,3] x, float[3] w) => (float[2,3] y) { y = LayerNormalization <axis = 4294967295> (x, w) }",
+        "<ir_version: 8, opset_import: ['': 18]> g (float[7] x) => (float[2] y, float[5] z) { y, z = Split <num_outputs = 1> (x) }",
         "g (float[2,3] x, int64[2,1] i) => (float[N] y) { y = GatherND <batch_dims = -100> (x, i) }",
     ],
 )
@@ -239,3 +238,8 @@ def test_endless_lengths_do_not_hang(length: int) -> None:
     text = f"g (float[{length}] x, int64[{length}] s) => (float[N] y, float[N] z) {{ y = Mul(x, x) z = Expand(x, s) }}"
     checked = check(read(parse(text)))
     assert checked.model.graph.outputs[0].shape == [length]
+
+
+def test_endless_lengths_in_bodies_do_not_hang() -> None:
+    body = "then_branch = t () => (float[4294967295] a) { a = Mul(x, x) }, else_branch = e () => (float[N] a) { a = Neg(x) }"
+    check(read(parse(f"g (float[N] x, bool c) => (float[N] y) {{ y = If(c) < {body} > }}")))

@@ -65,10 +65,14 @@ def encoder(op: str, version: int) -> Iterator[Case]:
     strings = {"keys_strings": ["a", "b"], "values_int64s": [5, 6], "default_int64": 9}
     yield Case([text("b", "z", "a")], strings)
     yield Case([ints(1, 5)], {"keys_int64s": [1, 2], "values_floats": [0.5, 1.5], "default_float": 9.0})
+    yield Case([np.float32([1.5, 2])], {"keys_floats": [1.5], "values_strings": ["x"], "default_string": "?"})
     if version >= 4:
-        keys, values = ints(1, 2), np.array([0.5, 1.5], np.float64)
-        tensors = {"keys_tensor": keys, "values_tensor": values, "default_tensor": np.array([9.0])}
-        yield Case([ints(2, 5)], {k: numpy_helper.from_array(v, k) for k, v in tensors.items()})
+        for name in ("int64", "int32", "int16", "float64"):
+            keys, values = np.array([1, 2], name), np.array([0.5, 1.5], np.float64)
+            tensors = {"keys_tensor": keys, "values_tensor": values, "default_tensor": np.array([9.0])}
+            yield Case(
+                [np.array([2, 5], name)], {k: numpy_helper.from_array(v, k) for k, v in tensors.items()}
+            )
 
 
 @cases_for("LinearClassifier", domain=ML)
@@ -96,6 +100,7 @@ def normalizer(op: str, version: int) -> Iterator[Case]:
 @cases_for("OneHotEncoder", domain=ML)
 def one_hot(op: str, version: int) -> Iterator[Case]:
     yield Case([ints(1, 3, 7)], {"cats_int64s": [1, 2, 3]})
+    yield Case([text("a", "b")], {"cats_strings": ["b", "a"]})
     yield Case([text("a", "b").reshape(2, 1)], {"cats_strings": ["b", "a"], "zeros": 1})
 
 

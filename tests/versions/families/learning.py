@@ -71,5 +71,10 @@ def gradient(op: str, version: int) -> Iterator[Case]:
     a, b = floats(2, 3), floats(2, 3, seed=1)
     product = [helper.make_node("Mul", ["x0", "x1"], ["p"]), helper.make_node("Add", ["p", "x0"], ["q"])]
     yield Case(
-        [a, b], {"xs": ["x0", "x1"], "y": "q"}, outputs=2, before=product, expect=lambda a, b: [b + 1, a]
+        [a, b],
+        {"xs": ["x0", "x1"], "y": "q"},
+        outputs=2,
+        before=product,
+        expect=lambda a, b: [b + 1, a],
+        retype=False,
     )

@@ -57,17 +57,20 @@ def constant_of_shape(op: str, version: int) -> Iterator[Case]:
 
 @cases_for("Cast")
 def cast(op: str, version: int) -> Iterator[Case]:
-    names = ["FLOAT16", "DOUBLE", "INT32", "INT64", "UINT8", "BOOL"]
+    names = ["DOUBLE", "FLOAT16", "INT32", "INT64", "UINT8", "BOOL"]
     for name in names:
         low = 0 if name.startswith("U") else -4
         x = floats(3, 4, low=low, high=4)
         target = name if version < 6 else getattr(TensorProto, name)
         code = getattr(TensorProto, name)
         dtype = helper.tensor_dtype_to_np_dtype(code)
-        yield Case([x], {"to": target}, expect=lambda x, dtype=dtype: [x.astype(dtype)], retype=False)
+        if version < 9:
+            yield Case([x], {"to": target}, expect=lambda x, dtype=dtype: [x.astype(dtype)])
+        else:
+            yield Case([x], {"to": target})
     if version >= 9:
-        yield Case([text("1.5", "-2", "INF")], {"to": TensorProto.FLOAT})
-        yield Case([ints(1, -20)], {"to": TensorProto.STRING})
+        yield Case([text("1.5", "-2", "INF")], {"to": TensorProto.FLOAT}, retype=False)
+        yield Case([ints(1, -20)], {"to": TensorProto.STRING}, retype=False)
     if version >= 13:
         yield Case(
             [floats(3, 4)], {"to": TensorProto.BFLOAT16}, expect=lambda x: [x.astype(ml_dtypes.bfloat16)]

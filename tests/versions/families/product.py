@@ -70,6 +70,24 @@ def qlinear_matmul(op: str, version: int) -> Iterator[Case]:
     a, b = u8(3, 4), u8(4, 5, seed=1)
     points = [one(n, np.uint8) for n in (100, 120, 130)]
     yield Case([a, one(0.02), points[0], b, one(0.03), points[1], one(0.1), points[2]])
+    if version >= 21:
+        for name in ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"):
+            zero = one(0, getattr(ml_dtypes, name))
+            given = [
+                floats(3, 4).astype(zero.dtype),
+                one(0.5),
+                zero,
+                floats(4, 5).astype(zero.dtype),
+                one(2.0),
+                zero,
+            ]
+            yield Case([*given, one(0.25), zero], expect=_times_four)
+
+
+def _times_four(*inputs: Array) -> list[Array]:
+    """Scales of 1/2 and 2 cancel out, and that of the result is 1/4."""
+    a, b = inputs[0].astype(np.float32), inputs[3].astype(np.float32)
+    return [(a @ b * 4).astype(inputs[7].dtype)]
 
 
 @cases_for("QLinearConv")

@@ -146,4 +146,5 @@ def turned_in_place(xp: Any, x: Any, start: int, dimension: int) -> Any:
     size = dimension or x.shape[3]
     place = xp.astype(positions(xp, x.shape[2]) + start, xp.float64)[:, None]
     angle = place * 10000.0 ** (-2 * xp.arange(size // 2) / size)
-    return rotate(xp, x, *(xp.astype(f(angle), xp.float32) for f in (xp.cos, xp.sin)), interleaved=0)
+    cos, sin = (xp.astype(f(angle), xp.float32) for f in (xp.cos, xp.sin))
+    return rotate(xp, x, cos, sin, interleaved=0)

@@ -51,7 +51,7 @@ def infer_multi_head(ctx: Any) -> None:
         else:
             before: Dim = 0 if not ctx.has_input(6) else None if past is None else past[2]
             present = [query[0], heads, plus(before, new), size]
-        scores = [query[0], heads, query[1], present and present[2]]
+        scores = [query[0], heads, query[1], present[2] if present else None]
         if present and key is not None and len(key) != 5 and not ctx.has_input(8):
             own = key[3] if len(key) == 4 else over(key[2], heads)
             put(ctx, 1, elem(ctx, 0), [*present[:3], own])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..kernels import Operator, OperatorTable, make_operator, table
@@ -63,8 +63,13 @@ def has_no_subgraph(node: ir.Node) -> bool | str:
 
 def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]:
     """Kernels of custom operators on the array namespace ``xp``."""
+    return list(_custom_kernels(xp, tuple(operators)))
+
+
+@lru_cache(maxsize=8)  # the operators of the installed packages come anew with every load
+def _custom_kernels(xp: Any, operators: tuple[CustomOperator, ...]) -> tuple[Kernel, ...]:
     table = OperatorTable()
     for item in operators:
         attributes = () if item.schema is None else item.schema.attributes.keys()
         table.add(make_operator(item.name, item.since, item.domain, item.function, attributes))
-    return portable_kernels(xp, operators=table)
+    return tuple(portable_kernels(xp, operators=table))

@@ -40,3 +40,11 @@ def cast(xp: Any, x: Any, dtype: Any) -> Any:
 def is_float(xp: Any, dtype: Any) -> bool:
     """Whether the type is one of the real floating-point types, the narrow ones included."""
     return is_narrow(dtype) or dtype in (xp.float32, xp.float64)
+
+
+def mean(xp: Any, x: Any, axis: Any) -> Any:
+    """The mean over some axes, kept with size 1; NaN, without NumPy's warning, where they are empty."""
+    if 0 not in x.shape:
+        return xp.mean(x, axis=axis, keepdims=True)
+    total = xp.sum(x, axis=axis, keepdims=True)
+    return xp.full_like(total, float("nan"))

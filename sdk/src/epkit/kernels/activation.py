@@ -152,7 +152,7 @@ def softsign(xp: Any, x: Any) -> Any:
 @pointwise
 def mish(xp: Any, x: Any) -> Any:
     """y = x tanh(ln(1 + e^x)), which is x (u² - 1) / (u² + 1) with u = 1 + e^x."""
-    e = xp.exp(-xp.abs(x))
+    e = xp.astype(xp.exp(xp.astype(-xp.abs(x), xp.float64)), x.dtype)  # float32's exp is units off
     rest = xp.where(x < 0, e * (e + 2.0), 1.0 + 2.0 * e)  # u² - 1, over e^2x where x > 0
     return x * (rest / (rest + xp.where(x < 0, 2.0, 2.0 * e * e)))
 

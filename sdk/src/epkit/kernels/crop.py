@@ -167,6 +167,8 @@ def col2im(
     strides: Sequence[int] | None = None,
 ) -> Any:
     """[N, C * block, L] -> [N, C, *image]: the sum of the blocks at their places in the image."""
+    if x.dtype == object:
+        raise ValueError("input holds text, which cannot be summed up")
     image, block = ints(image_shape), ints(block_shape)
     rank = len(image)
     dilations, strides = tuple(dilations or (1,) * rank), tuple(strides or (1,) * rank)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._precision import cast, element_type, quiet, wide
+from ._precision import mean as mean_of
 from ._window import along_channels
 from .operator import op
 
 
 def standardized(xp: Any, rows: Any, epsilon: float) -> tuple[Any, Any, Any]:
     """Rows (r, width) with mean 0 and variance 1, their means (r, 1) and 1 / standard deviation (r, 1)."""
-    mean = xp.mean(rows, axis=1, keepdims=True)
+    mean = mean_of(xp, rows, 1)
     centred = rows - mean
     inverse = 1 / xp.sqrt(xp.expand_dims(xp.vecdot(centred, centred), axis=1) / rows.shape[1] + epsilon)
     centred *= inverse
@@ -69,8 +70,8 @@ def per_element(xp: Any, x: Any, named: dict[str, Any]) -> list[Any]:
 def batch_statistics(xp: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
     """Mean and population variance over ``axes``, which stay with size 1, in at least float32."""
     x = wide(xp, x)
-    mean = xp.mean(x, axis=axes, keepdims=True)
-    return mean, xp.mean((x - mean) ** 2, axis=axes, keepdims=True)
+    mean = mean_of(xp, x, axes)
+    return mean, mean_of(xp, (x - mean) ** 2, axes)
 
 
 def moving(xp: Any, running: Any, current: Any, momentum: float) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._precision import cast, is_float, quiet, wide
+from ._precision import cast, is_float, mean, quiet, wide
 from ._window import Window, pad, per_axis, taps, two_sides, window
 from .operator import op
 
@@ -218,7 +218,7 @@ def spatial_axes(x: Any) -> tuple[int, ...]:
 def global_average_pool(xp: Any, x: Any) -> Any:
     """The mean of each channel, the spatial axes kept with size 1."""
     axes = spatial_axes(x)
-    return cast(xp, xp.mean(wide(xp, x), axis=axes, keepdims=True), x.dtype)
+    return cast(xp, mean(xp, wide(xp, x), axes), x.dtype)
 
 
 @op("GlobalMaxPool")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._precision import cast, element_type, quiet, wide
+from ._precision import cast, element_type, is_float, quiet, wide
 from .operator import op
 
 
@@ -122,7 +122,10 @@ def cosine_window(
         total += (-1) ** order * coefficient * xp.cos(order * t)
     if count == 1 and not periodic:
         total = xp.ones_like(total)
-    return cast(xp, total, element_type(output_datatype, "output_datatype"))
+    dtype = element_type(output_datatype, "output_datatype")
+    if not is_float(xp, dtype):  # a one must not become zero for its last bit
+        total = xp.astype(total, xp.float32)
+    return cast(xp, total, dtype)
 
 
 @op("HannWindow", since=17)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ._pointwise import scalar
+from ._precision import quiet
 from .operator import op
 
 TRAINING = "ai.onnx.preview.training"
 
 
 @op("Adagrad", since=1, domain=TRAINING)
+@quiet
 def adagrad(
     xp: Any,
     rate: Any,
@@ -31,6 +33,7 @@ def adagrad(
 
 
 @op("Adam", since=1, domain=TRAINING)
+@quiet
 def adam(
     xp: Any,
     rate: Any,
@@ -62,6 +65,7 @@ def adam(
 
 
 @op("Momentum", since=1, domain=TRAINING)
+@quiet
 def momentum(
     xp: Any,
     rate: Any,

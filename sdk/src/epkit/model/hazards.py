@@ -11,29 +11,20 @@ import re
 import onnx
 import onnx_ir as ir
 
+from epkit.model.normalize import graphs
+
 INT, INTS = ir.AttributeType.INT, ir.AttributeType.INTS
 
 _WIDE = frozenset({"value_int", "value_ints", "starts", "ends"})  # attributes that may hold any 64-bit number
 _TERM = r"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
 _EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
-_MOST_DIMS = 1 << 16
+LONG = 1 << 16
 _INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 _HIDDEN = "epkit:length:"
 # data propagation makes one object for each element of a 1-D input of these
-_PROPAGATED = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Gather",
-        "MeanVarianceNormalization",
-        "Mul",
-        "Size",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Unsqueeze",
-    }
-)
+_PROPAGATED = {"Add", "Cast", "Concat", "Gather", "MeanVarianceNormalization", "Mul"} | {
+    *("Size", "Slice", "Squeeze", "Sub", "Unsqueeze")
+}
 
 
 def bad_attribute(node: ir.Node) -> str:
@@ -47,6 +38,8 @@ def bad_attribute(node: ir.Node) -> str:
                     return f"has the attribute {name!r} with {number}, which is out of range"
         if name == "batch_dims" and attribute.type == INT and attribute.value < 0:
             return f"has the attribute {name!r} with {attribute.value}; it must not be negative"
+        if node.op_type == "Split" and name == "num_outputs" and attribute.value != len(node.outputs):
+            return f"has the attribute {name!r} with {attribute.value}, but {len(node.outputs)} outputs"
         if node.op_type == "Einsum" and name == "equation" and not _EQUATION.fullmatch(str(attribute.value)):
             return f"has the malformed equation {attribute.value!r}"
     return ""
@@ -56,28 +49,42 @@ def hide_references(proto: onnx.ModelProto) -> None:
     """Make opaque the nodes of functions that take a dangerous attribute from their caller, unseen."""
     for function in proto.functions:
         for node in function.node:
-            if any(a.ref_attr_name and a.name in ("equation", "batch_dims") for a in node.attribute):
+            if any(
+                a.ref_attr_name and a.name in ("equation", "batch_dims", "num_outputs")
+                for a in node.attribute
+            ):
                 node.domain = "epkit.opaque"
 
 
-def may_propagate(graph: onnx.GraphProto) -> bool:
+def may_propagate(model: onnx.ModelProto) -> bool:
     """Whether no long 1-D value goes into an operator for which data propagation would count it out."""
-    lengths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        dims = info.type.tensor_type.shape.dim
-        if len(dims) == 1:
-            lengths[info.name] = dims[0].dim_value
-    long = {name for name, length in lengths.items() if length > _MOST_DIMS}
-    counted = (node.input for node in graph.node if node.op_type in _PROPAGATED)
-    return not long or not any(long.intersection(names) for names in counted)
+    called = {(function.domain, function.name) for function in model.functions}
+    long: set[str] = set()
+    for graph in graphs(model, functions=False):
+        infos = (*graph.input, *graph.output, *graph.value_info)
+        long.update(info.name for info in infos if _length(info) > LONG)
+        long.update(each.name for each in graph.initializer if len(each.dims) == 1 and each.dims[0] > LONG)
+    return not long or not any(
+        long.intersection(node.input)
+        for graph in graphs(model, functions=False)
+        for node in graph.node
+        if node.op_type in _PROPAGATED or (node.domain, node.op_type) in called
+    )
 
 
-def hide_lengths(graph: onnx.GraphProto) -> None:
+def hide_lengths(model: onnx.ModelProto) -> None:
     """Turn lengths of 1-D integers into names: used as a shape, each element would become a dimension."""
-    for info in (*graph.input, *graph.value_info):
-        dims = info.type.tensor_type.shape.dim
-        if len(dims) == 1 and dims[0].dim_value > _MOST_DIMS and info.type.tensor_type.elem_type in _INTEGERS:
-            dims[0].dim_param = f"{_HIDDEN}{dims[0].dim_value}"
+    for graph in graphs(model):
+        for info in (*graph.input, *graph.value_info):
+            length = _length(info)
+            if length > LONG and info.type.tensor_type.elem_type in _INTEGERS:
+                info.type.tensor_type.shape.dim[0].dim_param = f"{_HIDDEN}{length}"
+
+
+def _length(info: onnx.ValueInfoProto) -> int:
+    """The length of a 1-D value; 0 if unknown, or of any other."""
+    dims = info.type.tensor_type.shape.dim
+    return dims[0].dim_value if len(dims) == 1 else 0
 
 
 def unhidden(dim_param: str) -> int | None:

@@ -52,13 +52,25 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in copy.graph.node:
         if node.domain == "ai.onnx.ml":
             _drop_long_lists(node)
+    _give_scale_its_type(copy.graph)
     hazards.hide_references(copy)
-    hazards.hide_lengths(copy.graph)
+    hazards.hide_lengths(copy)
     data = copy.SerializeToString()
     inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
-    if hazards.may_propagate(inferred.graph):
+    if hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
+
+
+def _give_scale_its_type(graph: onnx.GraphProto) -> None:
+    """RMSNormalization has the type of its scale and the shape of X; onnx 1.23 infers the type of X."""
+    for node in graph.node:
+        if node.op_type == "RMSNormalization" and node.domain == "" and len(node.input) == 2:
+            node.op_type = "CastLike"  # the same types and shapes
+            node.ClearField("attribute")
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _give_scale_its_type(attribute.g)
 
 
 def _drop_long_lists(node: onnx.NodeProto) -> None:
