@@ -25,6 +25,8 @@ from . import families as families
 from .case import Case, all_schemas, cases_of, is_removed, label
 from .model import build, feeds
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = int(os.environ.get("EPKIT_INVALID_VARIANTS", "4"))
 """How many for each operator version."""
 CHUNKS = 24
