@@ -32,7 +32,7 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", *map(str, wheels))
         run(python, "-c", SCRIPT)
         listed = json.loads(run(python, "-m", "epkit.cli", "providers", "--json"))
-        states = {item["name"]: item["state"] for item in listed["providers"]}
+        states = {item["name"]: item["state"] for item in listed}
         assert states == {"acme": "ready", "cpu": "ready", "null": "ready"}, states
     print(f"{len(wheels)} wheels built, installed and used")
 

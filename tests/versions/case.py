@@ -70,6 +70,22 @@ def cases_for(*names: str, domain: str = "") -> Callable[[Generator], Generator]
     return declare
 
 
+InType = Callable[[str, int, str, str], Case | None]
+"""(operator, version, type variable, element type) -> a case that binds the one to the other."""
+
+IN_TYPE: dict[tuple[str, str], InType] = {}
+
+
+def in_type_for(*names: str, domain: str = "") -> Callable[[InType], InType]:
+    """Declare how to bind types for operators of which converting the inputs of a case does not do."""
+
+    def declare(make: InType) -> InType:
+        IN_TYPE.update({(domain, name): make for name in names})
+        return make
+
+    return declare
+
+
 def all_schemas() -> list[OpSchema]:
     """Every (operator, since_version) of the standard, in order; those that packages registered have no source file."""
     found = [schema for schema in onnx.defs.get_all_schemas_with_history() if schema.file != "unknown"]

@@ -13,7 +13,7 @@ from onnx.defs import OpSchema
 
 from epkit.dtypes import BY_SPELLING, CODE, SPELLING, name_of, numpy_dtype
 
-from .case import Case, cases_of
+from .case import IN_TYPE, Case, cases_of
 
 CODE_ATTRIBUTES = ("to", "dtype", "output_datatype", "output_dtype")
 """Attributes that name the element type of a result."""
@@ -40,17 +40,23 @@ class Typed:
 def typed_cases(schema: OpSchema) -> Iterator[Typed]:
     """For each type variable and each of its tensor types, one case of the schema, bound to it."""
     cases = [case for case in cases_of(schema) if case.retype]
+    special = IN_TYPE.get((schema.domain, schema.name))
     for constraint in schema.type_constraints:
         for element in tensor_types(constraint.allowed_type_strs):
+            if special and (
+                case := special(schema.name, schema.since_version, constraint.type_param_str, element)
+            ):
+                yield Typed(constraint.type_param_str, element, case)
+                continue
             made = [found for case in cases if (found := _bind(case, schema, constraint, element))]
             if made:
                 yield max(made, key=lambda typed: typed.fit)
 
 
 def tensor_types(spellings: Sequence[str]) -> list[str]:
-    """The element types among a constraint's types, such as ``"float32"``; sequences and the like left out."""
-    names = [text.removeprefix("tensor(").removesuffix(")") for text in spellings]
-    return [BY_SPELLING[name] for name in names if name in BY_SPELLING]
+    """The element types of tensors, and of sequences of them, such as ``"float32"``."""
+    names = [text.removeprefix("seq(").removeprefix("tensor(").rstrip(")") for text in spellings]
+    return list(dict.fromkeys(BY_SPELLING[name] for name in names if name in BY_SPELLING))
 
 
 def _bind(case: Case, schema: OpSchema, constraint: Any, element: str) -> Typed | None:
@@ -61,12 +67,19 @@ def _bind(case: Case, schema: OpSchema, constraint: Any, element: str) -> Typed 
     if not places:
         given = any(formal.type_str == variable for formal in schema.inputs)
         return None if given else _name(case, schema, variable, element)
-    found = [name_of(case.inputs[i].dtype) for i in places]
+    found = [
+        name_of(np.asarray(case.inputs[i][0] if isinstance(case.inputs[i], list) else case.inputs[i]).dtype)
+        for i in places
+    ]
     fit = min((name == element) + (kind(name) == kind(element)) for name in found)
-    bound = _as(case, places, element)
+    made = _as(case, places, element)
     allowed = tensor_types(constraint.allowed_type_strs)
-    wider = [_as(bound, places, name) for name in wider_types(element) if name in allowed]
-    return Typed(variable, element, bound, fit, tuple(wider))
+    wider = [_as(made, places, name) for name in wider_types(element) if name in allowed]
+    return Typed(variable, element, made, fit, tuple(wider))
+
+
+def _is_sequence(x: Any) -> bool:
+    return isinstance(x, list) and len(x) > 0
 
 
 def _as(case: Case, places: Sequence[int], element: str) -> Case:

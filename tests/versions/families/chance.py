@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
-from ..case import Case, Outputs, cases_for
+from epkit.dtypes import CODE, numpy_dtype
+
+from ..case import Case, Outputs, cases_for, in_type_for
 from ..data import Array, floats
 
 SHAPE = (50, 60)
@@ -29,44 +31,73 @@ def spread(dtype: str, mean: float, deviation: float, low: float = -np.inf, high
     return judge
 
 
+def drawn(op: str, kind: str = "float32", given: str = "float32", **attributes: Any) -> Case:
+    """One draw: ``kind`` is the element type of the result, ``given`` that of the input."""
+    if op == "Multinomial":
+        return _picked(kind, given, **attributes)
+    mean, deviation, low, high = _expected(op, attributes)
+    inputs = [] if op in ("RandomNormal", "RandomUniform") else [np.full(SHAPE, P).astype(numpy_dtype(given))]
+    if given == "string":
+        inputs = [np.full(SHAPE, "text", object)]
+    shape = {} if inputs else {"shape": SHAPE}
+    named = attributes if kind == given == "float32" else {**attributes, "dtype": CODE[kind]}
+    return Case(inputs, {**shape, **named}, judge=spread(kind, mean, deviation, low, high), retype=False)
+
+
+P = 0.3
+
+
+def _expected(op: str, given: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Mean, deviation and range."""
+    if op.startswith("RandomNormal"):
+        return given.get("mean", 0.0), given.get("scale", 1.0), -np.inf, np.inf
+    if op == "Bernoulli":
+        return P, float(np.sqrt(P * (1 - P))), 0.0, 1.0
+    low, high = given.get("low", 0.0), given.get("high", 1.0)
+    return (low + high) / 2, (high - low) / np.sqrt(12), low, high
+
+
+def _picked(kind: str, given: str, **attributes: Any) -> Case:
+    """The input is log-probabilities, up to a constant for each row."""
+    shares = np.array([0.5, 0.2, 0.3])
+    logits = np.repeat(np.log(shares)[None] + 4, SHAPE[0], axis=0).astype(numpy_dtype(given))
+    mean = float(shares @ np.arange(3))
+    deviation = float(np.sqrt(shares @ np.arange(3) ** 2 - mean**2))
+    named = {"sample_size": SHAPE[1], "dtype": CODE[kind], **attributes}
+    return Case([logits], named, judge=spread(kind, mean, deviation, 0, 2), retype=False)
+
+
 @cases_for("RandomNormal", "RandomNormalLike")
 def normal(op: str, version: int) -> Iterator[Case]:
-    inputs = [np.zeros(SHAPE, np.float32)] if op.endswith("Like") else []
-    shape = {} if inputs else {"shape": SHAPE}
-    yield Case(inputs, shape, judge=spread("float32", 0, 1), retype=False)
-    shifted = {**shape, "mean": 3.0, "scale": 0.5, "seed": 1.0, "dtype": TensorProto.DOUBLE}
-    yield Case(inputs, shifted, judge=spread("float64", 3, 0.5), retype=False)
+    yield drawn(op)
+    yield drawn(op, "float64", mean=3.0, scale=0.5, seed=1.0)
 
 
 @cases_for("RandomUniform", "RandomUniformLike")
 def uniform(op: str, version: int) -> Iterator[Case]:
-    inputs = [np.zeros(SHAPE, np.float32)] if op.endswith("Like") else []
-    shape = {} if inputs else {"shape": SHAPE}
-    deviation = 1 / np.sqrt(12)
-    yield Case(inputs, shape, judge=spread("float32", 0.5, deviation, 0, 1), retype=False)
-    wide = {**shape, "low": -2.0, "high": 4.0, "seed": 1.0, "dtype": TensorProto.FLOAT16}
-    yield Case(inputs, wide, judge=spread("float16", 1, 6 * deviation, -2, 4), retype=False)
+    yield drawn(op)
+    yield drawn(op, "float16", low=-2.0, high=4.0, seed=1.0)
 
 
 @cases_for("Bernoulli")
 def bernoulli(op: str, version: int) -> Iterator[Case]:
-    p = np.full(SHAPE, 0.3, np.float32)
-    deviation = np.sqrt(0.3 * 0.7)
-    yield Case([p], judge=spread("float32", 0.3, deviation, 0, 1), retype=False)
-    whole = {"dtype": TensorProto.INT32, "seed": 2.0}
-    yield Case([p], whole, judge=spread("int32", 0.3, deviation, 0, 1), retype=False)
+    yield drawn(op)
+    yield drawn(op, "int32", seed=2.0)
 
 
 @cases_for("Multinomial")
 def multinomial(op: str, version: int) -> Iterator[Case]:
-    """The input is log-probabilities, up to a constant for each row."""
-    shares = np.array([0.5, 0.2, 0.3])
-    logits = np.repeat(np.log(shares)[None] + 4, SHAPE[0], axis=0).astype(np.float32)
-    mean = float(shares @ np.arange(3))
-    deviation = float(np.sqrt(shares @ np.arange(3) ** 2 - mean**2))
-    for code, name in ((TensorProto.INT32, "int32"), (TensorProto.INT64, "int64")):
-        given = {"sample_size": SHAPE[1], "dtype": code, "seed": 3.0}
-        yield Case([logits], given, judge=spread(name, mean, deviation, 0, 2), retype=False)
+    yield drawn(op, "int32")
+    yield drawn(op, "int64", seed=3.0)
+
+
+@in_type_for(
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"
+)
+def in_type(op: str, version: int, variable: str, element: str) -> Case:
+    """T1 is the input's type; that of the result is told by ``dtype``."""
+    result = "int32" if op == "Multinomial" else "float32"
+    return drawn(op, result, given=element) if variable == "T1" else drawn(op, element)
 
 
 def dropped(x: Array, ratio: float, mask_type: str) -> Judge:

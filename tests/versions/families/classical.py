@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from ..case import Case, cases_for
+from ..case import Case, cases_for, in_type_for
 from ..data import floats, ints, text, whole
 
 ML = "ai.onnx.ml"
@@ -52,8 +52,8 @@ def features(op: str, version: int) -> Iterator[Case]:
 @cases_for("Imputer", domain=ML)
 def imputer(op: str, version: int) -> Iterator[Case]:
     x = np.array([[1, np.nan], [np.nan, 4]], np.float32)
-    yield Case([x], {"imputed_value_floats": [7.0, 8.0], "replaced_value_float": float("nan")}, retype=False)
-    yield Case([whole(3, 2, high=3)], {"imputed_value_int64s": [9], "replaced_value_int64": 1}, retype=False)
+    yield Case([x], {"imputed_value_floats": [7.0, 8.0], "replaced_value_float": float("nan")})
+    yield Case([whole(3, 2, high=3)], {"imputed_value_int64s": [9], "replaced_value_int64": 1})
 
 
 @cases_for("LabelEncoder", domain=ML)
@@ -213,9 +213,18 @@ def _as_tensors(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
 
 @cases_for("TreeEnsemble", domain=ML)
 def tree_ensemble(op: str, version: int) -> Iterator[Case]:
-    """x0 <= 0.1 ? (x1 <= -0.3 ? -2 : 0.5) : 1, and x2 in {1, 2} ? 0.25 : 3."""
+    yield trees_in("float32")
 
-    def tensor(values: Any, dtype: Any = np.float32) -> Any:
+
+@in_type_for("TreeEnsemble", domain=ML)
+def trees_in_type(op: str, version: int, variable: str, element: str) -> Case:
+    return trees_in(element)
+
+
+def trees_in(element: str) -> Case:
+    """x0 <= 1/8 ? (x1 <= -1/4 ? -2 : 1/2) : 1, and x2 in {1, 2} ? 1/4 : 3."""
+
+    def tensor(values: Any, dtype: Any = element) -> Any:
         return numpy_helper.from_array(np.array(values, dtype), "t")
 
     given = {
@@ -223,7 +232,7 @@ def tree_ensemble(op: str, version: int) -> Iterator[Case]:
         "tree_roots": [0, 2],
         "nodes_modes": tensor([0, 0, 6], np.uint8),
         "nodes_featureids": [0, 1, 2],
-        "nodes_splits": tensor([0.1, -0.3, 0.0]),
+        "nodes_splits": tensor([0.125, -0.25, 0.0]),
         "nodes_truenodeids": [1, 1, 3],
         "nodes_trueleafs": [0, 1, 1],
         "nodes_falsenodeids": [0, 2, 4],
@@ -232,11 +241,11 @@ def tree_ensemble(op: str, version: int) -> Iterator[Case]:
         "leaf_targetids": [0, 0, 0, 0, 0],
         "leaf_weights": tensor([1.0, -2.0, 0.5, 0.25, 3.0]),
     }
-    x = np.concatenate([floats(9, 2), whole(9, 1, high=4).astype(np.float32)], axis=1)
+    x = np.concatenate([floats(9, 2), whole(9, 1, high=4)], axis=1).astype(element)
 
     def expect(x: Any) -> list[Any]:
-        one = np.where(x[:, 0] <= np.float32(0.1), np.where(x[:, 1] <= np.float32(-0.3), -2.0, 0.5), 1.0)
+        one = np.where(x[:, 0] <= 0.125, np.where(x[:, 1] <= -0.25, -2.0, 0.5), 1.0)
         other = np.where((x[:, 2] == 1) | (x[:, 2] == 2), 0.25, 3.0)
-        return [(one + other)[:, None].astype(np.float32)]
+        return [(one + other)[:, None].astype(x.dtype)]
 
-    yield Case([x], given, expect=expect, retype=False)
+    return Case([x], given, expect=expect, retype=False)

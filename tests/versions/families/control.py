@@ -9,8 +9,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ..case import Case, cases_for
+from epkit.dtypes import CODE
+
+from ..case import Case, cases_for, in_type_for
 from ..data import floats, ints
+from ..retype import as_element
 
 F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL  # noqa: E741
 Info = tuple[str, int, Sequence[int | None] | None]
@@ -174,3 +177,33 @@ def _batched(given: dict[str, Any]) -> Iterator[Case]:
     yield Case([lengths, start, x], given, outputs=2, expect=lambda *_: results((2, 3), False), retype=False)
     reverse = {**given, "directions": [1]}
     yield Case([lengths, start, x], reverse, outputs=2, expect=lambda *_: results((2, 3), True), retype=False)
+
+
+@in_type_for("If", "Loop", "Scan", "SequenceMap")
+def in_type(op: str, version: int, variable: str, element: str) -> Case | None:
+    """Values of any type go through, unchanged."""
+    x, code = as_element(floats(3, 2), element), CODE[element]
+    if variable != "V":
+        return None
+    if op == "If":
+        same = graph(["r = Identity outer"], [], [("r", code, (3, 2))])
+        given = {"then_branch": same, "else_branch": same}
+        return Case([np.array(True)], given, captured={"outer": x}, expect=lambda _: [x])
+    if op == "Loop":
+        nodes = ["next = Identity v", "out = Identity v", "go = Identity keep"]
+        outputs = [("go", B, ()), ("next", code, (3, 2)), ("out", code, (3, 2))]
+        body = graph(nodes, [("i", I, ()), ("keep", B, ()), ("v", code, (3, 2))], outputs)
+        inputs = [np.array(2), np.array(True), x]
+        return Case(inputs, {"body": body}, outputs=2, expect=lambda *_: [x, np.stack([x, x])])
+    nodes = ["r = Identity b", "out = Identity a"]
+    pair = [(name, code, (2,)) for name in ("a", "b", "r", "out")]
+    body = graph(nodes, pair[:2], pair[2:])
+    if op == "SequenceMap":
+        items = [x[0], x[1]]
+        return Case([items, x[2]], {"body": body}, outputs=2, expect=lambda *_: [[x[2], x[2]], items])
+    results = [x[2], np.stack([x[2], x[0], x[1]])]
+    inputs = [x[2], x]
+    if version < 9:
+        inputs, results = [None, x[2:], x[None]], [result[None] for result in results]
+    given = {"body": body, "num_scan_inputs": 1}
+    return Case(inputs, given, outputs=2, expect=lambda *_: results)

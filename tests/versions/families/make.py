@@ -8,7 +8,9 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from ..case import Case, cases_for
+from epkit.dtypes import CODE, name_of, numpy_dtype
+
+from ..case import Case, cases_for, in_type_for
 from ..data import Array, floats, ints, text
 
 
@@ -88,11 +90,19 @@ def cast(op: str, version: int) -> Iterator[Case]:
             yield Case([scales], {"to": TensorProto.FLOAT8E8M0, "round_mode": mode}, retype=False)
 
 
+@in_type_for("Cast")
+def cast_in_type(op: str, version: int, variable: str, element: str) -> Case | None:
+    """The first version names the result's type by text."""
+    if version > 1 or variable != "T2":
+        return None
+    name, dtype = TensorProto.DataType.Name(CODE[element]), numpy_dtype(element)
+    return Case([floats(3, 4, low=0, high=4)], {"to": name}, expect=lambda x: [x.astype(dtype)])
+
+
 @cases_for("CastLike")
 def cast_like(op: str, version: int) -> Iterator[Case]:
-    for name in ("float16", "float64", "int32", "bool"):
-        like = np.zeros(1, name)
-        yield Case([floats(3, 4), like], expect=lambda x, like: [x.astype(like.dtype)], retype=False)
+    for name in ("float64", "float16", "int32", "bool"):
+        yield Case([floats(3, 4), np.zeros(1, name)])
     if version >= 19:
         wide, narrow = floats(3, 4, low=-600, high=600), np.zeros(1, ml_dtypes.float8_e5m2)
         yield Case(
@@ -104,3 +114,27 @@ def cast_like(op: str, version: int) -> Iterator[Case]:
 def bit_cast(op: str, version: int) -> Iterator[Case]:
     yield Case([floats(3, 4)], {"to": TensorProto.UINT32}, expect=lambda x: [x.view(np.uint32)], retype=False)
     yield Case([ints(-1, 5)], {"to": TensorProto.DOUBLE}, expect=lambda x: [x.view(np.float64)], retype=False)
+
+
+@in_type_for("BitCast")
+def bit_cast_in_type(op: str, version: int, variable: str, element: str) -> Case:
+    """From the type to whole numbers without sign of the same width, or from those to the type."""
+    bits = BITS.get(element, numpy_dtype(element).itemsize * 8)
+    plain = f"uint{bits}" if bits <= 64 else element
+    values = [1, 0, 1] if element == "bool" else [1, 2, 3]
+    numbers = np.array(values, numpy_dtype(plain))
+    same = numbers if plain == element else _viewed(numbers, element)
+    source, target = (same, numbers) if variable == "T1" else (numbers, same)
+    return Case([source], {"to": CODE[name_of(target.dtype)]}, expect=lambda _: [target])
+
+
+BITS = {"uint2": 2, "int2": 2, "uint4": 4, "int4": 4, "float4_e2m1fn": 4}
+
+
+def _viewed(numbers: Array, element: str) -> Array:
+    """The bits in another type; the sign of a narrow integer is its first bit."""
+    if element in ("int2", "int4"):
+        modulus = 1 << BITS[element]
+        signed = [int(n) - modulus if int(n) >= modulus // 2 else int(n) for n in numbers]
+        return np.array(signed, numpy_dtype(element))
+    return numbers.view(numpy_dtype(element))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto, TypeProto, helper
 
-from ..case import Case, cases_for
+from ..case import Case, cases_for, in_type_for
 from ..data import floats, ints, text
+from ..retype import as_element
 
 FLOAT = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
 ITEMS = helper.make_sequence_type_proto(FLOAT)
@@ -114,3 +115,12 @@ def has_element(op: str, version: int) -> Iterator[Case]:
         yield Case([floats(2, 3)])
         yield Case([None], expect=lambda: [np.array(False)])
         yield Case(expect=lambda: [np.array(False)])
+
+
+@in_type_for("ConcatFromSequence", "SequenceAt")
+def in_type(op: str, version: int, variable: str, element: str) -> Case | None:
+    """T follows from the items."""
+    items = [as_element(x, element) for x in THREE]
+    if op == "SequenceAt":
+        return Case([items, np.array(1)], expect=lambda *_: [items[1]]) if variable != "I" else None
+    return Case([items], {"axis": 0}, expect=lambda _: [np.concatenate(items)])

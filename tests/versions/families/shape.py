@@ -66,7 +66,6 @@ def tile(op: str, version: int) -> Iterator[Case]:
         yield Case(
             [x, np.array(3, np.float32), np.array(1, np.float32)],
             expect=lambda x, tiles, axis: [np.concatenate([x] * int(tiles), int(axis))],
-            retype=False,
         )
     else:
         yield Case([x, ints(2, 3)])

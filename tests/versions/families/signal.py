@@ -44,7 +44,7 @@ def window(op: str, version: int) -> Iterator[Case]:
 @cases_for("MelWeightMatrix")
 def mel(op: str, version: int) -> Iterator[Case]:
     edges = np.array(20, np.float32), np.array(4000, np.float32)
-    yield Case([np.array(8), np.array(64), np.array(16000), *edges], retype=False)
+    yield Case([np.array(8), np.array(64), np.array(16000), *edges])
 
 
 @cases_for("RegexFullMatch")

@@ -152,7 +152,7 @@ def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:
     domain = node.domain or "ai.onnx"
     said = f"Node {node.name!r} needs the operator {domain}::{node.op_type}, "
     if standard:
-        said += f"which version {version} of the standard does not have. "
+        said += f"which version {version} of {domain} does not have. "
         said += hint(node.domain, node.op_type, version)
     else:
         said += "which neither the standard nor a function of the model defines."
