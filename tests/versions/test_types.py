@@ -30,8 +30,10 @@ MEANINGLESS = {
 
 OPEN = {
     **{("Erf", element): "nothing says how the result is rounded" for element in INTS},
-    ("Cast", "string"): "nothing says with how many digits numbers are written",
-    ("Cast", "float8_e8m0fnu"): "negative numbers are undefined",
+    **{
+        (op, "string"): "nothing says with how many digits numbers are written" for op in ("Cast", "CastLike")
+    },
+    **{(op, "float8_e8m0fnu"): "negative numbers are undefined" for op in ("Cast", "CastLike")},
 }
 """Results that the standard leaves open: element type and shape are compared."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import helper
 
-from ..case import Case, cases_for
+from ..case import Case, cases_for, in_type_for
 from ..data import Array, floats, whole
 
 TRAINING = "ai.onnx.preview.training"
@@ -68,13 +68,18 @@ def _momentum(rate: Array, step: Array, x: Array, g: Array, v: Array) -> list[Ar
 
 @cases_for("Gradient", domain=TRAINING)
 def gradient(op: str, version: int) -> Iterator[Case]:
-    a, b = floats(2, 3), floats(2, 3, seed=1)
+    yield differentiated("float32")
+
+
+@in_type_for("Gradient", domain=TRAINING)
+def gradient_in_type(op: str, version: int, variable: str, element: str) -> Case | None:
+    """Only floats have derivatives, whatever T1 allows."""
+    return differentiated(element) if element.startswith("float") else None
+
+
+def differentiated(element: str) -> Case:
+    """y = a b + a."""
+    a, b = floats(2, 3).astype(element), floats(2, 3, seed=1).astype(element)
     product = [helper.make_node("Mul", ["x0", "x1"], ["p"]), helper.make_node("Add", ["p", "x0"], ["q"])]
-    yield Case(
-        [a, b],
-        {"xs": ["x0", "x1"], "y": "q"},
-        outputs=2,
-        before=product,
-        expect=lambda a, b: [b + 1, a],
-        retype=False,
-    )
+    given = {"xs": ["x0", "x1"], "y": "q"}
+    return Case([a, b], given, outputs=2, before=product, expect=lambda a, b: [b + 1, a], retype=False)

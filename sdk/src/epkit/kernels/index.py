@@ -15,7 +15,9 @@ def gather(xp: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
     axis = one_axis(axis, data.ndim)
     rows = xp.reshape(in_range(xp, indices, data.shape[axis]), (-1,))
     shape = data.shape[:axis] + indices.shape + data.shape[axis + 1 :]
-    return xp.reshape(xp.take(data, rows, axis=axis), shape)
+    # NumPy's take would copy the whole of an unaligned table, as weights inside a model file are
+    picked = data[rows] if axis == 0 else xp.take(data, rows, axis=axis)
+    return xp.reshape(picked, shape)
 
 
 @op("GatherElements", since=11)
