@@ -410,6 +410,13 @@ def test_rule_9_who_knows_only_an_inner_operator_gets_that(text: str, domain: st
     assert (found["Tanh"], found["Add"], found["Mul"]) == ("toy", "cpu", "cpu")
 
 
+@pytest.mark.parametrize("known", [(), ("Tanh",), ("Fused",)])
+def test_rule_9_defaults_of_a_function_hold_either_way(known: tuple[str, ...]) -> None:
+    graph = fused_model(PLAIN.replace("<gain = 3.0>", ""), "local")
+    with epkit.load(graph, ["toy"], registry=registry_of(knows("toy", *known, domain="local"))) as session:
+        assert_same(session(x=X)["y"], -2 * np.tanh(np.abs(X) + X))
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_rule_9_a_preferred_part_goes_before_a_later_whole(domain: str) -> None:
     graph = fused_model(PLAIN, domain)

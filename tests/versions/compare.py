@@ -47,6 +47,7 @@ def _assert_array(found: Any, expected: Any, rtol: float, path: str) -> None:
     assert name_of(found.dtype) == wanted, f"{path} is {found.dtype}, expected {wanted}"
     assert found.shape == expected.shape, f"{path} has the shape {found.shape}, expected {expected.shape}"
     if wanted == "string":
+        assert all(isinstance(x, str) for x in found.flat), f"{path} holds bytes, expected str"
         assert [_text(x) for x in found.flat] == [_text(x) for x in expected.flat], path
     elif wanted in ("float32", "float64", "complex64", "complex128"):
         scale = np.abs(expected[np.isfinite(expected)]).max(initial=0)

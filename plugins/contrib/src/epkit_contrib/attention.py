@@ -113,13 +113,15 @@ def multi_head_attention(
     cache_indirection: Any = None,
     *,
     mask_filter_value: float = -10000.0,
+    n_outputs: int,
     num_heads: int,
     scale: float | None = None,
     unidirectional: int = 0,
 ) -> Any:
-    """softmax(Q K' scale + attention_bias + mask) V; then the keys and values with those of the past, and the weights.
+    """softmax(Q K' scale + attention_bias + mask) V; then the keys and values with those of the past, and the scores.
 
-    A key that the padding mask hides has ``mask_filter_value`` added to its score.
+    A key that the padding mask hides has ``mask_filter_value`` added to its score; one after its query has the
+    lowest of all scores.
     """
     (q, k, v), cached = projected(xp, query, key, value, num_heads)
     if bias is not None:
@@ -134,17 +136,23 @@ def multi_head_attention(
     keys, values = from_beams(xp, caches, used, cache_indirection, fresh)
     shape = (q.shape[0], num_heads, q.shape[2], used)
     mask = padding_bias(xp, "key_padding_mask", key_padding_mask, shape, used - fresh, mask_filter_value)
-    y, weights = attend(
+    seen = causal(xp, q.shape[2], used, used - fresh) if unidirectional else None
+    y, scores = attend(
         xp,
         q,
         wide(xp, keys),
         wide(xp, values),
         scale=scale,
         bias=summed(mask, bias_like(xp, "attention_bias", attention_bias, shape)),
-        seen=causal(xp, q.shape[2], used, used - fresh) if unidirectional else None,
-        stage=2,
+        seen=seen,
+        stage=1 if n_outputs > 3 else 0,
     )
-    return cast(xp, join_heads(xp, y), query.dtype), *caches, cast(xp, weights, query.dtype)
+    y = cast(xp, join_heads(xp, y), query.dtype)
+    if scores is None:
+        return y, *caches
+    if seen is not None:
+        scores = xp.where(seen, scores, xp.finfo(xp.float32).min)
+    return y, *caches, cast(xp, scores, query.dtype)
 
 
 # ---- Attention

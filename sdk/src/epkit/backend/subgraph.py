@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import NAME
+from ..kernels.attributes import tensor_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,13 +92,7 @@ def constant_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
 
 def as_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     """A tensor as a read-only NumPy array; strings as an object array of ``str``."""
-    array: np.ndarray[Any, Any] = tensor.numpy()
-    if array.dtype.kind == "O":
-        import numpy as np
-
-        decoded = [item.decode("utf-8") if isinstance(item, bytes) else item for item in array.ravel()]
-        array = np.array(decoded, dtype=object).reshape(array.shape)
-    array = array.view()
+    array = tensor_array(tensor).view()
     array.flags.writeable = False
     return array
 

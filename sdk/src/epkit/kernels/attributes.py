@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
+
+
+def tensor_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
+    """A tensor as an array; strings as an object array of ``str``."""
+    if tensor.dtype.name != "STRING":
+        return tensor.numpy()  # type: ignore[no-any-return]
+    import numpy as np  # late: this module is read before any model is
+
+    items = tensor.string_data() if hasattr(tensor, "string_data") else tensor.numpy().ravel()
+    result = np.empty(tensor.size, dtype=object)
+    result[:] = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in items]
+    return result.reshape(tensor.shape.numpy())
 
 
 def attribute_value(attribute: ir.Attr) -> Any:
@@ -15,9 +28,9 @@ def attribute_value(attribute: ir.Attr) -> Any:
     """
     value = attribute.value
     if attribute.type.name == "TENSOR":
-        return value.numpy()
+        return tensor_array(value)
     if attribute.type.name == "TENSORS":
-        return tuple(tensor.numpy() for tensor in value)
+        return tuple(tensor_array(tensor) for tensor in value)
     if isinstance(value, list | tuple):
         return tuple(value)
     return value

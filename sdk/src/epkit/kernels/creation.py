@@ -9,6 +9,7 @@ import numpy as np
 
 from ._dtypes import dtype_of, is_integer, is_narrow_float, name_of
 from ._pointwise import checked_axis, checked_size, convert, pointwise, scalar
+from .attributes import tensor_array
 from .operator import op
 
 
@@ -51,13 +52,15 @@ def dense(sparse: Any) -> Any:
     if flat.shape != values.shape or np.any((flat < 0) | (flat >= math.prod(shape))):
         raise ValueError(f"sparse_value has indices outside its shape {shape}, or not one for each value")
     result = np.zeros(math.prod(shape), dtype=values.dtype)
+    if values.dtype == object:
+        result[:] = ""
     result[flat] = values
     return result.reshape(shape)
 
 
 def host_array(tensor: Any) -> Any:
     if hasattr(tensor, "numpy"):
-        return tensor.numpy()
+        return tensor_array(tensor)
     from onnx import numpy_helper  # late, for it is slow to import and hardly ever needed
 
     return numpy_helper.to_array(tensor)

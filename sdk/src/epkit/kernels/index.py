@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ._axes import choice, in_range, ints, one_axis, wide_type, widened
 from .operator import op
 
@@ -120,7 +122,8 @@ def scattered(xp: Any, data: Any, rows: Any, updates: Any, reduction: str) -> An
         result[rows] = updates
         return result
     result = xp.astype(data, wide_type(xp, data), copy=True)
-    getattr(xp, REDUCTIONS[reduction]).at(result, rows, widened(xp, updates))
+    with np.errstate(all="ignore"):
+        getattr(xp, REDUCTIONS[reduction]).at(result, rows, widened(xp, updates))
     return xp.astype(result, data.dtype, copy=False)
 
 

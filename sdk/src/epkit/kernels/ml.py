@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ._axes import bounded
 from ._ml import DOMAIN, as_rows, one_of, to_single
 from .operator import op
 
@@ -42,6 +43,7 @@ def feature_vectorizer(xp: Any, *inputs: Any, inputdimensions: Any = None) -> An
             raise ValueError(f"inputdimensions must not be negative: {size}")
         rows = to_single(xp, as_rows(xp, x))[:, :size]
         if rows.shape[1] < size:
+            bounded((rows.shape[0], size), rows)
             fill = xp.zeros((rows.shape[0], size - rows.shape[1]), dtype=xp.float32)
             rows = xp.concat([rows, fill], axis=1)
         parts.append(rows)

@@ -183,12 +183,12 @@ def q_linear_mat_mul(
     y_zero: Any,
 ) -> Any:
     """y = saturate(round((a - a_zero) @ (b - b_zero) a_scale b_scale / y_scale) + y_zero)."""
-    factor = (
-        converted(xp, by_row(xp, a_scale, a, "a_scale"), xp.float64)
-        * converted(xp, by_column(xp, b_scale, b, "b_scale"), xp.float64)
-        / converted(xp, by_row(xp, y_scale, a, "y_scale"), xp.float64)
-    )
     with np.errstate(all="ignore"):
+        factor = (
+            converted(xp, by_row(xp, a_scale, a, "a_scale"), xp.float64)
+            * converted(xp, by_column(xp, b_scale, b, "b_scale"), xp.float64)
+            / converted(xp, by_row(xp, y_scale, a, "y_scale"), xp.float64)
+        )
         real = product(xp, a, b, a_zero, b_zero) * factor
         return quantized(xp, real, by_row(xp, y_zero, a, "y_zero_point"), y_zero.dtype)
 
@@ -314,10 +314,10 @@ def q_linear_conv(
         if bias.shape != w.shape[:1]:
             raise ValueError(f"input B of shape {bias.shape} must have shape ({w.shape[0]},)")
         total = total + by_filter(xp, bias, w, "B", 1)
-    factor = (
-        converted(xp, scalar(xp, x_scale, "x_scale"), xp.float64)
-        * converted(xp, by_filter(xp, w_scale, w, "w_scale", 1), xp.float64)
-        / converted(xp, scalar(xp, y_scale, "y_scale"), xp.float64)
-    )
     with np.errstate(all="ignore"):
+        factor = (
+            converted(xp, scalar(xp, x_scale, "x_scale"), xp.float64)
+            * converted(xp, by_filter(xp, w_scale, w, "w_scale", 1), xp.float64)
+            / converted(xp, scalar(xp, y_scale, "y_scale"), xp.float64)
+        )
         return quantized(xp, total * factor, scalar(xp, y_zero, "y_zero_point"), y_zero.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ._axes import bounded
 from ._precision import cast, element_type, is_float, quiet, wide
 from .operator import op
 
@@ -52,6 +53,7 @@ def transform(xp: Any, x: Any, dft_length: Any, axis: int, inverse: int, oneside
     length = default if dft_length is None else integer(xp, "dft_length", dft_length, 1)
     if length < 1:
         raise ValueError(f"axis={axis} of input {x.shape} is too short for a transform")
+    bounded((*x.shape[:axis], length, *x.shape[axis + 1 : -1], 2), z)
     if onesided and inverse:
         return cast(xp, xp.fft.irfft(z, n=length, axis=axis)[..., None], x.dtype)
     if onesided:

@@ -53,6 +53,8 @@ def adam(
     if step > 0:
         if alpha**step == 1:
             raise ValueError(f"attribute alpha={alpha} makes 1 - alpha^T zero")
+        if beta**step > 1:
+            raise ValueError(f"attribute beta={beta} makes 1 - beta^T negative, which has no root")
         rate = rate * ((1.0 - beta**step) ** 0.5 / (1.0 - alpha**step))
     new_x, new_v, new_h = [], [], []
     for x, g, v, h in grouped(tensors, 4):

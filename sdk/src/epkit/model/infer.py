@@ -10,6 +10,7 @@ import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
 import onnx_ir as ir
 
 from epkit.model import hazards, maptypes
+from epkit.model.foreign import wrap_foreign
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -25,7 +26,9 @@ def infer(model: ir.Model) -> list[str]:
     Returns:
         Warnings about declared outputs that the model does not produce.
     """
-    return merge(model, weightless(model))
+    proto = weightless(model)
+    wrap_foreign(model, proto)
+    return merge(model, proto)
 
 
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
