@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def tensor_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     """A tensor as an array; strings as an object array of ``str``."""
     if tensor.dtype.name != "STRING":
-        return tensor.numpy()  # type: ignore[no-any-return]
+        return tensor.numpy()
     import numpy as np  # late: this module is read before any model is
 
     items = tensor.string_data() if hasattr(tensor, "string_data") else tensor.numpy().ravel()

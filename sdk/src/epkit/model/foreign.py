@@ -81,7 +81,9 @@ def _reads_alike(node: ir.Node, one: Signature, other: Signature) -> bool:
     if one.since == other.since:
         return True
     count = max((i + 1 for i, value in enumerate(node.inputs) if value is not None), default=0)
-    places = [formal.name for formal in one.inputs[:count]] == [formal.name for formal in other.inputs[:count]]
+    places = [formal.name for formal in one.inputs[:count]] == [
+        formal.name for formal in other.inputs[:count]
+    ]
     required = {name for name, (_, needed) in other.attributes.items() if needed}
     return (
         places
