@@ -131,13 +131,14 @@ def center_crop_pad(xp: Any, data: Any, shape: Any, *, axes: Sequence[int] | Non
 
 @op("Trilu", since=14)
 def trilu(xp: Any, x: Any, k: Any = None, *, upper: int = 1) -> Any:
-    """Keep the upper (lower) triangle of each matrix, from diagonal k on; 0 elsewhere."""
+    """Keep the upper (lower) triangle of each matrix, from diagonal k on; 0 (an empty string) elsewhere."""
     if x.ndim < 2:
         raise ValueError(f"expected a batch of matrices, got shape {x.shape}")
     rows, columns = x.shape[-2:]
     diagonal = 0 if k is None else max(-rows, min(columns, scalar(k, "k")))
     offset = xp.arange(columns)[None, :] - xp.arange(rows)[:, None]
-    return xp.where(offset >= diagonal if upper else offset <= diagonal, x, xp.zeros((), dtype=x.dtype))
+    nothing = xp.asarray("" if x.dtype == object else 0, dtype=x.dtype)
+    return xp.where(offset >= diagonal if upper else offset <= diagonal, x, nothing)
 
 
 @op("ReverseSequence", since=10)
