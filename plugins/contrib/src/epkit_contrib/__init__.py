@@ -12,8 +12,11 @@ from .declare import DECLARED
 FAMILIES = (
     "activation",
     "attention",
+    "causal_conv",
     "decoder_attention",
+    "gated_delta_net",
     "group_query",
+    "linear_attention",
     "matmul",
     "normalize",
     "packed_attention",
