@@ -112,7 +112,7 @@ FLOORS = (
     ("optimize", "partition", "memory"),
     ("settings", "binding", "planning", "compiling", "pipeline"),
     ("runtime",),
-    ("aliases", "discovery", "api", "__init__", "compat", "testing"),
+    ("aliases", "discovery", "api", "__init__", "compat", "testing", "diagnose"),
     ("cli",),
 )
 """From the ground up. On one floor, folders may import the files beside them, and not each other."""

@@ -6,7 +6,7 @@ Each stage is a function from one frozen value to the next; ``str()`` of each va
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,7 +39,7 @@ Stage = ReadModel | CheckedModel | Optimised | Claims | Partitioned | Plan | Com
 
 def stages(
     source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
-) -> Iterator[tuple[str, Stage]]:
+) -> Generator[tuple[str, Stage]]:
     """Run the pipeline step by step: yields each stage's name and value.
 
     Whoever takes the last value closes its programs and providers; until then, they are closed here.

@@ -18,6 +18,7 @@ from .inspect import inspect
 from .new_provider import new_provider
 from .providers import providers
 from .run import run
+from .verify import bisect, verify
 
 
 class Command(TyperCommand):
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (run, inspect, explain, providers, bench, new_provider):
+for function in (run, inspect, explain, verify, bisect, providers, bench, new_provider):
     app.command(function.__name__.replace("_", "-"), cls=Command)(function)
 
 

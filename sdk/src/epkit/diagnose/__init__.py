@@ -1,0 +1,1 @@
+"""Finding out where a provider goes wrong, and how long it takes: verify, bisect, tune."""
