@@ -1,27 +1,31 @@
 """Small models of which most providers can run some: what the cases on the contract are tried with.
 
-A stranger's plugin may know one operator or two hundred. So each such case runs on every probe that the provider
-claims whole, and is refused if there is none.
+A stranger's plugin may know one operator or two hundred, one element type, fixed sizes alone. So each such case
+runs on every probe that the provider claims whole, and is refused if there is none. Probes are in float32; a
+provider that takes none of them so is asked again in other types, and one that wants fixed sizes gets them.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.numpy_helper
 import onnx.parser
 import onnx.reference
+import onnx.shape_inference
 from onnx.helper import tensor_dtype_to_np_dtype
 
 import epkit
 from epkit.backend import Provider
 from epkit.backend.registry import default
+from epkit.dtypes import CODE, numpy_dtype
 
 from .compare import difference
 from .result import Result, State
@@ -65,6 +69,7 @@ OTHERS = {
         {WEIGHTS} {{ y, z = Split <axis = 1> (x, parts) }}""",
     "relu_float16": "agraph (float16[N, 4] x) => (float16[N, 4] y) { y = Relu(x) }",
     "add_int32": "agraph (int32[N, 4] x) => (int32[N, 4] y) { y = Add(x, x) }",
+    "relu_int8": "agraph (int8[N, 4] x) => (int8[N, 4] y) { y = Relu(x) }",
     "conv": """agraph (float[N, 1, 4, 4] x) => (float[N, 1, A, B] y)
         <float[1, 1, 2, 2] k = {1., -1., 0.5, 2.}> { y = Conv(x, k) }""",
     "max_pool": """agraph (float[N, 1, 4, 4] x) => (float[N, 1, A, B] y)
@@ -72,28 +77,53 @@ OTHERS = {
     "qlinear_matmul": """agraph (uint8[N, 4] x) => (uint8[N, 2] y)
         <float s = {0.05}, float t = {0.5}, uint8 z = {3}, uint8[4, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}>
         { y = QLinearMatMul(x, s, z, w, s, z, t, z) }""",
+    "qlinear_conv": """agraph (int8[N, 1, 4, 4] x) => (int8[N, 1, A, B] y)
+        <float s = {0.5}, int8 z = {0}, int8[1, 1, 2, 2] k = {1, -2, 3, -1}>
+        { y = QLinearConv(x, s, z, k, s, z, s, z) }""",
+    "matmul_integer": """agraph (int8[N, 4] x) => (int32[N, 2] y)
+        <int8[4, 2] w = {1, -2, 3, 4, -5, 6, 7, 8}> { y = MatMulInteger(x, w) }""",
+    "quantised_matmul": """agraph (int8[N, 4] x) => (int8[N, 2] y)
+        <float s = {0.5}, int8 z = {0}, int8[4, 2] w = {1, -2, 3, 4, -5, 6, 7, 8}> {
+        a = DequantizeLinear(x, s, z)  b = DequantizeLinear(w, s, z)  c = MatMul(a, b)  y = QuantizeLinear(c, s, z)
+    }""",
 }
+
+TYPES = ("float32", "float16", "bfloat16", "float64", "int32", "int8", "uint8", "int64")
+"""The element types in which probes are tried, in this order, until the provider takes some."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A model whose leading dimension is free; ``altered`` gives its weights other values."""
+    """A model whose leading dimension is free.
+
+    Attributes:
+        name, text: without and with the model.
+        dtype: takes the place of float32.
+        altered: the weights have other values.
+    """
 
     name: str
     text: str = field(repr=False)
+    dtype: str = "float32"
     altered: bool = False
 
     @cached_property
     def model(self) -> onnx.ModelProto:
-        """The model, under opset 17."""
-        model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {self.text}')
+        """The model, under opset 17; where it has quantised floats, 21, the first that the reference knows."""
+        opset, version = (21, 10) if "DequantizeLinear" in self.text else (17, 8)
+        model = onnx.parser.parse_model(f'<ir_version: {version}, opset_import: ["" : {opset}]> {self.text}')
         used = {name for node in model.graph.node for name in node.input}
         kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
         del model.graph.initializer[:]
         model.graph.initializer.extend(
             _other_values(t) if self.altered and _is_weight(t) else t for t in kept
         )
-        return model
+        return retyped(model, self.dtype)
+
+    @property
+    def label(self) -> str:
+        """The name, with the element type if it is not the usual one."""
+        return self.name if self.dtype == "float32" else f"{self.name} in {self.dtype}"
 
     @property
     def has_weights(self) -> bool:
@@ -109,8 +139,44 @@ class Probe:
         return reference(self.model, feeds)
 
 
+def retyped(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
+    """The model with another element type in the place of float32, bodies included; as it is for float32."""
+    if dtype == "float32":
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    _retype_graph(changed.graph, CODE[dtype], numpy_dtype(dtype))
+    return changed
+
+
+def _retype_graph(graph: onnx.GraphProto, code: int, dtype: np.dtype[Any]) -> None:
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            info.type.tensor_type.elem_type = code
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            values = np.abs(values) if dtype.kind == "u" else values
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(dtype), tensor.name))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", onnx.TensorProto.FLOAT):
+                attribute.i = code
+            if attribute.HasField("g"):
+                _retype_graph(attribute.g, code, dtype)
+
+
+def is_valid(model: onnx.ModelProto) -> bool:
+    """True if every operator is defined for the types that it gets."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
 def _is_weight(tensor: onnx.TensorProto) -> bool:
-    return len(tensor.dims) > 0 and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
+    return len(tensor.dims) > 0 and tensor.data_type != onnx.TensorProto.INT64
 
 
 def _other_values(tensor: onnx.TensorProto) -> onnx.TensorProto:
@@ -145,14 +211,14 @@ class Subject:
 
     def load(self, **options: Any) -> epkit.Session:
         """A session; nothing may fall back."""
-        chosen = {"optimise": "none", "fix": self.fix, "fallback": "error", **options}
+        chosen: dict[str, Any] = {"optimise": "none", "fix": self.fix, "fallback": "error", **options}
         return epkit.load(self.probe.model, [self.provider], **chosen)
 
     def check(self, outputs: Mapping[str, Any], feeds: Mapping[str, Any], when: str = "") -> None:
         """Raise AssertionError unless the outputs are right for the inputs."""
         for (name, got), want in zip(outputs.items(), self.probe.expected(feeds), strict=True):
             problem = difference(got, want, *tolerance_for(want))
-            assert not problem, f"{self.probe.name}: output {name} {problem}{when and f', {when}'}"
+            assert not problem, f"{self.probe.label}: output {name} {problem}{when and f', {when}'}"
 
     def run_checked(self, session: epkit.Session, rows: int = ROWS, seed: int = 0, when: str = "") -> None:
         """One run, compared."""
@@ -197,6 +263,18 @@ def subjects(provider: str) -> tuple[list[Subject], str]:
     return list(found), refusal
 
 
+def native_type(provider: str) -> str:
+    """The element type in which the provider's graphs are written: float32 if it takes any probe so."""
+    found, _ = subjects(provider)
+    spelt_out = {probe.name for probe in PROBES if is_plain(probe)}
+    return next((subject.probe.dtype for subject in found if subject.probe.name in spelt_out), "float32")
+
+
+def is_plain(probe: Probe) -> bool:
+    """True for probes whose inputs are float32 as they are written."""
+    return probe.text.startswith("agraph (float[")
+
+
 @cache
 def _subjects(provider: str, provider_type: type[Provider]) -> tuple[tuple[Subject, ...], str]:
     """Asked once in a process; the class is a key too, because a name may be registered anew."""
@@ -207,6 +285,12 @@ def _subjects(provider: str, provider_type: type[Provider]) -> tuple[tuple[Subje
         if subject is not None:
             found.append(subject)
         refusal = refusal or reason
+    for dtype in TYPES[1:]:
+        if any(is_plain(subject.probe) for subject in found):
+            break
+        others = [replace(probe, dtype=dtype) for probe in PROBES if is_plain(probe)]
+        made = [_subject(provider, probe)[0] for probe in others if is_valid(probe.model)]
+        found += [subject for subject in made if subject is not None and _is_known(subject)]
     return tuple(found), refusal
 
 
@@ -220,6 +304,15 @@ def _subject(provider: str, probe: Probe) -> tuple[Subject | None, str]:
         except epkit.EpkitError as error:  # a claim that fails is for other cases to report
             reason = reason or " ".join(error.what.split())
     return None, reason
+
+
+def _is_known(subject: Subject) -> bool:
+    """True if the reference has an answer in this type."""
+    try:
+        subject.probe.expected(subject.probe.feeds())
+    except Exception:  # it raises whatever comes
+        return False
+    return True
 
 
 def on_each(
@@ -236,8 +329,8 @@ def on_each(
     found, refusal = subjects(provider)
     chosen = list(filter(only, found))[: at_most or None]
     if not chosen:
-        left = f"; claimed: {', '.join(subject.probe.name for subject in found)}" if found else ""
+        left = f"; claimed: {', '.join(subject.probe.label for subject in found)}" if found else ""
         return Result(State.REFUSED, f"no probe that this is about was claimed whole: {refusal}{left}")
     for subject in chosen:
         check(subject)
-    return Result(State.PASSED, f"on {', '.join(subject.probe.name for subject in chosen)}")
+    return Result(State.PASSED, f"on {', '.join(subject.probe.label for subject in chosen)}")

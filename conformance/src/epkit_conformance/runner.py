@@ -1,7 +1,8 @@
 """Running cases in worker processes: a crash or a hang costs one case, is named, and the run goes on.
 
-Workers are forked from a process that has built the cases and never touched the provider, so that a
-driver is initialised only in workers. Where there is no fork, each worker builds the cases again.
+On Linux, workers are forked from a process that has built the cases and never touched the provider, so that a
+driver is initialised only in workers. Elsewhere they are spawned, and build the cases again: nothing of a case
+is pickled but its name.
 """
 
 from __future__ import annotations
@@ -9,24 +10,31 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from epkit.errors import EpkitError
 
 from .case import Case
+from .catalogue import all_cases
 from .result import Result, State
 
 Progress = Callable[[Case, Result], None]
+Rebuild = Callable[[], Sequence[Case]]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one case: seconds of wall time, bytes of address space (0: none)."""
+    """Limits of one case: seconds of wall time, bytes of memory above what its worker has already (0: none)."""
 
     seconds: float = 60.0
     memory_bytes: int = 16 * 1024**3
@@ -39,9 +47,25 @@ def run_cases(
     jobs: int = 1,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    started: Callable[[Case], None] | None = None,
+    method: str = "fork" if sys.platform == "linux" else "spawn",
+    rebuild: Rebuild = all_cases,
 ) -> dict[str, Result]:
-    """Run the cases and return their results by name, in the order of the cases."""
-    pool = _Pool(cases, provider, max(1, min(jobs, len(cases))), limits or Limits())
+    """Run the cases and return their results by name, in the order of the cases.
+
+    Args:
+        cases: what to run.
+        provider: the provider under test.
+        jobs: worker processes at a time.
+        limits: for each case.
+        progress: called with each case and its result, as they come.
+        started: called with each case that a worker begins.
+        method: how workers start, ``"fork"`` or ``"spawn"``.
+        rebuild: gives a spawned worker the cases again; must be a function of a module.
+    """
+    source = list(cases) if method == "fork" else rebuild
+    pool = _Pool(cases, source, provider, max(1, min(jobs, len(cases))), limits or Limits(), method)
+    pool.started = started or (lambda case: None)
     results: dict[str, Result] = {}
     for case, result in pool.results():
         results[case.name] = result
@@ -74,98 +98,116 @@ class _Worker:
     """A process, and the case that it is at work on."""
 
     def __init__(self, pool: _Pool) -> None:
-        context = pool.context
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, pool.cases, pool.provider, pool.limits.memory_bytes)
-        self.process: Any = context.Process(target=_serve, args=arguments, daemon=True)
+        self.pipe, theirs = pool.context.Pipe()
+        descriptor, log = tempfile.mkstemp(prefix="epkit-conformance-")
+        os.close(descriptor)
+        self.log = Path(log)
+        arguments = (theirs, pool.source, pool.provider, pool.limits.memory_bytes, str(self.log))
+        self.process: Any = pool.context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
-        self.index: int | None = None
-        self.started = 0.0
+        self.case: Case | None = None
+        self.since = 0.0
 
-    def give(self, index: int) -> None:
-        self.index, self.started = index, time.monotonic()
-        self.pipe.send(index)
+    def give(self, case: Case) -> None:
+        self.case, self.since = case, time.monotonic()
+        with suppress(OSError):  # it died before it began: result() tells
+            self.pipe.send(case.name)
 
     def end(self, *, kill: bool = False) -> None:
         if kill:
             self.process.kill()
         else:
-            self.pipe.send(None)
+            with suppress(OSError):
+                self.pipe.send(None)
         self.process.join(10)
         self.pipe.close()
+        self.log.unlink(missing_ok=True)
+
+    def result(self) -> Result:
+        """What the worker sent; if it died, how."""
+        try:
+            result = self.pipe.recv()
+            assert isinstance(result, Result)
+            return result
+        except (EOFError, OSError):
+            self.process.join(10)
+            text = f"the worker died: {_death(self.process.exitcode)}{self._place()}"
+            return Result(State.CRASHED, text, seconds=time.monotonic() - self.since)
+
+    def hung(self, limit: float) -> Result:
+        """The result of a case that took too long. Asked by a signal, the worker writes down where it is."""
+        if hasattr(signal, "SIGUSR1") and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGUSR1)
+            time.sleep(0.1)
+        text = f"no answer within {limit:g} s; the worker was killed{self._place()}"
+        return Result(State.HUNG, text, seconds=limit)
+
+    def _place(self) -> str:
+        """Where the worker was, from the stack that its fault handler wrote."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        inner = [line.strip() for line in lines if line.startswith("  File ")]
+        return f"; it was at {inner[0]}" if inner else ""
 
 
 class _Pool:
-    def __init__(self, cases: Sequence[Case], provider: str, jobs: int, limits: Limits) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        self.context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        source: Sequence[Case] | Rebuild,
+        provider: str,
+        jobs: int,
+        limits: Limits,
+        method: str,
+    ) -> None:
+        self.context: Any = multiprocessing.get_context(method)
         self.cases = list(cases)
+        self.source = source
         self.provider = provider
         self.jobs = jobs
         self.limits = limits
+        self.started: Callable[[Case], None] = lambda case: None
 
     def results(self) -> Iterator[tuple[Case, Result]]:
         """Results as they come."""
-        todo = iter(range(len(self.cases)))
+        todo = iter(self.cases)
         workers: list[_Worker] = []
         try:
-            for index in todo:
-                workers.append(self._worker(index))
+            for case in todo:
+                workers.append(_Worker(self))
+                self._give(workers[-1], case)
                 if len(workers) == self.jobs:
                     break
             while workers:
                 for worker, result in self._wait(workers):
-                    assert worker.index is not None
-                    case = self.cases[worker.index]
-                    if result.state in (State.CRASHED, State.HUNG):
-                        worker.end(kill=True)
-                        workers.remove(worker)
-                        worker = None  # type: ignore[assignment]  # it is dead
+                    assert worker.case is not None
+                    done = worker.case
+                    workers.remove(worker)
+                    dead = result.state in (State.CRASHED, State.HUNG)
                     following = next(todo, None)
-                    if following is not None and worker is None:
-                        workers.append(self._worker(following))
-                    elif following is not None:
-                        worker.give(following)
-                    elif worker is not None:
-                        workers.remove(worker)
-                        worker.end()
-                    yield case, result
+                    if following is None or dead:
+                        worker.end(kill=dead)
+                    if following is not None:
+                        workers.append(_Worker(self) if dead else worker)
+                        self._give(workers[-1], following)
+                    yield done, result
         finally:
             for worker in workers:
                 worker.end(kill=True)
 
-    def _worker(self, index: int) -> _Worker:
-        worker = _Worker(self)
-        worker.give(index)
-        return worker
+    def _give(self, worker: _Worker, case: Case) -> None:
+        worker.give(case)
+        self.started(case)
 
     def _wait(self, workers: list[_Worker]) -> Iterator[tuple[_Worker, Result]]:
         ready = multiprocessing.connection.wait([worker.pipe for worker in workers], timeout=0.25)
         for worker in list(workers):
+            assert worker.case is not None
+            limit = max(self.limits.seconds, worker.case.seconds)
             if worker.pipe in ready:
-                yield worker, self._receive(worker)
-            elif time.monotonic() - worker.started > self._allowed(worker):
-                limit = self._allowed(worker)
-                yield (
-                    worker,
-                    Result(State.HUNG, f"no answer within {limit:g} s; the worker was killed", seconds=limit),
-                )
-
-    def _allowed(self, worker: _Worker) -> float:
-        assert worker.index is not None
-        return max(self.limits.seconds, self.cases[worker.index].seconds)
-
-    def _receive(self, worker: _Worker) -> Result:
-        try:
-            result = worker.pipe.recv()
-            assert isinstance(result, Result)
-            return result
-        except (EOFError, OSError):
-            worker.process.join(10)
-            code = worker.process.exitcode
-            seconds = time.monotonic() - worker.started
-            return Result(State.CRASHED, f"the worker died: {_death(code)}", seconds=seconds)
+                yield worker, worker.result()
+            elif time.monotonic() - worker.since > limit:
+                yield worker, worker.hung(limit)
 
 
 def _death(code: int | None) -> str:
@@ -174,20 +216,32 @@ def _death(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Any, cases: Sequence[Case], provider: str, memory_bytes: int) -> None:
-    """The worker's loop: an index comes, a result goes; None ends it."""
+# ---- in the worker ----
+
+
+def _serve(pipe: Any, source: Sequence[Case] | Rebuild, provider: str, memory_bytes: int, log: str) -> None:
+    """The worker's loop: a name comes, a result goes; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.disable()  # the parent tells how a worker died
-    _limit_memory(memory_bytes)
-    while (index := pipe.recv()) is not None:
-        pipe.send(run_here(cases[index], provider))
+    with open(log, "w", encoding="utf-8") as file:
+        faulthandler.enable(file, all_threads=False)  # the parent tells where a worker died
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, file, all_threads=False)
+        cases = {case.name: case for case in (source() if callable(source) else source)}
+        while (name := pipe.recv()) is not None:
+            _limit_memory(memory_bytes)
+            pipe.send(run_here(cases[name], provider))
+        faulthandler.disable()
 
 
 def _limit_memory(nbytes: int) -> None:
-    if not nbytes:
-        return
-    try:
-        import resource
-    except ImportError:
-        return  # Windows: only the time is limited
-    resource.setrlimit(resource.RLIMIT_AS, (nbytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    """Let the process have so much more than it has. Address space is no measure: drivers reserve terabytes."""
+    status = Path("/proc/self/status")
+    if not nbytes or not status.exists():
+        return  # no Linux: only the time is limited
+    import resource
+
+    lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+    now = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = now + nbytes if hard == resource.RLIM_INFINITY else min(now + nbytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -35,9 +35,9 @@ def restores_in_a_new_session(subject: Subject, folder: Folder) -> None:
             subject.check(outputs, feeds, "restored" if restored else "before it was saved")
             results.append([array.tobytes() for array in outputs.values()])
     _assert_saved(subject, folder)
-    assert watch.calls("restore") > 0, f"{subject.probe.name}: what was saved was not restored"
-    assert watch.calls("compile") == 0, f"{subject.probe.name}: it was restored, and compiled again"
-    assert results[0] == results[1], f"{subject.probe.name}: the restored program gives other bytes"
+    assert watch.calls("restore") > 0, f"{subject.probe.label}: what was saved was not restored"
+    assert watch.calls("compile") == 0, f"{subject.probe.label}: it was restored, and compiled again"
+    assert results[0] == results[1], f"{subject.probe.label}: the restored program gives other bytes"
 
 
 def restores_in_a_new_process(subject: Subject, folder: Folder) -> None:
@@ -51,17 +51,17 @@ def restores_in_a_new_process(subject: Subject, folder: Folder) -> None:
         "-m",
         "epkit_conformance.corpus.artifacts",
         subject.provider,
-        subject.probe.name,
+        f"{subject.probe.name}:{subject.probe.dtype}",
         str(folder),
     ]
     command.append("fixed" if subject.fix else "dynamic")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{subject.probe.name}: the new process failed: {done.stderr[-400:]}"
+    assert done.returncode == 0, f"{subject.probe.label}: the new process failed: {done.stderr[-400:]}"
     told = json.loads(done.stdout)
     assert told["compiled"] == 0, (
-        f"{subject.probe.name}: the new process compiled again: is fingerprint() stable?"
+        f"{subject.probe.label}: the new process compiled again: is fingerprint() stable?"
     )
-    assert told["outputs"] == mine, f"{subject.probe.name}: the new process gets other bytes"
+    assert told["outputs"] == mine, f"{subject.probe.label}: the new process gets other bytes"
 
 
 def tells_models_apart(subject: Subject, folder: Folder) -> None:
@@ -84,7 +84,7 @@ def refuses_what_was_made_elsewhere(subject: Subject, folder: Folder) -> None:
         with subject.load(registry=watch.registry, cache=folder) as session:
             subject.run_checked(session, when=f"after {next(iter(change))} had changed")
         assert watch.calls("compile") > 0, (
-            f"{subject.probe.name}: a program for another {next(iter(change))} was used"
+            f"{subject.probe.label}: a program for another {next(iter(change))} was used"
         )
         (fresh,) = set(folder.iterdir()) - {saved}
         fresh.write_bytes(old)
@@ -112,13 +112,13 @@ def refuses_what_is_damaged(subject: Subject, folder: Folder) -> None:
 def _loads_anew(subject: Subject, folder: Folder, watch: Watch, why: str) -> None:
     with subject.load(registry=watch.registry, cache=folder) as session:
         subject.run_checked(session, when=f"beside an artifact that was {why}")
-    assert watch.calls("restore") == 0, f"{subject.probe.name}: an artifact was restored that was {why}"
-    assert watch.calls("compile") > 0, f"{subject.probe.name}: nothing was compiled beside an artifact {why}"
+    assert watch.calls("restore") == 0, f"{subject.probe.label}: an artifact was restored that was {why}"
+    assert watch.calls("compile") > 0, f"{subject.probe.label}: nothing was compiled beside an artifact {why}"
 
 
 def _assert_saved(subject: Subject, folder: Folder) -> list[Path]:
     found = list(folder.iterdir())
-    assert found, f"{subject.probe.name}: save() returned None, so nothing was kept"
+    assert found, f"{subject.probe.label}: save() returned None, so nothing was kept"
     return found
 
 
@@ -167,7 +167,8 @@ def _in_folder(check: Callable[[Subject, Folder], None]) -> Callable[[Subject], 
 
 def _tell(provider: str, name: str, folder: str, sizes: str) -> dict[str, Any]:
     """What the new process has to say."""
-    probe = next(probe for probe in PROBES if probe.name == name)
+    name, dtype = name.split(":")
+    probe = next(dataclasses.replace(probe, dtype=dtype) for probe in PROBES if probe.name == name)
     watch = watched(provider)
     subject = Subject(probe, provider, {"N": 3} if sizes == "fixed" else {})
     with subject.load(registry=watch.registry, cache=folder) as session:

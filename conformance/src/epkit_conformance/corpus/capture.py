@@ -27,7 +27,7 @@ def replays(subject: Subject) -> None:
     """After a few runs of one shape, the record shows replays, and the results stay right."""
     with subject.load(capture=True) as session:
         shown = [_run(subject, session, seed=seed) for seed in range(BEFORE + 4)]
-    assert any(shown[BEFORE:]), f"{subject.probe.name}: captured, and the record shows no replay: {shown}"
+    assert any(shown[BEFORE:]), f"{subject.probe.label}: captured, and the record shows no replay: {shown}"
 
 
 def replays_new_values(subject: Subject) -> None:
@@ -38,7 +38,7 @@ def replays_new_values(subject: Subject) -> None:
             got, want = session.run(None, feeds), plain.run(None, feeds)
             for name, array in got.items():
                 assert array.tobytes() == want[name].tobytes(), (
-                    f"{subject.probe.name}: run {seed + 1} with capture gives other bytes than without, in {name}"
+                    f"{subject.probe.label}: run {seed + 1} with capture gives other bytes than without, in {name}"
                 )
 
 
@@ -60,7 +60,7 @@ def gives_replayed_outputs_away(subject: Subject) -> None:
     for outputs, copies in kept:
         for name, array in outputs.items():
             assert np.array_equal(array, copies[name], equal_nan=array.dtype.kind == "f"), (
-                f"{subject.probe.name}: a later replay changed output {name} of an earlier one"
+                f"{subject.probe.label}: a later replay changed output {name} of an earlier one"
             )
 
 
@@ -79,7 +79,7 @@ def gives_back_replays(subject: Subject) -> None:
         for seed in range(BEFORE + 2):
             _run(subject, session, seed=seed)
     left = watch.calls("allocate") - watch.calls("free")
-    assert left == 0, f"{subject.probe.name}: {left} buffers were not freed with the session"
+    assert left == 0, f"{subject.probe.label}: {left} buffers were not freed with the session"
     assert not session.warnings, "; ".join(session.warnings)
 
 
@@ -124,14 +124,14 @@ def _on_captured(provider: str, check: Callable[[Subject], Any], *, dynamic: boo
     return on_each(
         provider,
         check,
-        only=lambda subject: subject.probe.name in captured and (subject.dynamic or not dynamic),
+        only=lambda subject: subject.probe.label in captured and (subject.dynamic or not dynamic),
     )
 
 
 @cache
 def _captured(provider: str, provider_type: type[Provider]) -> frozenset[str]:
     """The probes of which a replay is made; the class is a key too, because a name may be registered anew."""
-    return frozenset(subject.probe.name for subject in subjects(provider)[0] if _can_be_captured(subject))
+    return frozenset(subject.probe.label for subject in subjects(provider)[0] if _can_be_captured(subject))
 
 
 def _can_be_captured(subject: Subject) -> bool:

@@ -178,9 +178,11 @@ def crosses_the_border_once(subject: Subject) -> None:
         transfers = [event for event in profile.recorder.events if event.category == "transfer"]
         hidden = moved - len(transfers)
         allowed = len(feeds) + len(outputs)
-        assert len(transfers) <= allowed, f"{subject.probe.name}: {len(transfers)} copies, {allowed} would do"
+        assert len(transfers) <= allowed, (
+            f"{subject.probe.label}: {len(transfers)} copies, {allowed} would do"
+        )
         assert hidden <= 0, (
-            f"{subject.probe.name}: {hidden} copies behind the record's back: the program works on the host"
+            f"{subject.probe.label}: {hidden} copies behind the record's back: the program works on the host"
         )
         assert copied_bytes(profile) > 0 or not any(array.size for array in feeds.values())
 
@@ -191,10 +193,10 @@ def computes_in_its_memory(subject: Subject) -> None:
     with subject.load(registry=watch.registry) as session:
         feeds = subject.probe.feeds()
         subject.check(session.run(None, feeds), feeds)
-        assert watch.calls("allocate") > 0, f"{subject.probe.name}: nothing was ever allocated on the device"
+        assert watch.calls("allocate") > 0, f"{subject.probe.label}: nothing was ever allocated on the device"
         (arena,) = [item for item in session.memory.arenas if item.device != "host"]
-        assert arena.peak > 0, f"{subject.probe.name}: the arena of {arena.device} was never used"
-    assert not watch.faults, f"{subject.probe.name}: {'; '.join(watch.faults)}"
+        assert arena.peak > 0, f"{subject.probe.label}: the arena of {arena.device} was never used"
+    assert not watch.faults, f"{subject.probe.label}: {'; '.join(watch.faults)}"
 
 
 def accounts_for_its_memory(subject: Subject) -> None:
@@ -207,10 +209,10 @@ def accounts_for_its_memory(subject: Subject) -> None:
         for seed in range(20):
             subject.run_checked(session, seed=seed)
         arena = _device_arena(session)
-        assert arena.in_use == 0, f"{subject.probe.name}: {arena.in_use} bytes in use between runs"
-        assert arena.allocations == before, f"{subject.probe.name}: runs of one shape allocated anew"
+        assert arena.in_use == 0, f"{subject.probe.label}: {arena.in_use} bytes in use between runs"
+        assert arena.allocations == before, f"{subject.probe.label}: runs of one shape allocated anew"
     left = watch.calls("allocate") - watch.calls("free")
-    assert left == 0, f"{subject.probe.name}: {left} buffers were not freed with the session"
+    assert left == 0, f"{subject.probe.label}: {left} buffers were not freed with the session"
 
 
 def _device_arena(session: epkit.Session) -> Any:

@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..case import Case
-from ..probes import feeds_for
-from ..result import Result
+from ..probes import feeds_for, is_valid, native_type, retyped
+from ..result import Result, State
 from .graphs import run_graph
 
 OPSET = 20
@@ -159,8 +159,11 @@ def cases() -> Iterator[Case]:
 
 def _runner(make: Callable[[], onnx.ModelProto], size: str) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
-        model = make()
+        dtype = native_type(provider)
+        model = retyped(make(), dtype)
+        if not is_valid(model):
+            return Result(State.UNSUPPORTED, f"the model has no meaning in {dtype}, the provider's type")
         feeds = [feeds_for(model, SIZES[size], seed) for seed in (0, 1)]
-        return run_graph(model, feeds, provider, rtol=1e-3, atol=1e-4)
+        return run_graph(model, feeds, provider, sizes=SIZES[size], rtol=1e-3, atol=1e-4)
 
     return run

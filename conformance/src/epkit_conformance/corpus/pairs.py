@@ -16,7 +16,7 @@ from epkit.testing.device import FakeDevice, device_provider
 from ..case import Case
 from ..compare import difference
 from ..evidence import reasons, recorded_run
-from ..probes import feeds_for, reference, tolerance_for
+from ..probes import feeds_for, native_type, reference, tolerance_for
 from ..result import Result, State
 from .graphs import OTHERS, whole_graphs
 
@@ -67,7 +67,7 @@ def _runner(partner: Partner, first: bool) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
         seen = {provider: 0, "partner": 0}
         refusal = ""
-        for model in whole_graphs():
+        for model in whole_graphs(native_type(provider)):
             counts, reason = run_pair(model, provider, partner, first)
             refusal = refusal or reason
             for name, count in counts.items():
