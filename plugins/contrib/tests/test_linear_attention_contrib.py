@@ -97,7 +97,6 @@ def test_linear_attention_goes_on_where_it_stopped() -> None:
         ({"state_window": 9}, "state_window"),
         ({"past_state": rand(BATCH, 2, 4, 5)}, "past_state"),
     ],
-    ids=str,
 )
 def test_linear_attention_says_what_is_wrong(change: dict[str, Any], word: str) -> None:
     inputs = linear_inputs(2, 2) | {key: x for key, x in change.items() if key in ("beta", "past_state")}
@@ -222,7 +221,6 @@ DRIVEN = ("query", "key", "value", "decay", "beta")
         ({}, {"gate_activation": "softplus"}, "a_log"),
         ({}, {"state_update_capacity": 2}, "capture_count"),
     ],
-    ids=str,
 )
 def test_gated_delta_net_says_what_is_wrong(
     changed: dict[str, Any], settings: dict[str, Any], word: str
