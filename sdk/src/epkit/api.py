@@ -12,8 +12,10 @@ from .aliases import DEFAULT_FALLBACK, resolve
 from .backend.custom import CustomOperator
 from .backend.hooks import Notice
 from .backend.registry import Registry, default
-from .errors import EpkitError
+from .errors import EpkitError, OptionError
 from .model.limits import Limits
+from .partition.pins import pins_of
+from .partition.policy import POLICIES
 from .pipeline import Source, build
 from .runtime.session import Session
 from .settings import ProviderChoice, Settings
@@ -31,6 +33,8 @@ def load(
     limits: Limits | None = None,
     base_dir: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    policy: str = "priority",
+    placement: Mapping[str, str] | str | os.PathLike[str] | None = None,
     capture: bool = False,
     registry: Registry | None = None,
 ) -> Session:
@@ -47,6 +51,11 @@ def load(
         limits: what an untrusted model may ask for.
         base_dir: the folder of external data, if the model is not given by its path.
         cache: a folder in which providers that save compiled programs keep them.
+        policy: who gets a node that several providers claim: ``"priority"``, the first one named, or ``"cost"``,
+            whoever makes the least total time, transfers included, by the times that ``epkit tune`` measured,
+            else by those that providers state, else by an estimate.
+        placement: nodes pinned to providers: ``{"op:Conv": "acme", "encoder/*": "cpu"}``, or the file of a
+            placement saved by ``epkit explain --save``.
         capture: let providers record the work of a run and replay it for inputs of the same shapes.
         registry: the plugins to choose from; by default those installed.
 
@@ -56,7 +65,9 @@ def load(
         PlacementError: if a node has no provider.
     """
     registry = registry or default
-    settings = make_settings(providers, fallback, optimise, fix, operators, limits, base_dir, cache)
+    settings = make_settings(
+        providers, fallback, optimise, fix, operators, limits, base_dir, cache, policy, placement
+    )
     recorder = Recorder()
     start = time.perf_counter()
     try:
@@ -83,8 +94,16 @@ def make_settings(
     limits: Limits | None,
     base_dir: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None = None,
+    policy: str = "priority",
+    placement: Mapping[str, str] | str | os.PathLike[str] | None = None,
 ) -> Settings:
-    """The settings of a load, with aliases resolved."""
+    """The settings of a load, with aliases resolved.
+
+    Raises:
+        OptionError: for an unknown policy, or a file that is no saved placement.
+    """
+    if policy not in POLICIES:
+        raise OptionError(f"unknown policy {policy!r}", remedy=f"the policies are {', '.join(POLICIES)}")
     chosen = knobs.PROVIDERS.get() if providers is None else providers
     if not chosen and fallback != "error":
         chosen = (fallback,)
@@ -97,6 +116,8 @@ def make_settings(
         limits or Limits(),
         base_dir,
         cache,
+        policy,
+        pins_of(placement),
     )
 
 
@@ -119,8 +140,6 @@ def as_operator(item: CustomOperator | Callable[..., Any]) -> CustomOperator:
     """Accept only what ``epkit.operator`` made."""
     if isinstance(item, CustomOperator):
         return item
-    from .errors import OptionError
-
     raise OptionError(
         f"{getattr(item, '__name__', item)!r} is not a custom operator",
         remedy="decorate the function with @epkit.operator(domain, name)",

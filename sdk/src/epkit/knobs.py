@@ -47,6 +47,12 @@ def _flag(text: str) -> bool:
     raise ValueError("expected 0 or 1")
 
 
+def _bytes(text: str) -> int:
+    if (size := int(text)) < 0:
+        raise ValueError("expected a number of bytes")
+    return size
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -57,6 +63,25 @@ PROVIDERS: Knob[tuple[str, ...]] = Knob(
 DISABLED_PLUGINS: Knob[tuple[str, ...]] = Knob(
     "EPKIT_DISABLED_PLUGINS", (), _names, "comma-separated plugins that discovery leaves out"
 )
-CHECKED = Knob("EPKIT_CHECKED", False, _flag, "verify the graph after every optimiser pass")
+CACHE_DIR = Knob(
+    "EPKIT_CACHE_DIR",
+    os.path.join(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "epkit"),
+    str,
+    "the folder of what epkit measured, for the cost policy",
+)
+CHECKED = Knob("EPKIT_CHECKED", False, _flag, "verify the graph after every optimiser pass and rule")
+STOP_AFTER = Knob("EPKIT_STOP_AFTER", -1, int, "stop the optimiser after so many changes; -1: do not")
+LARGEST_RESULT = Knob(
+    "EPKIT_LARGEST_RESULT",
+    0,
+    _bytes,
+    "bytes that one result may take which a model's shape inputs ask for; 0: half of the memory",
+)
 
-ALL: tuple[Knob[tuple[str, ...]] | Knob[bool], ...] = (PROVIDERS, DISABLED_PLUGINS, CHECKED)
+ALL: tuple[Knob[tuple[str, ...]] | Knob[bool] | Knob[int], ...] = (
+    PROVIDERS,
+    DISABLED_PLUGINS,
+    CHECKED,
+    STOP_AFTER,
+    LARGEST_RESULT,
+)

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from . import knobs
 from .backend.custom import CustomOperator
 from .backend.registry import Registry
 from .binding import bind, close_all, known_operators
@@ -24,6 +25,7 @@ from .model.fix import fix_dimensions
 from .model.read import ReadModel, read
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
+from .partition.costs import Costs, CostStore
 from .partition.partitions import Partitioned, partition
 from .planning import Plan, make_plan
 from .settings import Settings
@@ -58,11 +60,15 @@ def stages(
         unless_handed_over.callback(close_all, bounds)
         checked = step("check", lambda: check(raw, operators=known_operators(custom, bounds)))
         yield "check", checked
-        optimised = step("optimise", lambda: optimise(checked.model, settings.optimise, registry.rewrites()))
+        providers = [bound.provider for bound in bounds]
+        optimised = step(
+            "optimise",
+            lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
+        )
         yield "optimise", optimised
         claims = step("claim", lambda: collect_claims(optimised.model, bounds))
         yield "claim", claims
-        partitioned = step("partition", lambda: partition(claims))
+        partitioned = step("partition", lambda: partition(claims, settings.pins, _costs(settings, claims)))
         yield "partition", partitioned
         plan = step("plan", lambda: make_plan(partitioned))
         yield "plan", plan
@@ -86,6 +92,15 @@ def _custom_operators(settings: Settings, registry: Registry) -> tuple[CustomOpe
     for item in (*settings.operators, *registry.operators()):
         found.setdefault((item.domain, item.name, item.since), item)
     return tuple(found.values())
+
+
+def _costs(settings: Settings, claims: Claims) -> Costs | None:
+    """What was measured on the session's devices, if the policy asks for it."""
+    if settings.policy != "cost":
+        return None
+    store = CostStore(knobs.CACHE_DIR.get())
+    tables = {rank: table for rank, bound in enumerate(claims.bounds) if (table := store.load(bound))}
+    return Costs(tables, claims.model.opset_imports)
 
 
 def _read(source: Source, settings: Settings) -> ReadModel:

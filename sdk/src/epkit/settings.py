@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .backend.custom import CustomOperator
 from .model.limits import Limits
+from .partition.pins import NO_PINS, Pins
 
 ProviderChoice = str | tuple[str, Mapping[str, object]]
 
@@ -25,6 +26,8 @@ class Settings:
         limits: what an untrusted model may ask for.
         base_dir: the folder of external data, if the model has no path.
         cache: a folder for compiled programs, of providers that save them.
+        policy: who gets a node that several claim: ``"priority"`` or ``"cost"``.
+        pins: nodes that the application placed itself.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -35,3 +38,5 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     base_dir: str | os.PathLike[str] | None = None
     cache: str | os.PathLike[str] | None = None
+    policy: str = "priority"
+    pins: Pins = NO_PINS

@@ -29,6 +29,17 @@ Optimise = Annotated[str, typer.Option(metavar="LEVEL", help="none, basic, exten
 Fix = Annotated[
     list[str] | None, typer.Option(metavar="DIM=N", help="give a symbolic dimension a fixed size; repeat")
 ]
+Policy = Annotated[
+    str,
+    typer.Option(metavar="POLICY", help="who gets what several claim: priority (the first named) or cost"),
+]
+Placement = Annotated[
+    Path | None, typer.Option(metavar="PLAN.json", help="a placement saved by explain --save")
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WHAT=PROVIDER", help="pin a node, a pattern or op:TYPE to a provider; repeat"),
+]
 Dim = Annotated[
     list[str] | None,
     typer.Option(metavar="DIM=N", help="the size of a symbolic dimension in invented inputs; repeat"),
@@ -39,6 +50,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 FALLBACK = DEFAULT_FALLBACK
 OPTIMISE = "basic"
+POLICY = "priority"
 
 
 def make_settings(
@@ -46,12 +58,35 @@ def make_settings(
     fallback: str = FALLBACK,
     optimise: str = OPTIMISE,
     fix: list[str] | None = None,
+    policy: str = POLICY,
+    placement: Path | None = None,
+    pin: list[str] | None = None,
 ) -> Settings:
-    """The settings of a load, from the text of the options."""
+    """The settings of a load, from the text of the options.
+
+    Raises:
+        BadParameter: if a text cannot be read, or nodes are placed in two ways at once.
+    """
     from .. import api
 
+    if placement is not None and pin:
+        raise typer.BadParameter("give --placement or --pin, not both", param_hint="--pin")
     chosen = None if providers is None else [parse_provider(text) for text in providers]
-    return api.make_settings(chosen, fallback, optimise, parse_sizes(fix, "--fix"), (), None, None)
+    pinned = placement if placement is not None else _pins(pin)
+    sizes = parse_sizes(fix, "--fix")
+    return api.make_settings(
+        chosen, fallback, optimise, sizes, (), None, None, policy=policy, placement=pinned
+    )
+
+
+def _pins(items: list[str] | None) -> dict[str, str]:
+    pins = {}
+    for item in items or ():
+        what, equals, provider = item.rpartition("=")
+        if not equals or not what or not provider:
+            raise typer.BadParameter(f"{item!r} is no WHAT=PROVIDER, such as op:Conv=cpu", param_hint="--pin")
+        pins[what] = provider
+    return pins
 
 
 def parse_provider(text: str) -> tuple[str, dict[str, str]]:

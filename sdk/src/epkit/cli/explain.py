@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,18 +16,22 @@ from . import _render
 from ._options import (
     FALLBACK,
     OPTIMISE,
+    POLICY,
     Debug,
     Fallback,
     Fix,
     Json,
     Model,
     Optimise,
+    Pin,
+    Placement,
+    Policy,
     Providers,
     make_settings,
 )
 
 if TYPE_CHECKING:
-    from ..partition.placement import Placement
+    from ..partition.placement import Placement as Report
 
 
 def explain(
@@ -34,6 +40,12 @@ def explain(
     fallback: Fallback = FALLBACK,
     optimise: Optimise = OPTIMISE,
     fix: Fix = None,
+    policy: Policy = POLICY,
+    placement: Placement = None,
+    pin: Pin = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="PLAN.json", help="save the placement, for run --placement")
+    ] = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="list every node")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -42,8 +54,11 @@ def explain(
     from ..planning import Plan
     from ._load import stop_after
 
-    plan = stop_after(model, make_settings(provider, fallback, optimise, fix), "plan")
+    plan = stop_after(model, make_settings(provider, fallback, optimise, fix, policy, placement, pin), "plan")
     assert isinstance(plan, Plan)
+    if save is not None:
+        save.write_text(json.dumps(plan.placement.to_dict(), indent=1), encoding="utf-8")
+        _render.note(f"the placement is in {save}; use it: epkit run {model} --placement {save}")
     if as_json:
         _render.emit(_as_json(model.name, plan.placement))
         return
@@ -68,7 +83,7 @@ class Group:
         return sum(self.operators.values())
 
 
-def refusals(placement: Placement) -> list[Group]:
+def refusals(placement: Report) -> list[Group]:
     """The refusals grouped, largest first. Reasons that differ by the operator's name only are one."""
     found: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     said: dict[tuple[str, str, str], str] = {}
@@ -90,7 +105,7 @@ def refusals(placement: Placement) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.nodes, group.provider, group.code, group.reason))
 
 
-def _summary(name: str, placement: Placement) -> None:
+def _summary(name: str, placement: Report) -> None:
     partitions = placement.partitions()
     _render.line(f"{name}: {len(placement.nodes)} nodes, {placement.transfers} transfers between memories")
     rows: list[list[_render.Cell]] = []
@@ -105,7 +120,7 @@ def _summary(name: str, placement: Placement) -> None:
     _render.table(["provider", ">nodes", ">share", ">partitions", "operators"], rows)
 
 
-def _refusals(placement: Placement) -> None:
+def _refusals(placement: Report) -> None:
     rows: list[list[_render.Cell]] = [
         [group.provider, group.nodes, group.code, group.reason, _listed(group.operators)]
         for group in refusals(placement)
@@ -119,7 +134,7 @@ def _listed(operators: Mapping[str, int]) -> str:
     return ", ".join(f"{operator}×{count}" for operator, count in operators.items())
 
 
-def _nodes(placement: Placement) -> None:
+def _nodes(placement: Report) -> None:
     _render.heading("nodes")
     rows = [
         [
@@ -133,7 +148,7 @@ def _nodes(placement: Placement) -> None:
     _render.table(["node", "operator", "partition", "not elsewhere because"], rows)
 
 
-def _as_json(name: str, placement: Placement) -> dict[str, Any]:
+def _as_json(name: str, placement: Report) -> dict[str, Any]:
     return {
         "model": name,
         "providers": placement.providers,

@@ -12,6 +12,7 @@ from . import _render
 from ._options import (
     FALLBACK,
     OPTIMISE,
+    POLICY,
     Debug,
     Dim,
     Fallback,
@@ -19,6 +20,9 @@ from ._options import (
     Json,
     Model,
     Optimise,
+    Pin,
+    Placement,
+    Policy,
     Providers,
     Seed,
     make_settings,
@@ -32,6 +36,9 @@ def run(
     fallback: Fallback = FALLBACK,
     optimise: Optimise = OPTIMISE,
     fix: Fix = None,
+    policy: Policy = POLICY,
+    placement: Placement = None,
+    pin: Pin = None,
     given: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="[NAME=]FILE", help="an input: .npy, .npz or .pb; repeat"),
@@ -60,7 +67,9 @@ def run(
     from ._report import print_json, print_text
 
     start = time.perf_counter()
-    with open_session(model, make_settings(provider, fallback, optimise, fix)) as session:
+    with open_session(
+        model, make_settings(provider, fallback, optimise, fix, policy, placement, pin)
+    ) as session:
         load_seconds = time.perf_counter() - start
         found = cases(session, given or (), data, parse_sizes(dim, "--dim"), seed)
         if output is not None and len(found) > 1:

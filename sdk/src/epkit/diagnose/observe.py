@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..backend.registry import Registry
 from ..backend.subgraph import constant_of
 from ..partition.partitions import Partitioned
+from ..partition.pins import NO_PINS
 from ..pipeline import Source, build, stages
 from ..runtime.session import Session
 from ..settings import ProviderChoice, Settings
@@ -39,7 +40,9 @@ class Observed:
 
     def open(self, model: Any, providers: tuple[ProviderChoice, ...]) -> Session:
         """A session for a part of this model (or all of it), as it is."""
-        settings = replace(self.settings, providers=providers, optimise="none", fix={}, cache=None)
+        settings = replace(
+            self.settings, providers=providers, optimise="none", fix={}, cache=None, pins=NO_PINS
+        )
         recorder = Recorder()
         return Session(build(model, settings, self.registry, recorder), self.registry, recorder)
 

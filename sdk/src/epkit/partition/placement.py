@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 
 from ..backend.subgraph import operator_name
 from .partitions import Partitioned, PartitionedGraph
+from .pins import FORMAT, RUNTIME
 from .schedule import Schedule, Transfer
-
-RUNTIME = "runtime"
-"""Who runs control flow that no provider claimed; its bodies are placed node by node."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class Placement:
     def to_dict(self) -> dict[str, object]:
         """The whole report as plain values for JSON."""
         return {
+            "format": FORMAT,
             "counts": self.counts(),
             "transfers": self.transfers,
             "nodes": [asdict(node) for node in self.nodes],

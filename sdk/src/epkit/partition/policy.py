@@ -1,18 +1,22 @@
 """Claim resolution: which provider gets which nodes, when several claim the same.
 
-Policy *priority*: the order in which the application named the providers. A claim of several nodes is
-taken whole or not at all, and only if merging it leaves the graph acyclic.
+Policy *priority*: the order in which the application named the providers. Policy *cost*: the claims of
+the cheapest division (``cost_policy``) first, then that order. A claim of several nodes is taken whole or
+not at all, and only if merging it leaves the graph acyclic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
 from .claims import Offer
+from .cost_policy import best_labels
+from .costs import Costs
 from .edges import Edges
 
 
@@ -32,15 +36,47 @@ class Resolution:
     turned_down: tuple[tuple[int, Refusal], ...]
 
 
+POLICIES = ("priority", "cost")
+
+
 def resolve_by_priority(edges: Edges, offers: Sequence[Offer]) -> Resolution:
     """Give each node to the first provider that claims it."""
+    return _resolve(edges, _in_order(offers))
+
+
+def resolve_by_cost(
+    edges: Edges, offers: Sequence[Offer], bounds: Sequence[Bound], costs: Costs
+) -> Resolution:
+    """Give each node to the provider that makes the whole cheapest."""
+    labels = best_labels(edges, offers, bounds, costs)
+    everything = list(_in_order(offers))
+    chosen = [
+        (rank, claim) for rank, claim in everything if all(labels.get(node) == rank for node in claim.nodes)
+    ]
+    chosen.sort(key=lambda item: -len(item[1].nodes))
+    resolution = _resolve(edges, [*chosen, *everything])
+    owner = {node: unit.provider for unit in resolution.units for node in unit.nodes}
+    dearer = [
+        (rank, Refusal(node, "cost", "elsewhere the whole model takes less time, by the cost policy"))
+        for rank, claim in everything
+        for node in claim.nodes
+        if owner[node] != rank
+    ]
+    return Resolution(resolution.units, tuple(dearer))
+
+
+def _in_order(offers: Sequence[Offer]) -> Iterable[tuple[int, Claim]]:
+    return ((rank, claim) for rank, offer in enumerate(offers) for claim in offer.claims)
+
+
+def _resolve(edges: Edges, claims: Iterable[tuple[int, Claim]]) -> Resolution:
+    """Accept the claims in their order, as far as those before them allow."""
     state = _State(edges)
     turned_down: list[tuple[int, Refusal]] = []
-    for rank, offer in enumerate(offers):
-        for claim in offer.claims:
-            problem = state.take(rank, claim)
-            if problem:
-                turned_down += [(rank, Refusal(node, "group", problem)) for node in claim.nodes]
+    for rank, claim in claims:
+        problem = state.take(rank, claim)
+        if problem:
+            turned_down += [(rank, Refusal(node, "group", problem)) for node in claim.nodes]
     for node in edges.order:
         if node not in state.owner:
             state.add(Unit(None, (node,)))

@@ -1,0 +1,146 @@
+"""Pinned nodes: where the application says by name, pattern or operator who runs what.
+
+A pin is ``"<pattern>": "<provider>"``. ``"op:Conv"`` is an operator (``"op:com.microsoft.Gelu"`` outside the
+default domain); anything else is a node's name, in which ``*``, ``?`` and ``[...]`` are wildcards. Exact names
+go before patterns, patterns before operators. A saved placement (``Placement.to_dict``) pins every node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ..backend.claim import Refusal
+from ..backend.subgraph import operator_name
+from ..errors import OptionError, Where
+from .claims import Offer
+
+FORMAT = "epkit-placement-1"
+"""Of saved placements."""
+
+RUNTIME = "runtime"
+"""Who runs control flow that no provider claimed; its bodies are placed node by node."""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Who runs what, as far as the application says.
+
+    Attributes:
+        names: providers by exact node name.
+        patterns: (pattern, provider), tried in order.
+        operators: providers by operator.
+        whole: True for a saved placement, which must fit the model.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    patterns: tuple[tuple[str, str], ...] = ()
+    operators: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.patterns or self.operators)
+
+    def provider(self, node: ir.Node) -> str | None:
+        """The name of the provider that must run a node; None: any."""
+        name = str(node.name)
+        if name in self.names:
+            return self.names[name]
+        for pattern, provider in self.patterns:
+            if fnmatchcase(name, pattern):
+                return provider
+        return self.operators.get(operator_name(node))
+
+    def check(self, providers: Sequence[str], nodes: Sequence[str]) -> None:
+        """Refuse pins to providers that are not in the session, and a saved placement of another model.
+
+        Raises:
+            OptionError: naming both.
+        """
+        for provider in {*self.names.values(), *(p for _, p in self.patterns), *self.operators.values()}:
+            if provider not in (*providers, RUNTIME):
+                raise OptionError(
+                    f"nodes are pinned to {provider!r}, which this session does not use",
+                    remedy=f"name it among the providers ({', '.join(providers)}), or change the placement",
+                )
+        unknown = sorted(set(self.names) - set(nodes)) if self.whole else []
+        if unknown:
+            raise OptionError(
+                f"the saved placement names {len(unknown)} node(s) that the model does not have, "
+                f"such as {unknown[0]!r}",
+                remedy="save it anew for this model, optimiser level and providers: epkit explain --save FILE",
+            )
+
+    def apply(self, offers: Sequence[Offer], providers: Sequence[str]) -> tuple[Offer, ...]:
+        """The offers without claims that the pins exclude; each such node is refused with that reason."""
+        if not self:
+            return tuple(offers)
+        return tuple(
+            self._restricted(offer, provider) for offer, provider in zip(offers, providers, strict=True)
+        )
+
+    def _restricted(self, offer: Offer, provider: str) -> Offer:
+        kept = []
+        refusals = dict(offer.refusals)
+        for claim in offer.claims:
+            elsewhere = {
+                node: pinned
+                for node in claim.nodes
+                if (pinned := self.provider(node)) not in (None, provider)
+            }
+            if not elsewhere:
+                kept.append(claim)
+                continue
+            for node in claim.nodes:
+                reason = f"{next(iter(elsewhere)).name}, claimed with it, is pinned elsewhere"
+                if node in elsewhere:
+                    reason = f"the application pinned {node.name} to {elsewhere[node]}"
+                refusals.setdefault(node, Refusal(node, "pinned", reason))
+        claimed = {node for claim in kept for node in claim.nodes}
+        return Offer(tuple(kept), {node: why for node, why in refusals.items() if node not in claimed})
+
+
+NO_PINS = Pins()
+"""Nothing is pinned."""
+
+
+def pins_of(placement: Mapping[str, str] | str | os.PathLike[str] | None) -> Pins:
+    """Pins from a mapping, or from the file of a saved placement.
+
+    Raises:
+        OptionError: if the file is none.
+    """
+    if placement is None:
+        return NO_PINS
+    if isinstance(placement, Mapping):
+        names, patterns, operators = {}, [], {}
+        for pattern, provider in placement.items():
+            if pattern.startswith("op:"):
+                operators[pattern[3:]] = provider
+            elif any(sign in pattern for sign in "*?["):
+                patterns.append((pattern, provider))
+            else:
+                names[pattern] = provider
+        return Pins(names, tuple(patterns), operators)
+    return _read(Path(placement))
+
+
+def _read(path: Path) -> Pins:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format {stored['format']!r}")
+        names = {str(node["node"]): str(node["provider"]) for node in stored["nodes"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(
+            f"{path} is no saved placement: {error}",
+            where=Where(file=str(path)),
+            remedy="make one: epkit explain MODEL --provider NAME --save FILE",
+        ) from error
+    return Pins(names, whole=True)

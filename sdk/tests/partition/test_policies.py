@@ -1,0 +1,190 @@
+"""Pinned nodes, saved placements, and the cost policy."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import epkit
+from epkit import knobs
+from epkit.diagnose.tune import tune
+from epkit.errors import OptionError, PlacementError
+from epkit.partition.cost_policy import _Problem, best_labels
+from epkit.partition.costs import Costs, CostStore, Link, signature
+from epkit.partition.edges import edges_of
+from epkit.testing.awkward import awkward, by_chance, everything, named
+from epkit.testing.device import FakeDevice, device_provider
+from epkit.testing.models import random_model
+from epkit.testing.plugins import registry_of
+
+X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+MODEL = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 18]>
+    chain (float[3,4] x) => (float[3,4] y) {
+        [one] a = Relu (x)
+        [two] b = Exp (a)
+        [three] c = Tanh (b)
+        [four] y = Relu (c)
+    }
+""")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(knobs.CACHE_DIR.name, str(tmp_path / "cache"))
+    return tmp_path
+
+
+def placed(placement: Any, *providers: Any, **options: Any) -> dict[str, str]:
+    registry = registry_of(*providers)
+    names = [provider.name for provider in providers]
+    with epkit.load(MODEL, names, registry=registry, placement=placement, **options) as session:
+        expected = np.maximum(np.tanh(np.exp(np.maximum(X, 0))), 0)
+        np.testing.assert_allclose(session(x=X)["y"], expected, rtol=1e-6)
+        return {node.node: node.provider for node in session.placement.nodes}
+
+
+ACME, BETA = awkward("acme", everything), awkward("beta", everything)
+
+
+@pytest.mark.parametrize(
+    ("pins", "expected"),
+    [
+        ({}, ["acme"] * 4),
+        ({"two": "beta"}, ["acme", "beta", "acme", "acme"]),
+        ({"t*": "cpu"}, ["acme", "cpu", "cpu", "acme"]),
+        ({"op:Relu": "beta"}, ["beta", "acme", "acme", "beta"]),
+        ({"op:Relu": "beta", "f*": "cpu", "four": "acme"}, ["beta", "acme", "acme", "acme"]),
+    ],
+)
+def test_pins(pins: dict[str, str], expected: list[str]) -> None:
+    assert list(placed(pins, ACME, BETA).values()) == expected
+
+
+def test_a_pin_is_the_reason_of_the_others() -> None:
+    with epkit.load(MODEL, ["acme"], registry=registry_of(ACME), placement={"two": "cpu"}) as session:
+        (refused,) = session.placement.nodes[1].refused
+    assert (refused.provider, refused.code) == ("acme", "pinned")
+
+
+def test_a_pin_that_its_provider_refuses_is_an_error_with_the_reason() -> None:
+    only = awkward("only", named("one"))
+    with pytest.raises(PlacementError, match="did not pick two"):
+        placed({"two": "only"}, only)
+
+
+def test_a_pin_to_an_unknown_provider_names_those_there_are() -> None:
+    with pytest.raises(OptionError, match="gamma") as caught:
+        placed({"two": "gamma"}, ACME)
+    assert "acme" in caught.value.remedy
+
+
+def test_a_saved_placement_is_applied_again(own_cache: Path) -> None:
+    registry = registry_of(ACME, BETA)
+    with epkit.load(MODEL, ["acme"], registry=registry, placement={"t*": "cpu"}) as session:
+        saved = own_cache / "plan.json"
+        saved.write_text(json.dumps(session.placement.to_dict()))
+        before = [node.provider for node in session.placement.nodes]
+    assert list(placed(saved, ACME).values()) == before
+    other = onnx.ModelProto.FromString(MODEL.SerializeToString())
+    other.graph.node[0].name = "renamed"
+    with pytest.raises(OptionError, match="'one'"):
+        epkit.load(other, ["acme"], registry=registry, placement=saved)
+
+
+def test_a_file_that_is_no_placement(own_cache: Path) -> None:
+    (own_cache / "plan.json").write_text("{}")
+    with pytest.raises(OptionError, match="no saved placement"):
+        epkit.load(MODEL, ["cpu"], placement=own_cache / "plan.json")
+
+
+def test_an_unknown_policy_lists_the_policies() -> None:
+    with pytest.raises(OptionError) as caught:
+        epkit.load(MODEL, ["cpu"], policy="luck")
+    assert "cost" in caught.value.remedy
+
+
+def test_priority_pays_for_copies_that_cost_avoids() -> None:
+    """A device that takes every second node is named first: each node there costs two copies."""
+    far = device_provider("far", FakeDevice(), named("one", "three"))
+    assert list(placed(None, far).values()) == ["far", "cpu", "far", "cpu"]
+    assert set(placed(None, far, policy="cost").values()) == {"cpu"}
+
+
+def test_times_that_were_measured_decide(own_cache: Path) -> None:
+    registry = registry_of(ACME)
+    with epkit.load(MODEL, ["acme"], registry=registry, policy="cost") as session:
+        assert session.placement.counts() == {"acme": 4}
+        bounds = session._bounds
+    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(MODEL))
+    tune(MODEL, epkit_settings("acme"), {"x": X}, registry=registry)
+    store = CostStore(knobs.CACHE_DIR.get())
+    tables = [store.load(bound) for bound in bounds]
+    keys = {signature(node, 18) for node in model.graph}
+    assert len(keys) == 3
+    for table in tables:
+        assert table is not None
+        assert set(table.seconds) == keys
+        assert all(0 < seconds < 1 for seconds in table.seconds.values())
+    mine, cpus = tables
+    assert mine is not None
+    assert cpus is not None
+    relu, exp, tanh = (signature(node, 18) for node in list(model.graph)[:3])
+    mine.seconds.update({relu: 1.0, exp: 1.0, tanh: 1e-6})
+    cpus.seconds.update({relu: 1e-6, exp: 1e-6, tanh: 1.0})
+    store.save(mine), store.save(cpus)
+    assert list(placed(None, ACME, policy="cost").values()) == ["cpu", "cpu", "acme", "cpu"]
+
+
+def test_links_are_measured_on_devices_with_memory_of_their_own() -> None:
+    far = device_provider("far", FakeDevice(), everything)
+    found = tune(MODEL, epkit_settings("far"), {"x": X}, registry=registry_of(far))
+    table = {tuned.provider: tuned.table for tuned in found}["far"]
+    assert table.to_device != Link()
+    assert table.to_host != Link()
+
+
+def epkit_settings(*names: str) -> Any:
+    return epkit.api.make_settings(names, "cpu", "basic", None, (), None, None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.lists(st.floats(1e-6, 1e-3), min_size=14, max_size=14))
+def test_two_providers_get_the_best_division_of_all(seed: int, size: int, times: list[float]) -> None:
+    """Against every division there is."""
+    from epkit.api import make_settings
+    from epkit.partition.claims import Claims
+    from epkit.pipeline import stages
+
+    far = device_provider("far", FakeDevice(), by_chance(seed, 0.8))
+    model = random_model(random.Random(seed), size)
+    wanted = make_settings(["far"], "cpu", "none", None, (), None, None)
+    steps = stages(model, wanted, registry_of(far))
+    claims = next(value for name, value in steps if name == "claim")
+    assert isinstance(claims, Claims)
+    graph = claims.model.graph
+    offers, edges = claims.offers[graph], edges_of(graph)
+    problem = _Problem(edges, offers, claims.bounds, Costs({}, {}))
+    if len(problem.choices) > 10:
+        return
+    for index, key in enumerate(problem.seconds):
+        problem.seconds[key] = times[index % len(times)]
+    found = problem.improved({node: ranks[0] for node, ranks in problem.choices.items()})
+    nodes = list(problem.choices)
+    best = min(
+        problem.total(dict(zip(nodes, ranks, strict=True)))
+        for ranks in product(*(problem.choices[node] for node in nodes))
+    )
+    steps.close()
+    assert problem.total(found) <= best * (1 + 1e-5) + 1e-8
+    assert best_labels(edges, offers, claims.bounds, Costs({}, {})).keys() == problem.choices.keys()
