@@ -7,17 +7,34 @@ here. Nothing of the core is replaced, so what is seen is what happens in an app
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from epkit.backend import Allocator, Device, MemoryStep, Program, Provider, RunContext, Stream, Subgraph
+from epkit.backend import (
+    Allocator,
+    Claim,
+    Device,
+    HostAllocator,
+    HostStream,
+    MemoryStep,
+    Program,
+    Provider,
+    Refusal,
+    RunContext,
+    Stream,
+    Subgraph,
+)
 from epkit.backend.registry import Registry, default
 
 POISON = 0xFF
 """Fresh memory is filled with it: not-a-number as floats, -1 as integers."""
+
+MARGIN, GONE = 0xA5, 0x7F
+"""What margins hold, and what memory holds after its run."""
 
 
 @dataclass
@@ -27,20 +44,25 @@ class Watch:
     Attributes:
         registry: knows the watched provider under its own name; for ``epkit.load(registry=...)``.
         poison: fill the memory that the core hands out before the program sees it.
+        guard: hand out memory with guards before and behind it, see :meth:`check_guards`.
         faults: what broke the contract, in words.
         on_begin: called with each node that a program reports to begin.
-        counts: how often each member was called: "compile", "restore", "capture", "replay", "allocate", "free",
-            "copy_in", "copy_out".
+        on_call: called with the name of each member before the provider's own is.
+        counts: how often each member was called: "claim", "compile", "run", "stream", "save", "restore",
+            "capture", "replay", "allocate", "free", "copy_in", "copy_out".
         kept: host arrays that a copy may still read.
         lock, inside: for several threads.
     """
 
     registry: Registry
     poison: bool = False
+    guard: bool = False
     faults: list[str] = field(default_factory=list)
     on_begin: Callable[[Any], None] = lambda node: None
+    on_call: Callable[[str], None] = lambda member: None
     counts: dict[str, int] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
+    guards: list[Guard] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     inside: threading.local = field(default_factory=threading.local)
 
@@ -48,6 +70,7 @@ class Watch:
         """One more call."""
         with self.lock:
             self.counts[member] = self.counts.get(member, 0) + 1
+        self.on_call(member)
 
     def calls(self, *members: str) -> int:
         """Calls of the members so far."""
@@ -58,20 +81,64 @@ class Watch:
         if text not in self.faults:
             self.faults.append(text)
 
-    def assert_clean(self) -> None:
-        """Raise AssertionError if the contract was broken."""
-        assert not self.faults, "; ".join(self.faults)
+    def check_guards(self) -> None:
+        """After a run: note what was written outside of its memory; spoil the memory for whoever still reads it."""
+        guards, self.guards = self.guards, []
+        for guard in guards:
+            guard.check(self)
 
 
-def watched(provider: str, *, poison: bool = False, **members: Any) -> Watch:
+@dataclass
+class Guard:
+    """Memory with a margin on both sides.
+
+    Attributes:
+        name: of the value that it is for.
+        whole: all of its bytes, as a NumPy array or a device's tensor.
+        start, end: where the value's own bytes are.
+        allocator, buffer, stream: for a device, whose memory it is, what to give back, and what makes a stream.
+    """
+
+    name: str
+    whole: Any
+    start: int
+    end: int
+    allocator: Allocator | None = None
+    buffer: Any = None
+    stream: Callable[[], Stream] = HostStream
+
+    def check(self, watch: Watch) -> None:
+        """Note a fault if a margin was written; then fill the memory with :data:`GONE`, and give it back."""
+        found = self._read()
+        before, behind = found[: self.start] != MARGIN, found[self.end :] != MARGIN
+        for place, written in (("in front of", before), ("behind", behind)):
+            if written.any():
+                watch.fault(f"{int(written.sum())} bytes were written {place} the memory of {self.name}")
+        if self.allocator is None:
+            self.whole[:] = GONE
+        else:
+            self.allocator.free(self.buffer)
+
+    def _read(self) -> Any:
+        if self.allocator is None:
+            return self.whole
+        found = np.empty(self.whole.shape, np.uint8)
+        stream = self.stream()
+        self.allocator.copy_out(self.whole, found, stream)
+        stream.synchronize()
+        stream.close()
+        return found
+
+
+def watched(provider: str, *, poison: bool = False, guard: bool = False, **members: Any) -> Watch:
     """A registry in which the provider is watched.
 
     Args:
         provider: its name.
-        poison: see :class:`Watch`.
+        poison, guard: see :class:`Watch`.
         members: class members to replace, such as ``version="other"``.
     """
-    watch = Watch(Registry(), poison)
+    watch = Watch(Registry(), poison, guard)
     base: type[Provider] = default.provider_type(provider)
     made = type(base.__name__, (_Watched, base), {"watch": watch, **members})
     watch.registry.register(made)
@@ -87,6 +154,14 @@ class _Watched(Provider):
         inner = super().allocator(device)
         return inner if device.host_memory else WatchedAllocator(inner, self.watch)
 
+    def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
+        self.watch.count("claim")
+        return super().claim(graph)  # type: ignore[safe-super]
+
+    def stream(self, device: Device) -> Stream:
+        self.watch.count("stream")
+        return super().stream(device)
+
     def compile(self, subgraph: Subgraph) -> Program:
         if getattr(self.watch.inside, "restore", False):  # its way of restoring is its own affair
             return super().compile(subgraph)  # type: ignore[safe-super]
@@ -94,6 +169,7 @@ class _Watched(Provider):
         return self._watch(super().compile(subgraph), subgraph)  # type: ignore[safe-super]
 
     def save(self, program: Program) -> bytes | None:
+        self.watch.count("save")
         return super().save(program.inner if isinstance(program, WatchedProgram) else program)
 
     def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
@@ -110,7 +186,8 @@ class _Watched(Provider):
         steps = self.memory_steps(subgraph)
         device = self.devices().found[0]
         allocator = None if device.host_memory else super().allocator(device)
-        return WatchedProgram(program, subgraph, steps, self.watch, allocator)
+        new_stream = partial(super().stream, device)
+        return WatchedProgram(program, subgraph, steps, self.watch, allocator, new_stream)
 
 
 class WatchedProgram(Program):
@@ -123,8 +200,10 @@ class WatchedProgram(Program):
         steps: Sequence[MemoryStep],
         watch: Watch,
         allocator: Allocator | None,
+        new_stream: Callable[[], Stream],
     ) -> None:
         self.inner = inner
+        self.new_stream = new_stream
         self.subgraph = subgraph
         self.watch = watch
         self.allocator = allocator
@@ -132,6 +211,7 @@ class WatchedProgram(Program):
         self.must_report = {step.node for step in steps if step.node is not None}
 
     def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
+        self.watch.count("run")
         seen = WatchedContext(context, self)
         before = [self._snapshot(tensor, context.stream) for tensor in inputs]
         outputs = self.inner.run(seen, inputs)
@@ -210,6 +290,8 @@ class WatchedContext(RunContext):
 
     def empty(self, value: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
         tensor = self.inner.empty(value, shape, dtype)
+        if self.program.watch.guard:
+            tensor = self._guarded(str(value.name), tuple(shape), np.dtype(dtype))
         if self.program.watch.poison:
             self._poison(tensor, tuple(shape), np.dtype(dtype))
         return tensor
@@ -222,6 +304,25 @@ class WatchedContext(RunContext):
     def end(self, node: Any) -> None:
         self.ended.append(node)
         self.inner.end(node)
+
+    def _guarded(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory of the value's own between two margins, in place of the arena's."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        allocator = self.program.allocator
+        start = max(64, allocator.alignment if allocator is not None else 0)
+        end = start + nbytes
+        marked = HostAllocator().allocate(end + start)
+        marked[:] = MARGIN
+        if allocator is None:
+            self.program.watch.guards.append(Guard(name, marked, start, end))
+            return marked[start:end].view(dtype).reshape(shape)
+        buffer = allocator.allocate(marked.size)
+        whole = allocator.view(buffer, 0, marked.shape, marked.dtype)
+        allocator.copy_in(marked, whole, self.stream)
+        self.program.watch.kept.append(marked)
+        guard = Guard(name, whole, start, end, allocator, buffer, self.program.new_stream)
+        self.program.watch.guards.append(guard)
+        return allocator.view(buffer, start, shape, dtype)
 
     def _poison(self, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         count = int(np.prod(shape, dtype=np.int64))

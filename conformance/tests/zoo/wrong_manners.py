@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,42 @@ class LeavesARest(Sound):
     """writes the first sixteen rows"""
 
     kernels = (_most_of_it,)
+
+
+@kernel("Tanh", since=6, types={"T": {"float32"}}, shapes=lambda x: [(x.shape, x.dtype)])
+def _one_more(x: Any, *, out: Sequence[Any]) -> None:
+    np.tanh(x, out=out[0])
+    ctypes.memset(out[0].ctypes.data + out[0].nbytes, 0, 4)
+
+
+@reported_by("contract/keeps_inside_its_memory")
+class WritesBehindItsOutput(Sound):
+    """writes one element too many"""
+
+    kernels = (_one_more,)
+
+
+# ---- errors ----
+
+
+class _HoldsOn(KernelProgram):
+    busy = False
+
+    def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
+        if self.busy:
+            raise RuntimeError("acme error 12: the queue is busy")
+        self.busy = True
+        results = super().run(context, inputs)
+        self.busy = False
+        return results
+
+
+@reported_by("errors/in_begin", "contract/can_be_cancelled", may=["threads/*"])
+class StaysBusyAfterAnError(Sound):
+    """does not give its queue back when a run fails"""
+
+    def compile(self, subgraph: Subgraph) -> Program:
+        return _HoldsOn(subgraph, lambda node: self.kernel_for(node, subgraph), self.constant)
 
 
 # ---- what is left over ----

@@ -265,7 +265,7 @@ class _BreaksOnError(KernelProgram):
         return [array + array.dtype.type(1) if self.broken else array for array in results]
 
 
-@reported_by("contract/can_be_cancelled", "contract/reports_impossible_shapes")
+@reported_by("contract/can_be_cancelled", "contract/reports_impossible_shapes", "errors/in_begin")
 class IsWrongAfterwards(Sound):
     """does not clean up after a run that did not end"""
 

@@ -101,6 +101,19 @@ def writes_all_of_its_outputs(subject: Subject) -> None:
                 subject.run_checked(session, rows, seed, "in poisoned memory")
 
 
+def keeps_inside_its_memory(subject: Subject) -> None:
+    """Memory from the core has a margin on both sides, which nobody writes; after a run, nobody reads the memory."""
+    watch = watched(subject.provider, guard=True)
+    with subject.load(registry=watch.registry) as session:
+        for rows in (ROWS, 17, 1, 0) if subject.dynamic else (ROWS,):
+            for seed in (0, 1):
+                subject.run_checked(session, rows, seed, "in memory with margins")
+                watch.check_guards()
+    assert not (beyond := [fault for fault in watch.faults if "were written" in fault]), (
+        f"{subject.probe.label}: {'; '.join(beyond)}"
+    )
+
+
 def gives_outputs_away(subject: Subject) -> None:
     """Outputs belong to the caller: later runs leave them alone, and writing them harms no later run."""
     with subject.load() as session:
@@ -357,6 +370,7 @@ EACH: tuple[Callable[[Subject], None], ...] = (
     claims_the_same_twice,
     leaves_inputs_alone,
     writes_all_of_its_outputs,
+    keeps_inside_its_memory,
     gives_outputs_away,
     repeats_itself,
     follows_its_inputs,

@@ -224,7 +224,7 @@ def cases() -> Iterator[Case]:
 
 def _runner(name: str, rows: int) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
-        dtype = native_type(provider)
+        dtype = "float32" if name in QUANTISED else native_type(provider)
         model = retyped(model_of(name), dtype)
         if not is_valid(model):
             return Result(State.UNSUPPORTED, f"the graph has no meaning in {dtype}, the provider's type")
@@ -248,7 +248,7 @@ def run_graph(
     Args:
         model, feeds: what to run; the feeds in turn, in one session.
         provider: the provider under test.
-        sizes: of the symbolic dimensions; a provider that refuses the graph with free ones is asked again with these.
+        sizes: of symbolic dimensions; a provider that refuses the graph with free ones is asked again with these.
         rtol, atol: how far from the reference.
         options: for :func:`epkit.load`.
 
@@ -258,7 +258,9 @@ def run_graph(
     result = _run_graph(model, feeds, provider, rtol, atol, options)
     if result.state is not State.REFUSED or not sizes:
         return result
-    again = _run_graph(model, feeds, provider, rtol, atol, {**options, "fix": sizes})
+    free = {dim.dim_param for item in model.graph.input for dim in item.type.tensor_type.shape.dim}
+    fix = {name: size for name, size in sizes.items() if name in free}
+    again = _run_graph(model, feeds, provider, rtol, atol, {**options, "fix": fix})
     return (
         result if again.state is State.REFUSED else replace(again, detail=f"with fixed sizes; {again.detail}")
     )

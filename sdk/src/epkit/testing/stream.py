@@ -44,6 +44,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.open: set[FakeStream] = set()
         self.pending: dict[FakeStream, list[Work]] = {}
         self.faults: list[str] = []
 
@@ -63,6 +64,7 @@ class Queue:
     def close(self, stream: FakeStream) -> None:
         """Forget a stream, which must have nothing left to do."""
         with self.lock:
+            self.open.discard(stream)
             if self.pending.pop(stream, []):
                 self.faults.append("a stream was closed before its work was done")
 
@@ -72,6 +74,7 @@ class FakeStream(Stream):
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
+        queue.open.add(self)
         self.closed = False
         self.error: BaseException | None = None
 
