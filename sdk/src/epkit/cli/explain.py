@@ -32,6 +32,9 @@ from ._options import (
 
 if TYPE_CHECKING:
     from ..partition.placement import Placement as Report
+    from ..planning import Plan
+    from ..settings import Settings
+    from ._page import Measured
 
 
 def explain(
@@ -46,16 +49,29 @@ def explain(
     save: Annotated[
         Path | None, typer.Option(metavar="PLAN.json", help="save the placement, for run --placement")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="write the graph, coloured by provider, as a page"),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--run", help="run once on invented inputs, and tell times in the page")
+    ] = False,
     nodes: Annotated[bool, typer.Option("--nodes", help="list every node")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show who would run what, and why not elsewhere. Nothing is compiled or run."""
-    from ..planning import Plan
+    """Show who would run what, and why not elsewhere. Nothing is compiled or run, unless --run is given."""
+    from ..planning import Plan as Planned
     from ._load import stop_after
 
-    plan = stop_after(model, make_settings(provider, fallback, optimise, fix, policy, placement, pin), "plan")
-    assert isinstance(plan, Plan)
+    settings = make_settings(provider, fallback, optimise, fix, policy, placement, pin)
+    plan = stop_after(model, settings, "plan")
+    assert isinstance(plan, Planned)
+    if html is not None:
+        from ._page import page
+
+        html.write_text(page(model.name, plan, _measure(model, settings) if measure else None), "utf-8")
+        _render.note(f"the graph is in {html}")
     if save is not None:
         save.write_text(json.dumps(plan.placement.to_dict(), indent=1), encoding="utf-8")
         _render.note(f"the placement is in {save}; use it: epkit run {model} --placement {save}")
@@ -64,8 +80,24 @@ def explain(
         return
     _summary(model.name, plan.placement)
     _refusals(plan.placement)
+    _advice(plan)
     if nodes:
         _nodes(plan.placement)
+
+
+def _measure(model: Path, settings: Settings) -> Measured:
+    from ..runtime.options import RunOptions
+    from ..runtime.profile import Profile
+    from ._inputs import cases
+    from ._load import open_session
+    from ._page import measured
+
+    with open_session(model, settings) as session:
+        feeds = cases(session)[0].feeds
+        session.run(None, feeds)
+        profile = Profile()
+        session.run(None, feeds, RunOptions(profile=profile))
+    return measured(profile)
 
 
 @dataclass(frozen=True)
@@ -128,6 +160,17 @@ def _refusals(placement: Report) -> None:
     if rows:
         _render.heading("refused")
         _render.table(["by", ">nodes", "code", "reason", "operators"], rows)
+
+
+def _advice(plan: Plan) -> None:
+    from ..partition.advice import advise
+
+    rows: list[list[_render.Cell]] = [
+        [item.provider, item.nodes, item.text] for item in advise(plan.partitioned)[:10]
+    ]
+    if rows:
+        _render.heading("advice")
+        _render.table(["for", ">nodes", "what would let it run more"], rows)
 
 
 def _listed(operators: Mapping[str, int]) -> str:
