@@ -1,13 +1,9 @@
-"""Checked axes, small integer inputs and output sizes, shared by the families that move data."""
+"""Checked axes and small integer inputs, shared by the families that move data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import prod
 from typing import Any
-
-LARGEST_RESULT = 1 << 38
-"""Bytes above which a result is taken for a mistake (or an attack) in a shape input."""
 
 
 def ints(values: Any) -> tuple[int, ...]:
@@ -44,15 +40,6 @@ def choice(value: str, allowed: Sequence[str], name: str) -> str:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, allowed))}")
     return value
-
-
-def bounded(shape: Sequence[int], x: Any) -> tuple[int, ...]:
-    """``shape``, if an array of it with ``x``'s element type can be meant seriously."""
-    if any(d < 0 for d in shape):
-        raise ValueError(f"the result would have the negative dimension {min(shape)}: {tuple(shape)}")
-    if prod(shape) * x.dtype.itemsize > LARGEST_RESULT:
-        raise ValueError(f"the result of shape {tuple(shape)} would exceed {LARGEST_RESULT >> 30} GiB")
-    return tuple(shape)
 
 
 def in_range(xp: Any, indices: Any, size: int, name: str = "indices") -> Any:

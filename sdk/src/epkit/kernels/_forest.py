@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ._bounds import bounded
+
 NAN, LESS, GREATER, EQUAL = range(4)
 """Outcomes of a comparison: (x <= t) + 2 (x >= t)."""
 
@@ -215,7 +217,7 @@ def collect(xp: Any, forest: Forest, x: Any, reduction: str) -> Any:
     """
     if x.shape[1] < forest.features:
         raise ValueError(f"X has {x.shape[1]} features, but a node reads feature {forest.features - 1}")
-    result = xp.full((x.shape[0], forest.columns), _IDENTITY[reduction], dtype=x.dtype)
+    result = xp.full(bounded((x.shape[0], forest.columns), x), _IDENTITY[reduction], dtype=x.dtype)
     height = max(1, min(4096, 16 * _BLOCK // forest.columns))
     for start in range(0, x.shape[0], height):
         rows = x[start : start + height]

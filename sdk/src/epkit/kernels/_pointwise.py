@@ -12,9 +12,6 @@ from ._dtypes import is_narrow_float
 
 Function = Callable[..., Any]
 
-MOST_ELEMENTS = 2**31
-"""The most elements that an operator makes from mere numbers: no model can ask for all memory."""
-
 
 def pointwise(function: Function) -> Function:
     """Compute floats of under 32 bits in float32 and round once; NaN, infinity and overflow do not warn."""
@@ -95,19 +92,3 @@ def scalar(xp: Any, x: Any, name: str) -> Any:
     if x.size != 1:
         raise ValueError(f"input {name} must hold one element, it has shape {x.shape}")
     return xp.reshape(x, ())
-
-
-def checked_size(shape: tuple[int, ...], what: str) -> tuple[int, ...]:
-    """A shape that is to be allocated.
-
-    Raises:
-        ValueError: if a dimension is negative or there would be more than MOST_ELEMENTS.
-    """
-    total = 1
-    for n in shape:
-        if n < 0:
-            raise ValueError(f"{what}={shape} has a negative dimension")
-        total *= n
-    if total > MOST_ELEMENTS:
-        raise ValueError(f"{what}={shape} asks for {total} elements, the most is {MOST_ELEMENTS}")
-    return shape

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ._bounds import bounded
+
 Ints = Sequence[int]
 
 
@@ -120,7 +122,8 @@ def pad(xp: Any, x: Any, w: Window, value: Any = 0) -> Any:
     total = [max(n, b + size) for n, b, size in zip(needed, w.begin, sizes, strict=True)]
     if list(sizes) == total:
         return x
-    result = xp.full((*x.shape[: x.ndim - w.rank], *total), value, dtype=x.dtype)
+    shape = bounded((*x.shape[: x.ndim - w.rank], *total), x, "the padded input")
+    result = xp.full(shape, value, dtype=x.dtype)
     result[(..., *(slice(b, b + size) for b, size in zip(w.begin, sizes, strict=True)))] = x
     return result
 

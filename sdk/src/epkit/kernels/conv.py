@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ._bounds import bounded
 from ._precision import cast, quiet, wide
 from ._window import (
     Window,
@@ -156,7 +157,7 @@ def conv_transpose(
     sizes = tuple(
         max(f, b + o) for f, b, o in zip(full_sizes(x.shape[2:], view), view.begin, view.output, strict=True)
     )
-    y = xp.zeros((n, group * m, *sizes), dtype=columns.dtype)
+    y = xp.zeros(bounded((n, group * m, *sizes), columns), dtype=columns.dtype)
     over_inputs = replace(view, output=tuple(x.shape[2:]))
     for tap, target in enumerate(taps(y, over_inputs)):
         target += columns[:, :, tap]

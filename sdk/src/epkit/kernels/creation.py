@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ._bounds import bounded
 from ._dtypes import dtype_of, is_integer, is_narrow_float, name_of
-from ._pointwise import checked_axis, checked_size, convert, pointwise, scalar
+from ._pointwise import checked_axis, convert, pointwise, scalar
 from .attributes import tensor_array
 from .operator import op
 
@@ -47,7 +48,7 @@ def constant(
 def dense(sparse: Any) -> Any:
     """A sparse tensor (``values``, ``indices``, ``dims``) as an array; indices are flat or one row each."""
     values, indices = host_array(sparse.values), host_array(sparse.indices)
-    shape = checked_size(tuple(int(n) for n in sparse.dims), "sparse_value dims")
+    shape = bounded(tuple(int(n) for n in sparse.dims), what="sparse_value")
     flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
     if flat.shape != values.shape or np.any((flat < 0) | (flat >= math.prod(shape))):
         raise ValueError(f"sparse_value has indices outside its shape {shape}, or not one for each value")
@@ -69,7 +70,7 @@ def host_array(tensor: Any) -> Any:
 @op("ConstantOfShape", since=9)
 def constant_of_shape(xp: Any, shape: Any, *, value: Any = None) -> Any:
     """y = a tensor of the given shape, filled with the one element of ``value`` (float32 0 by default)."""
-    sizes = checked_size(tuple(int(n) for n in shape), "input shape")
+    sizes = bounded(tuple(int(n) for n in shape))
     if value is None:
         return xp.zeros(sizes, dtype=xp.float32)
     if value.size != 1:
@@ -93,7 +94,7 @@ def range_(xp: Any, start: Any, limit: Any, delta: Any, *, stash_type: int = 1) 
     if not math.isfinite(first) or not math.isfinite(last) or not math.isfinite(step) or step == 0:
         raise ValueError(f"start={first}, limit={last}, delta={step} give no finite range")
     steps = -((first - last) // step) if kind is int else math.ceil(quotient(last - first, step))
-    checked_size((max(int(steps), 0),), "the range's length")
+    bounded((max(int(steps), 0),), what="the range")
     i = xp.arange(max(int(steps), 0), dtype=xp.int64 if kind is int else xp.float64)
     return convert(xp, first + i * step, dtype)
 
@@ -135,7 +136,7 @@ def one_hot_arguments(xp: Any, indices: Any, depth: Any) -> tuple[int, Any]:
     size = int(scalar(xp, depth, "depth"))
     if size < 0:
         raise ValueError(f"input depth={size} must not be negative")
-    checked_size((*indices.shape, size), "the one-hot shape")
+    bounded((*indices.shape, size), what="the one-hot tensor")
     if name_of(indices.dtype) == "uint64":  # what int64 cannot hold is out of range anyway
         indices = xp.minimum(indices, xp.asarray(2**63 - 1, dtype=indices.dtype))
     with np.errstate(invalid="ignore"):

@@ -7,7 +7,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from ._axes import all_axes, bounded, choice, ints, scalar, widened
+from ._axes import all_axes, choice, ints, scalar, widened
+from ._bounds import bounded
 from .operator import op
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import bounded, choice, ints, scalar, wide_type
+from ._axes import choice, ints, scalar, wide_type
+from ._bounds import bounded
 from .operator import op
 
 

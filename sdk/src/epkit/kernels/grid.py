@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import bounded, choice, ints, wide_type
+from ._axes import choice, ints, wide_type
+from ._bounds import bounded
 from .operator import op
 
 CUBIC_A = -0.75

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import bounded
+from ._bounds import bounded
 from ._ml import DOMAIN, as_rows, one_of, to_single
 from .operator import op
 

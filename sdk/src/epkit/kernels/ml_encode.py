@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._bounds import bounded
 from ._ml import DOMAIN, host, one_of, prepared_once
 from .operator import op
 
@@ -209,6 +210,7 @@ def cast_map(
             raise ValueError(f"max_map must be in [0, 2³¹), not {size}")
         if keys and (keys[0] < 0 or keys[-1] >= size):
             raise ValueError(f"the map's keys {keys[0]} to {keys[-1]} are not all in [0, max_map = {size})")
+    bounded((1, size))
     values = [x[key] for key in keys]
     if cast_to == "TO_STRING":
         text = np.full((1, size), "0.f", dtype=object)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ._bounds import bounded
 from ._precision import cast, is_float, mean, quiet, wide
 from ._window import Window, pad, per_axis, taps, two_sides, window
 from .operator import op
@@ -73,25 +74,24 @@ def average_pool(
     total = fold(pad(xp, wide(xp, x), view), view, xp.add)
     counts: Any = np.ones((), total.dtype)
     for axis, size in enumerate(x.shape[2:]):
-        counts = counts[..., None] * inside(view, axis, size, bool(count_include_pad)).sum(
-            axis=0, dtype=total.dtype
-        )
+        counts = counts[..., None] * reads(view, axis, size, bool(count_include_pad)).astype(total.dtype)
     return cast(xp, total / xp.asarray(counts), x.dtype)
 
 
-def inside(view: Window, axis: int, size: int, with_padding: bool) -> Any:
-    """Which (kernel position, output) pairs along an axis read an element of X (or of its padding)."""
-    k = np.arange(view.kernel[axis])[:, None] * view.dilations[axis]
-    place = k + np.arange(view.output[axis]) * view.strides[axis] - view.begin[axis]
-    if with_padding:
-        return place < size + view.end[axis]
-    return (place >= 0) & (place < size)
+def reads(view: Window, axis: int, size: int, with_padding: bool) -> Any:
+    """How many positions of each output's window along an axis read an element of X (or of its padding)."""
+    (count,) = bounded((view.output[axis],), what="the output")
+    start = np.arange(count) * view.strides[axis] - view.begin[axis]
+    step, kernel = view.dilations[axis], view.kernel[axis]
+    first = 0 if with_padding else -(-np.maximum(-start, 0) // step)
+    end = -(-((size + view.end[axis] if with_padding else size) - start) // step)
+    return np.maximum(np.minimum(end, kernel) - first, 0)
 
 
 def check_windows(view: Window, sizes: Ints) -> None:
     """Refuse windows that read nothing but padding."""
     for axis, size in enumerate(sizes):
-        if not inside(view, axis, size, False).any(axis=0).all():
+        if not reads(view, axis, size, False).all():
             raise ValueError(
                 f"a window of {view.kernel[axis]} elements lies in the padding "
                 f"{view.begin[axis]} + {view.end[axis]} of an axis with {size}"
@@ -181,6 +181,7 @@ def flat_places(view: Window, sizes: Ints, storage_order: int) -> Any:
         raise ValueError(
             f"attribute storage_order={storage_order} is neither 0 (rows first) nor 1 (columns first)"
         )
+    bounded((math.prod(view.kernel), *view.output), what="the table of places")
     result: Any = np.zeros((1,) * (2 * view.rank), np.int64)
     for axis, size in enumerate(sizes):
         step = math.prod(sizes[:axis] if storage_order else sizes[axis + 1 :])
@@ -267,7 +268,7 @@ def max_unpool(
             f"input I holds indices from {int(xp.min(indices))} to {int(xp.max(indices))}, "
             f"the output of shape {shape} has {count} elements"
         )
-    flat = xp.zeros((count,), dtype=x.dtype)
+    flat = xp.zeros(bounded((count,), x), dtype=x.dtype)
     flat[xp.reshape(indices, (-1,))] = xp.reshape(x, (-1,))
     result = xp.reshape(flat, tuple(max(size, 0) for size in shape))
     if output_shape is None:
@@ -279,6 +280,6 @@ def max_unpool(
         or any(w < s for w, s in zip(wanted, shape, strict=True))
     ):
         raise ValueError(f"input output_shape={list(wanted)} should be at least {list(shape)}")
-    larger = xp.zeros(wanted, dtype=x.dtype)
+    larger = xp.zeros(bounded(wanted, x), dtype=x.dtype)
     larger[tuple(slice(size) for size in result.shape)] = result
     return larger

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ._bounds import bounded
 from ._dtypes import dtype_of, is_float
-from ._pointwise import checked_size
 from .cast import converted
 from .operator import op
 
@@ -85,14 +85,14 @@ def float_type(dtype: Any) -> Any:
 def normal(xp: Any, shape: Any, dtype: Any, mean: float, scale: float, seed: float | None) -> Any:
     if scale < 0:
         raise ValueError(f"attribute scale={scale} must not be negative")
-    numbers = generator_of(seed).normal(mean, scale, checked_size(tuple(shape), "shape"))
+    numbers = generator_of(seed).normal(mean, scale, bounded(tuple(shape)))
     return converted(xp, numbers, dtype)
 
 
 def uniform(xp: Any, shape: Any, dtype: Any, low: float, high: float, seed: float | None) -> Any:
     if low > high:
         raise ValueError(f"attributes low={low} and high={high} are in the wrong order")
-    size = checked_size(tuple(shape), "shape")
+    size = bounded(tuple(shape))
     numbers = converted(xp, generator_of(seed).uniform(low, high, size), dtype)
     below = converted(xp, np.asarray(high), dtype)
     # rounding may have reached ``high``, which is not to occur
@@ -117,7 +117,7 @@ def multinomial(xp: Any, x: Any, *, dtype: int = 6, sample_size: int = 1, seed: 
     if dtype not in (6, 7):
         raise ValueError(f"attribute dtype={dtype} is neither 6 (int32) nor 7 (int64)")
     batch, classes = x.shape
-    checked_size((batch, sample_size), "the shape of the samples")
+    bounded((batch, sample_size), what="the tensor of samples")
     logits = converted(xp, x, xp.float64)
     largest = xp.max(logits, axis=1, keepdims=True)
     if not xp.all(xp.isfinite(largest)):

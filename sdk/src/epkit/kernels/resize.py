@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import all_axes, bounded, choice, ints, wide_type
+from ._axes import all_axes, choice, ints, wide_type
+from ._bounds import bounded
 from .operator import op
 
 LARGEST_MATRIX = 256

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from ._axes import all_axes, bounded, choice, ints, one_axis, scalar
+from ._axes import all_axes, choice, ints, one_axis, scalar
+from ._bounds import bounded
 from .operator import op
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._axes import bounded
+from ._bounds import bounded
 from ._precision import cast, element_type, is_float, quiet, wide
 from .operator import op
 
@@ -117,6 +117,7 @@ def cosine_window(
 ) -> Any:
     """a0 - a1 cos(t) + a2 cos(2 t) ... for t from 0 to 2 pi, which a periodic window stops one short of."""
     count = integer(xp, "size", size, 0)
+    bounded((count,), what="the window")
     turn = 2 * math.pi / max(count if periodic else count - 1, 1)
     t = xp.arange(count, dtype=xp.float64) * turn
     total = xp.full(t.shape, coefficients[0], dtype=xp.float64)
@@ -167,6 +168,7 @@ def mel_weight_matrix(
     bands = integer(xp, "num_mel_bins", num_mel_bins, 1)
     length = integer(xp, "dft_length", dft_length, 1)
     rate = integer(xp, "sample_rate", sample_rate, 1)
+    bounded((length // 2 + 1, bands), what="the matrix")
     edges = [float(xp.reshape(edge, (-1,))[0]) for edge in (lower_edge_hertz, upper_edge_hertz)]
     if not all(-700 < edge < math.inf for edge in edges):
         raise ValueError(f"inputs lower_edge_hertz and upper_edge_hertz {edges} are not frequencies")

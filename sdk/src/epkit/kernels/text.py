@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import bounded, choice
+from ._axes import choice
+from ._bounds import bounded
 from ._re2 import as_python
 from .operator import op
 

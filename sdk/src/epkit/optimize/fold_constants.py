@@ -103,5 +103,6 @@ def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool
             ):
                 return True
             continue
-        total += int(np.prod(shape, dtype=object)) * max(1, int(output.dtype.itemsize))
+        size = 1 if output.dtype == ir.DataType.STRING else max(1, int(output.dtype.itemsize))
+        total += int(np.prod(shape, dtype=object)) * size
     return total > max(LIMIT_BYTES, sum(array.nbytes for array in inputs if array is not None))
