@@ -66,9 +66,9 @@ def stages(
             lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
         )
         yield "optimise", optimised
-        claims = step("claim", lambda: collect_claims(optimised.model, bounds))
+        claims = step("claim", lambda: collect_claims(optimised.model, bounds, custom, settings.pins))
         yield "claim", claims
-        partitioned = step("partition", lambda: partition(claims, settings.pins, _costs(settings, claims)))
+        partitioned = step("partition", lambda: partition(claims, _costs(settings, claims)))
         yield "partition", partitioned
         plan = step("plan", lambda: make_plan(partitioned))
         yield "plan", plan

@@ -19,6 +19,7 @@ REFUSAL_CODES = {
     "cost": "it could, but elsewhere is cheaper",
     "group": "it was claimed only together with nodes that went elsewhere, or around a node that did",
     "pinned": "the application placed the node elsewhere",
+    "quarantined": "the provider failed at the node, or computed it wrong, and the session moved it",
     "fused": "a function call that was refused as a whole; its body is offered instead",
     "provider-error": "the provider raised while it was asked",
     "unexplained": "the provider neither claimed nor refused the node",

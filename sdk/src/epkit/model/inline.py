@@ -13,6 +13,9 @@ from epkit.model.infer import node_proto, type_proto
 from epkit.model.names import free_name
 from epkit.model.walk import reads
 
+KEPT = "epkit.kept"
+"""Marks nodes of a function's body that were nodes of the graph before: inlined, they get their names back."""
+
 CAPTURES = "captures"
 """Under this name a function's ``meta`` lists outer values, read by bodies that it took over from its call:
 its last inputs stand for them."""
@@ -25,7 +28,8 @@ def inline_call(
 
     Values and nodes inside get names of their own, "call/inner". Each clone carries the opset version that
     the function imports, so bodies written against other versions than the model keep their meaning.
-    Attributes of the call, then defaults of the function, take the place of references to them.
+    Constants become initializers. Attributes of the call, then defaults of the function, take the place of
+    references to them.
 
     Args:
         graph: the graph or body that holds the call.
@@ -37,7 +41,7 @@ def inline_call(
         The new nodes, in order; with an Identity for each output that the function passes through.
     """
     cloner = _Cloner(node, function, used_names, {each.name or "" for each in graph})
-    new = cloner.nodes(function)
+    new = [each for each in cloner.nodes(function) if not cloner.is_constant(each, graph)]
     new += _connect_outputs(node, function, cloner)
     graph.insert_before(node, new)
     for index in range(len(node.inputs)):
@@ -106,7 +110,10 @@ class _Cloner:
         return [self.node(index, node) for index, node in enumerate(body)]
 
     def node(self, index: int, node: ir.Node) -> ir.Node:
-        name = free_name(f"{self.prefix}/{node.name or f'{node.op_type}_{index}'}", self.node_names)
+        stem = node.name or f"{node.op_type}_{index}"
+        if KEPT in node.metadata_props:
+            self.node_names.discard(self.call.name or "")
+        name = free_name(self.named(stem, KEPT in node.metadata_props), self.node_names)
         self.node_names.add(name)
         inputs = [None if value is None else self.values.get(value, value) for value in node.inputs]
         attributes = [self.attribute(attribute) for attribute in node.attributes.values()]
@@ -117,18 +124,38 @@ class _Cloner:
             inputs,
             [attribute for attribute in attributes if attribute is not None],
             overload=node.overload,
-            outputs=[self.value(value) for value in node.outputs],
+            outputs=[self.value(value, KEPT in node.metadata_props) for value in node.outputs],
             version=version,
             name=name,
             doc_string=node.doc_string,
-            metadata_props=dict(node.metadata_props),
+            metadata_props={key: text for key, text in node.metadata_props.items() if key != KEPT},
         )
 
-    def value(self, value: ir.Value) -> ir.Value:
+    def named(self, name: str, kept: bool) -> str:
+        return name if kept else f"{self.prefix}/{name}"
+
+    def is_constant(self, node: ir.Node, graph: ir.Graph) -> bool:
+        """Make an initializer of a new Constant node; False if it is none, or of a kind that cannot be one."""
+        value = node.attributes.get("value")
+        if node.op_type != "Constant" or node.domain != "" or value is None or value.is_ref():
+            return False
+        (output,) = node.outputs
+        tensor = value.as_tensor()
+        name = free_name(str(output.name), graph.initializers)
+        constant = ir.Value(name=name, shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
+        constant.type = ir.TensorType(tensor.dtype)
+        graph.initializers[name] = constant
+        output.replace_all_uses_with(constant)
+        for inner, clone in self.values.items():
+            if clone is output:
+                self.values[inner] = constant
+        return True
+
+    def value(self, value: ir.Value, kept: bool = False) -> ir.Value:
         """A new value of its own name; an output left out stays without a name."""
         name = ""
         if value.name:
-            name = free_name(f"{self.prefix}/{value.name}", self.used_names)
+            name = free_name(self.named(value.name, kept), self.used_names)
             self.used_names.add(name)
         clone = ir.Value(
             name=name,

@@ -15,11 +15,13 @@ import onnx_ir as ir
 
 from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
+from ..backend.custom import CustomOperator
 from ..backend.subgraph import Subgraph, constant_of, opset_of
-from ..errors import BrokenProviderError, Where
+from ..errors import BrokenProviderError, InvalidModelError, Where
 from ..model.infer import infer
 from ..model.inline import inline_call, schema_function
 from ..model.walk import all_graphs, bodies, captured, is_control_flow
+from .pins import NO_PINS, Pins
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,18 @@ class Offer:
 
 @dataclass(frozen=True)
 class Claims:
-    """The answers of all providers for all graphs of a model, bodies of control flow included."""
+    """The answers of all providers for all graphs of a model, bodies of control flow included.
+
+    Attributes:
+        custom: operators outside the standard, some of which expand to functions.
+        pins: nodes that may run on one provider only; the offers hold no other claims of them.
+    """
 
     model: ir.Model
     bounds: tuple[Bound, ...]
     offers: Mapping[ir.Graph, tuple[Offer, ...]]
+    custom: tuple[CustomOperator, ...] = ()
+    pins: Pins = NO_PINS
 
     def __str__(self) -> str:
         lines = [f"{len(self.offers)} graphs, {len(self.bounds)} providers"]
@@ -53,22 +62,30 @@ class Claims:
         return "\n".join(lines)
 
 
-def collect_claims(model: ir.Model, bounds: Sequence[Bound]) -> Claims:
+def collect_claims(
+    model: ir.Model, bounds: Sequence[Bound], custom: Sequence[CustomOperator] = (), pins: Pins = NO_PINS
+) -> Claims:
     """Ask every provider about every graph, inlining function calls as described above (changes ``model``).
 
     Raises:
         BrokenProviderError: if a provider raises in ``claim`` or claims what it was not shown.
     """
     while True:
-        claims = _ask(model, tuple(bounds))
+        claims = _ask(model, tuple(bounds), tuple(custom), pins)
         calls = _calls_to_inline(claims)
         if not calls:
             return claims
-        inline_nodes(model, calls)
+        inline_nodes(model, calls, claims.custom)
 
 
-def inline_nodes(model: ir.Model, calls: Sequence[ir.Node]) -> None:
-    """Replace call nodes by the bodies of their functions, and infer the types inside."""
+def inline_nodes(
+    model: ir.Model, calls: Sequence[ir.Node], custom: Sequence[CustomOperator] = ()
+) -> dict[ir.Node, list[ir.Node]]:
+    """Replace call nodes by the bodies of their functions, and infer the types inside.
+
+    Returns:
+        The new nodes of each call.
+    """
     names = {
         value.name
         for graph in all_graphs(model.graph)
@@ -76,27 +93,61 @@ def inline_nodes(model: ir.Model, calls: Sequence[ir.Node]) -> None:
         for value in node.outputs
         if value.name
     }
+    made = {}
     for node in calls:
-        function = function_of(model, node)
+        function = function_of(model, node, custom)
         assert function is not None and isinstance(node.graph, ir.Graph)
-        inline_call(node.graph, node, function, names)
+        made[node] = inline_call(node.graph, node, function, names)
     infer(model)
+    return made
 
 
-def function_of(model: ir.Model, node: ir.Node) -> ir.Function | None:
-    """The function that a node calls: the model's own, or the one that its schema gives."""
+def function_of(model: ir.Model, node: ir.Node, custom: Sequence[CustomOperator] = ()) -> ir.Function | None:
+    """The function that a node calls: the model's own, or the one that its package or its schema gives.
+
+    Raises:
+        InvalidModelError: if the package cannot expand this node.
+    """
     local = model.functions.get(node.op_identifier())
     if local is not None or is_control_flow(node):
         return local
-    return schema_function(node, opset_of(node, model.opset_imports))
+    opset = opset_of(node, model.opset_imports)
+    same = [item for item in custom if (item.domain, item.name) == (node.domain, node.op_type)]
+    meant = max((item for item in same if item.since <= opset), key=lambda item: item.since, default=None)
+    if meant is None or meant.expand is None:
+        return schema_function(node, opset)
+    try:
+        return meant.expand(node, model.opset_imports)
+    except ValueError as error:
+        raise InvalidModelError(
+            f"Node {node.name!r} ({node.op_type}) cannot run as the nodes that it stands for: {error}.",
+            where=Where(node=node.name or ""),
+            remedy="change the node, or name a provider that runs it whole",
+        ) from error
 
 
-def _ask(model: ir.Model, bounds: tuple[Bound, ...]) -> Claims:
+def _ask(
+    model: ir.Model,
+    bounds: tuple[Bound, ...],
+    custom: tuple[CustomOperator, ...] = (),
+    pins: Pins = NO_PINS,
+) -> Claims:
     offers = {}
     for depth, graph in _with_depth(model.graph, 0):
         view = _view(graph, model, depth)
-        offers[graph] = tuple(_offer(bound, view) for bound in bounds)
-    return Claims(model, bounds, offers)
+        offers[graph] = tuple(_restricted(_offer(bound, view), bound, pins) for bound in bounds)
+    return Claims(model, bounds, offers, custom, pins)
+
+
+def _restricted(offer: Offer, bound: Bound, pins: Pins) -> Offer:
+    """The offer without the claims that pins exclude; their nodes are refused with that reason."""
+    excluded = {claim: found for claim in offer.claims if (found := pins.exclude(claim, bound.name))}
+    if not excluded:
+        return offer
+    kept = tuple(claim for claim in offer.claims if claim not in excluded)
+    claimed = {node for claim in kept for node in claim.nodes}
+    lost = {why.node: why for found in excluded.values() for why in found if why.node not in claimed}
+    return Offer(kept, {**offer.refusals, **lost})
 
 
 def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
@@ -163,7 +214,7 @@ def _calls_to_inline(claims: Claims) -> list[ir.Node]:
         for node in graph
         if not any(node in offer.claimed for offer in offers)
         and not is_control_flow(node)
-        and function_of(claims.model, node) is not None
+        and function_of(claims.model, node, claims.custom) is not None
     ]
     return unclaimed or _wanted_in_parts(claims)
 
@@ -186,15 +237,26 @@ def _wanted_in_parts(claims: Claims) -> list[ir.Node]:
 
 
 def _try_inlined(claims: Claims, bound: Bound, names: list[str]) -> list[ir.Node]:
-    """Of the named calls, those of whose bodies the provider claims something; tried on a copy."""
+    """Of the named calls, those of whose bodies the provider claims something; tried on a copy.
+
+    Bodies may hold calls, whose bodies are tried in turn.
+    """
     copy = claims.model.clone()
     by_name = {node.name: node for graph in all_graphs(copy.graph) for node in graph}
-    inner: dict[str, set[str | None]] = {}
-    for name in names:
-        before = {node.name for graph in all_graphs(copy.graph) for node in graph}
-        inline_nodes(copy, [by_name[name]])
-        inner[name] = {node.name for graph in all_graphs(copy.graph) for node in graph} - before
-    answer = _ask(copy, (bound,))
-    claimed = {node.name for offers in answer.offers.values() for node in offers[0].claimed}
-    wanted = {name for name in names if inner[name] & claimed}
+    pending = {by_name[name]: name for name in names}
+    wanted: set[str] = set()
+    while pending:
+        inner = {
+            new: pending[node]
+            for node, made in inline_nodes(copy, list(pending), claims.custom).items()
+            for new in made
+        }
+        answer = _ask(copy, (bound,), pins=claims.pins)
+        claimed = {node for offers in answer.offers.values() for node in offers[0].claimed}
+        wanted |= {name for node, name in inner.items() if node in claimed}
+        pending = {
+            node: name
+            for node, name in inner.items()
+            if name not in wanted and node.op_identifier() in copy.functions
+        }
     return [node for graph in claims.offers for node in graph if node.name in wanted]

@@ -15,7 +15,6 @@ from ..model.walk import bodies, captured, is_control_flow, reads, writes
 from .claims import Claims
 from .costs import Costs
 from .edges import Edges, edges_of
-from .pins import NO_PINS, Pins
 from .policy import resolve_by_cost, resolve_by_priority
 from .regions import Region, group_regions
 
@@ -56,21 +55,21 @@ class Partitioned:
         return "\n".join(_lines(self.main, self.bounds, 0))
 
 
-def partition(claims: Claims, pins: Pins = NO_PINS, costs: Costs | None = None) -> Partitioned:
+def partition(claims: Claims, costs: Costs | None = None) -> Partitioned:
     """Resolve the claims, group the nodes, and check that nobody is left without a provider.
 
     Args:
         claims: what the providers answered.
-        pins: what the application fixed beforehand.
         costs: for the policy *cost*; None for the policy *priority*.
 
     Raises:
         PlacementError: naming each node that no provider takes, with the reasons.
         OptionError: if the pins do not fit the providers or the model.
     """
-    names = [str(node.name) for graph in claims.offers for node in graph] if pins else []
-    pins.check([bound.name for bound in claims.bounds], names)
-    builder = _Builder(claims, pins, costs)
+    if claims.pins:
+        names = [str(node.name) for graph in claims.offers for node in graph]
+        claims.pins.check([bound.name for bound in claims.bounds], names)
+    builder = _Builder(claims, costs)
     main = builder.graph(claims.model.graph, 0)
     if builder.homeless:
         raise _nobody(builder.homeless, builder.refusals)
@@ -78,15 +77,14 @@ def partition(claims: Claims, pins: Pins = NO_PINS, costs: Costs | None = None) 
 
 
 class _Builder:
-    def __init__(self, claims: Claims, pins: Pins, costs: Costs | None) -> None:
-        self.claims, self.pins, self.costs = claims, pins, costs
+    def __init__(self, claims: Claims, costs: Costs | None) -> None:
+        self.claims, self.costs = claims, costs
         self.counts: dict[str, int] = {}
         self.homeless: list[ir.Node] = []
         self.refusals: dict[ir.Node, tuple[tuple[str, Refusal], ...]] = {}
 
     def graph(self, graph: ir.Graph, depth: int) -> PartitionedGraph:
-        bounds = self.claims.bounds
-        offers = self.pins.apply(self.claims.offers[graph], [bound.name for bound in bounds])
+        bounds, offers = self.claims.bounds, self.claims.offers[graph]
         edges = edges_of(graph)
         if self.costs is None:
             resolution = resolve_by_priority(edges, offers)

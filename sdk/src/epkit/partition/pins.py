@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import onnx_ir as ir
 
-from ..backend.claim import Refusal
+from ..backend.claim import Claim, Refusal
 from ..backend.subgraph import operator_name
 from ..errors import OptionError, Where
-from .claims import Offer
 
 FORMAT = "epkit-placement-1"
 """Of saved placements."""
@@ -37,12 +36,14 @@ class Pins:
         patterns: (pattern, provider), tried in order.
         operators: providers by operator.
         whole: True for a saved placement, which must fit the model.
+        why: for nodes that the runtime moved after a fault, by name: what happened.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     patterns: tuple[tuple[str, str], ...] = ()
     operators: Mapping[str, str] = field(default_factory=dict)
     whole: bool = False
+    why: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.names or self.patterns or self.operators)
@@ -77,33 +78,33 @@ class Pins:
                 remedy="save it anew for this model, optimiser level and providers: epkit explain --save FILE",
             )
 
-    def apply(self, offers: Sequence[Offer], providers: Sequence[str]) -> tuple[Offer, ...]:
-        """The offers without claims that the pins exclude; each such node is refused with that reason."""
-        if not self:
-            return tuple(offers)
-        return tuple(
-            self._restricted(offer, provider) for offer, provider in zip(offers, providers, strict=True)
-        )
+    def exclude(self, claim: Claim, provider: str) -> tuple[Refusal, ...]:
+        """Why a provider may not have what it claims, for each node; empty if it may."""
+        elsewhere = {
+            node: pinned for node in claim.nodes if (pinned := self.provider(node)) not in (None, provider)
+        }
+        if not elsewhere:
+            return ()
+        refusals = []
+        for node in claim.nodes:
+            reason = f"{next(iter(elsewhere)).name}, claimed with it, is pinned elsewhere"
+            if node in elsewhere:
+                reason = (
+                    f"{self.why.get(str(node.name), 'the application pinned it')}: {elsewhere[node]} runs it"
+                )
+            code = "quarantined" if str(node.name) in self.why else "pinned"
+            refusals.append(Refusal(node, code, reason))
+        return tuple(refusals)
 
-    def _restricted(self, offer: Offer, provider: str) -> Offer:
-        kept = []
-        refusals = dict(offer.refusals)
-        for claim in offer.claims:
-            elsewhere = {
-                node: pinned
-                for node in claim.nodes
-                if (pinned := self.provider(node)) not in (None, provider)
-            }
-            if not elsewhere:
-                kept.append(claim)
-                continue
-            for node in claim.nodes:
-                reason = f"{next(iter(elsewhere)).name}, claimed with it, is pinned elsewhere"
-                if node in elsewhere:
-                    reason = f"the application pinned {node.name} to {elsewhere[node]}"
-                refusals.setdefault(node, Refusal(node, "pinned", reason))
-        claimed = {node for claim in kept for node in claim.nodes}
-        return Offer(tuple(kept), {node: why for node, why in refusals.items() if node not in claimed})
+    def moved(self, names: Iterable[str], provider: str, why: str) -> Pins:
+        """These pins, and nodes moved to another provider after a fault."""
+        fresh = list(names)
+        return replace(
+            self,
+            names={**self.names, **dict.fromkeys(fresh, provider)},
+            why={**self.why, **dict.fromkeys(fresh, why)},
+            whole=False,
+        )
 
 
 NO_PINS = Pins()
