@@ -9,8 +9,11 @@ import onnx
 import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
 import onnx_ir as ir
 
+from epkit.errors import InvalidModelError, Where
 from epkit.model import hazards, maptypes
 from epkit.model.foreign import wrap_foreign
+from epkit.model.names import free_name
+from epkit.model.walk import all_graphs
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -25,10 +28,38 @@ def infer(model: ir.Model) -> list[str]:
 
     Returns:
         Warnings about declared outputs that the model does not produce.
+
+    Raises:
+        InvalidModelError: an attribute asks for an element type that does not exist.
     """
     proto = weightless(model)
+    _forget_invented(proto.graph)
     wrap_foreign(model, proto)
     return merge(model, proto)
+
+
+INVENTED = "unk__"
+"""How names of dimensions begin that inference made up."""
+
+
+def _forget_invented(graph: onnx.GraphProto) -> None:
+    """Drop the names that an earlier inference made up: a name found before would hide a better one."""
+    for info in graph.value_info:
+        if info.type.HasField("tensor_type"):
+            for dim in info.type.tensor_type.shape.dim:
+                if dim.dim_param.startswith(INVENTED):
+                    dim.ClearField("dim_param")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_invented(attribute.g)
+
+
+def _invented(model: ir.Model) -> set[str]:
+    """The made-up names that are in use."""
+    values = (value for graph in all_graphs(model.graph) for node in graph for value in node.outputs)
+    dims = (dim for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim))
+    return {dim.value for dim in dims if dim.value is not None and dim.value.startswith(INVENTED)}
 
 
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
@@ -40,7 +71,7 @@ def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
     bound = {
         dim for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
     }
-    return _Merge(bound).graph(model.graph, inferred.graph)
+    return _Merge(bound, _invented(model)).graph(model.graph, inferred.graph)
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -85,8 +116,9 @@ def _drop_long_lists(node: onnx.NodeProto) -> None:
 
 
 class _Merge:
-    def __init__(self, bound: set[ir.SymbolicDim]) -> None:
+    def __init__(self, bound: set[ir.SymbolicDim], taken: set[str]) -> None:
         self.bound = bound
+        self.taken = taken
         self.symbols: dict[str, ir.SymbolicDim] = {}
         self.warnings: list[str] = []
 
@@ -119,7 +151,7 @@ class _Merge:
         if kind == "tensor_type":
             tensor = proto.tensor_type
             if tensor.elem_type and (value.type is None or value.dtype != tensor.elem_type):
-                value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+                value.type = ir.TensorType(_data_type(tensor.elem_type, value))
             if tensor.HasField("shape"):
                 self.shape(value, tensor.shape)
         elif value.type is None:
@@ -145,7 +177,7 @@ class _Merge:
             return known if isinstance(known, int) else found
         if found.value is None or known in self.bound:
             return known
-        invented = known.value is None or known.value.startswith("unk__")
+        invented = known.value is None or known.value.startswith(INVENTED)
         return found if invented or found in self.bound else known
 
     def contradiction(self, value: ir.Value, declared: ir.Shape, dims: Sequence[Dim]) -> None:
@@ -162,8 +194,29 @@ class _Merge:
         if length is not None:
             return length
         if name not in self.symbols:
-            self.symbols[name] = ir.SymbolicDim(name or None)
+            self.symbols[name] = ir.SymbolicDim(self.fresh(name) or None)
         return self.symbols[name]
+
+    def fresh(self, name: str) -> str:
+        """A made-up name must not be one that an earlier inference left where this one found nothing."""
+        if name.startswith(INVENTED):
+            name = free_name(name, self.taken)
+            self.taken.add(name)
+        return name
+
+
+def _data_type(number: int, value: ir.Value) -> ir.DataType:
+    """The element type; inference takes any number for one from an attribute such as Cast's ``to``."""
+    try:
+        return ir.DataType(number)
+    except ValueError:
+        node = value.producer()
+        raise InvalidModelError(
+            f"Node {node.name if node else ''!r} ({node.op_type if node else 'unknown'}) asks for the element type "
+            f"{number} of {value.name!r}, which the standard does not have.",
+            where=Where(node=(node and node.name) or "", value=value.name or ""),
+            remedy="use one of the numbers of TensorProto.DataType, such as 1 for float32",
+        ) from None
 
 
 def weightless(model: ir.Model) -> onnx.ModelProto:

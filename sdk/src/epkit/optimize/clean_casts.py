@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..dtypes import NAME
 from ..model.walk import all_graphs
 from ._edit import bypass
 
@@ -41,10 +42,16 @@ def _equal_source(node: ir.Node) -> ir.Value | None:
     if inner is None or not _is_cast(inner) or inner.inputs[0] is None or inner.inputs[0].dtype is None:
         return None
     origin = inner.inputs[0]
-    if origin.dtype is None or int(origin.dtype) != target or source.dtype is None:
+    if origin.dtype is None or int(origin.dtype) != target:
         return None
-    pair = (origin.dtype.numpy().name, source.dtype.numpy().name)
-    return origin if pair in _EXACT else None
+    return origin if is_exact(origin, source) else None
+
+
+def is_exact(narrow: ir.Value, wide: ir.Value) -> bool:
+    """Whether the type of ``wide`` holds every value of the type of ``narrow``."""
+    if narrow.dtype is None or wide.dtype is None:
+        return False
+    return (NAME.get(int(narrow.dtype)), NAME.get(int(wide.dtype))) in _EXACT
 
 
 def _is_cast(node: ir.Node) -> bool:

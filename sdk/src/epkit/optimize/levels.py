@@ -1,33 +1,79 @@
-"""The passes of each level. To add a pass, write its file and put its function here."""
+"""What each level does: phases, each of which runs until it changes nothing any more.
+
+To add a pass or a rule, write it in its file and put it here (a fusion: into ``fusions/``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from . import (
+    fold_affine,
+    make_gemm,
+    merge_casts,
+    remove_neutral,
+    simplify_quantization,
+    simplify_reshapes,
+    simplify_transposes,
+    slices_to_split,
+)
 from .clean_casts import clean_casts
 from .expand_gradients import expand_gradients
-from .fold_batch_normalization import fold_batch_normalization
 from .fold_constants import fold_constants
+from .fusions import RULES as FUSIONS
 from .lift_constants import lift_constants
+from .refine_shapes import refine_shapes
 from .remove_dead_code import remove_dead_code
 from .remove_identities import remove_identities
+from .rule import Rule
+from .share_constants import share_constants
 from .share_subexpressions import share_subexpressions
 
 Pass = Callable[[ir.Model], int]
+"""Changes the model in place, and returns in how many places."""
 
-NONE: tuple[Pass, ...] = (expand_gradients, lift_constants)
-BASIC: tuple[Pass, ...] = (
-    *NONE,
-    remove_identities,
-    clean_casts,
-    fold_constants,
-    share_subexpressions,
-    fold_batch_normalization,
-    remove_dead_code,
+
+@dataclass(frozen=True)
+class Phase:
+    """Passes, then rules, over and over until none changes anything."""
+
+    passes: tuple[Pass, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+PREPARE = Phase((expand_gradients, lift_constants))
+"""What every level needs: one form of a constant, and operators that can be run."""
+
+CLEAN = Phase(
+    (
+        refine_shapes,
+        remove_identities,
+        clean_casts,
+        fold_constants,
+        share_constants,
+        share_subexpressions,
+        remove_dead_code,
+    ),
+    (
+        *merge_casts.RULES,
+        *simplify_transposes.RULES,
+        *simplify_reshapes.RULES,
+        *remove_neutral.RULES,
+        *simplify_quantization.RULES,
+        *slices_to_split.RULES,
+        *make_gemm.RULES,
+        *fold_affine.RULES,
+    ),
 )
-EXTENDED: tuple[Pass, ...] = BASIC
-ALL: tuple[Pass, ...] = EXTENDED
 
-LEVELS: dict[str, tuple[Pass, ...]] = {"none": NONE, "basic": BASIC, "extended": EXTENDED, "all": ALL}
+FUSE = Phase((remove_dead_code,), FUSIONS)
+
+LEVELS: dict[str, tuple[Phase, ...]] = {
+    "none": (PREPARE,),
+    "basic": (PREPARE, CLEAN),
+    "extended": (PREPARE, CLEAN, FUSE),
+    "all": (PREPARE, CLEAN, FUSE),
+}

@@ -1,26 +1,31 @@
-"""Running the passes of a level until none changes anything."""
+"""Running the phases of a level, each until nothing changes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
+from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
-from ..knobs import CHECKED
+from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer
 from ..model.walk import all_graphs, reads
-from .levels import LEVELS, NONE, Pass
+from .fuse import Fusion
+from .levels import LEVELS, PREPARE, Pass, Phase
+from .rule import Applied, Ledger, Missed, Rule, apply_rule, make_scopes
+from .select import wanted
 
-ROUNDS = 4
+ROUNDS = 8
 """A pass may make work for an earlier one; real models settle in two or three rounds."""
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one pass did, over all rounds."""
+    """What one pass or rule did, over all rounds."""
 
     name: str
     changes: int
@@ -29,12 +34,19 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Optimised:
-    """The model after the passes. It is a copy; the checked model stays as it was."""
+    """The model after the passes. It is a copy; the checked model stays as it was.
+
+    Attributes:
+        applied: what was done, in order; ``EPKIT_STOP_AFTER=N`` stops after the first N of these.
+        missed: where a rule came close, and why it refused.
+    """
 
     model: ir.Model
     level: str
     passes: tuple[PassResult, ...]
     nodes_before: int
+    applied: tuple[Applied, ...] = ()
+    missed: tuple[Missed, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"level {self.level}: {self.nodes_before} nodes before, {count_nodes(self.model)} after"]
@@ -45,35 +57,116 @@ class Optimised:
         return "\n".join(lines)
 
 
-def optimise(model: ir.Model, level: str = "basic", extra: Sequence[Pass] = ()) -> Optimised:
-    """Apply a level's passes (and, from ``extended`` on, the extra ones of plugins) to a copy of the model.
+def optimise(
+    model: ir.Model,
+    level: str = "basic",
+    extra: Sequence[Pass] = (),
+    providers: Sequence[Provider] | None = None,
+    stop_after: int | None = None,
+) -> Optimised:
+    """Apply a level's phases (and, from ``extended`` on, the extra passes of plugins) to a copy of the model.
+
+    Args:
+        model: what to optimise.
+        level: ``"none"``, ``"basic"``, ``"extended"`` or ``"all"``.
+        extra: passes of plugins.
+        providers: only fusions are tried that lead to operators which one of these knows; None: all.
+        stop_after: the number of changes after which to stop, by default EPKIT_STOP_AFTER.
 
     Raises:
         OptionError: for an unknown level.
-        InvalidModelError: in checked mode (EPKIT_CHECKED=1), naming the pass that broke the graph.
+        InvalidModelError: in checked mode (EPKIT_CHECKED=1), naming the pass or rule that broke the graph.
     """
     if level not in LEVELS:
         raise OptionError(
             f"there is no optimisation level {level!r}", remedy=f"the levels are {', '.join(LEVELS)}"
         )
-    before = count_nodes(model)
-    copy = model.clone()
-    passes = LEVELS[level] + (tuple(extra) if level in ("extended", "all") else ())
-    changes = dict.fromkeys(passes, 0)
-    seconds = dict.fromkeys(passes, 0.0)
-    for _ in range(ROUNDS if level != "none" else 1):
+    phases = [_for_providers(phase, providers) for phase in LEVELS[level]]
+    if extra and level in ("extended", "all"):
+        phases.append(Phase(passes=tuple(extra)))
+    limit = STOP_AFTER.get() if stop_after is None else stop_after
+    work = _Work(model.clone(), Ledger(None if limit < 0 else limit))
+    for phase in phases:
+        work.run(phase)
+    return Optimised(
+        work.model,
+        level,
+        tuple(PassResult(name, *result) for name, result in work.results.items()),
+        count_nodes(model),
+        tuple(work.ledger.applied),
+        tuple(work.ledger.missed),
+    )
+
+
+def _for_providers(phase: Phase, providers: Sequence[Provider] | None) -> Phase:
+    if providers is None:
+        return phase
+    fusions = [each for each in phase.rules if isinstance(each, Fusion)]
+    chosen = {each.name for each in wanted(fusions, [provider.knows for provider in providers])}
+    rules = tuple(r for r in phase.rules if not isinstance(r, Fusion) or r.name in chosen)
+    return Phase(phase.passes, rules)
+
+
+class _Work:
+    """A model on its way through the phases."""
+
+    def __init__(self, model: ir.Model, ledger: Ledger) -> None:
+        self.model, self.ledger = model, ledger
+        self.results: dict[str, tuple[int, float]] = {}
+
+    def run(self, phase: Phase) -> None:
+        """Repeat the phase until it changes nothing; what every level needs, once."""
+        if phase is PREPARE:
+            for apply in phase.passes:
+                self._pass(apply)
+            return
+        for _ in range(ROUNDS):
+            if not (sum([self._pass(apply) for apply in phase.passes]) + self._rules(phase.rules)):
+                return
+            infer(self.model)
+
+    def _pass(self, apply: Pass) -> int:
+        name = pass_name(apply)
+        if not self.ledger.is_open and apply not in PREPARE.passes:
+            return 0
+        start = time.perf_counter()
+        count = self._guarded(name, lambda: apply(self.model))
+        self._note(name, count, time.perf_counter() - start)
+        if count:
+            if apply not in PREPARE.passes:
+                self.ledger.applied.append(Applied(name, "", count))
+            self._check(name)
+        return count
+
+    def _rules(self, rules: Sequence[Rule]) -> int:
+        scopes = make_scopes(self.model) if rules else []
         total = 0
-        for apply in passes:
+        for each in rules:
             start = time.perf_counter()
-            count = _apply(apply, copy)
-            seconds[apply] += time.perf_counter() - start
-            changes[apply] += count
-            total += count if apply not in NONE else 0
-        if not total:
-            break
-        infer(copy)
-    results = tuple(PassResult(pass_name(apply), changes[apply], seconds[apply]) for apply in passes)
-    return Optimised(copy, level, results, before)
+            count = self._guarded(each.name, partial(apply_rule, each, scopes, self.ledger, self._check))
+            self._note(each.name, count, time.perf_counter() - start)
+            total += count
+        return total
+
+    def _note(self, name: str, count: int, seconds: float) -> None:
+        before = self.results.get(name, (0, 0.0))
+        self.results[name] = (before[0] + count, before[1] + seconds)
+
+    def _check(self, name: str) -> None:
+        if CHECKED.get():
+            verify(self.model, name)
+
+    def _guarded(self, name: str, function: Callable[[], int]) -> int:
+        try:
+            return function()
+        except EpkitError:
+            raise
+        except Exception as error:
+            raise InvalidModelError(
+                f"the pass {name} failed: {type(error).__name__}: {error}",
+                where=Where(stage="optimise", model=self.model.graph.name or ""),
+                remedy="load with optimise='none', and report the model to the maker of the pass",
+            ) from error
 
 
 def pass_name(apply: Pass) -> str:
@@ -84,22 +177,6 @@ def pass_name(apply: Pass) -> str:
 def count_nodes(model: ir.Model) -> int:
     """Nodes in the main graph and in all bodies."""
     return sum(len(graph) for graph in all_graphs(model.graph))
-
-
-def _apply(apply: Pass, model: ir.Model) -> int:
-    try:
-        count = apply(model)
-    except EpkitError:
-        raise
-    except Exception as error:
-        raise InvalidModelError(
-            f"the pass {pass_name(apply)} failed: {type(error).__name__}: {error}",
-            where=Where(stage="optimise", model=model.graph.name or ""),
-            remedy="load with optimise='none', and report the model to the maker of the pass",
-        ) from error
-    if count and CHECKED.get():
-        verify(model, pass_name(apply))
-    return count
 
 
 def verify(model: ir.Model, after: str) -> None:

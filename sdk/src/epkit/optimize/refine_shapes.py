@@ -1,0 +1,51 @@
+"""Shapes that onnx's inference leaves open although they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from ..backend.subgraph import constant_of
+from ..model.walk import all_graphs
+
+Dims = list[int | ir.SymbolicDim]
+
+
+def refine_shapes(model: ir.Model) -> int:
+    """Write down dimensions that follow from a node's constants; no node changes."""
+    return sum(_refine(node) for graph in all_graphs(model.graph) for node in graph)
+
+
+def _refine(node: ir.Node) -> int:
+    rule = _RULES.get(node.op_type) if node.domain == "" else None
+    found = rule(node) if rule is not None else None
+    output = node.outputs[0]
+    if found is None:
+        return 0
+    known = found if output.shape is None else list(output.shape)
+    if len(known) != len(found):
+        return 0
+    pairs = zip(known, found, strict=True)
+    better = [old if isinstance(old, int) or _unnamed(new) else new for old, new in pairs]
+    if output.shape is not None and better == known:
+        return 0
+    output.shape = ir.Shape(better)
+    return 1
+
+
+def _slice(node: ir.Node) -> Dims | None:
+    """Slice leaves the axes alone that it does not name, whatever its bounds."""
+    data = node.inputs[0]
+    axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    if data is None or data.shape is None or axes is None:
+        return None
+    touched = {int(axis) % len(data.shape) for axis in axes.ravel()}
+    return [ir.SymbolicDim(None) if i in touched else dim for i, dim in enumerate(data.shape)]
+
+
+def _unnamed(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, ir.SymbolicDim) and dim.value is None
+
+
+_RULES: dict[str, Callable[[ir.Node], Dims | None]] = {"Slice": _slice}

@@ -1,0 +1,98 @@
+"""Chains of operators that only change the shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..backend.subgraph import constant_of
+from ._edit import bypass
+from .rule import Scope, Verdict, input_of, producer, rule
+from .shapes import same_dim, same_shape
+
+RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators whose output is their first input in another shape."""
+
+
+@rule("Reshape")
+def fix_reshape_target(node: ir.Node, scope: Scope) -> Verdict:
+    """Reshape(x, computed) = Reshape(x, constant), where each dimension is a number or copied from its place in x."""
+    data, target, output = node.inputs[0], input_of(node, 1), node.outputs[0]
+    if target is None or constant_of(target) is not None or data is None:
+        return False
+    if data.shape is None or output.shape is None:
+        return f"the shape of {output.name} is unknown"
+    wanted: list[int] = []
+    for place, dim in enumerate(output.shape):
+        if isinstance(dim, int) and dim > 0:
+            wanted.append(dim)
+        elif place < len(data.shape) and same_dim(dim, data.shape[place]):
+            wanted.append(0)
+        else:
+            return (
+                f"dimension {place} of {output.name} is {dim}, which is not that of {data.name} {data.shape}"
+            )
+    node.replace_input_with(1, scope.constant(np.array(wanted, np.int64), f"{output.name}/shape"))
+    node.attributes.pop("allowzero", None)
+    return True
+
+
+@rule("Reshape")
+def merge_reshapes(node: ir.Node, scope: Scope) -> Verdict:
+    """Reshape(r(x), s) = Reshape(x, s) for r that only changes the shape, where s copies no dimension of r(x)."""
+    target = constant_of(input_of(node, 1))
+    before = producer(node.inputs[0], *RESHAPES)
+    if before is None or target is None or before.inputs[0] is None:
+        return False
+    if node.attributes.get_int("allowzero", 0) or (target == 0).any():
+        source, copied = before.inputs[0].shape, before.outputs[0].shape
+        places = [int(place) for place in np.flatnonzero(target == 0)]
+        if node.attributes.get_int("allowzero", 0) or source is None or copied is None:
+            return f"{node.name} copies a dimension"
+        if not all(p < len(source) and same_dim(source[p], copied[p]) for p in places):
+            return f"{node.name} copies a dimension that {before.name} has changed"
+    node.replace_input_with(0, before.inputs[0])
+    return True
+
+
+@rule(*RESHAPES, "Expand")
+def remove_reshape(node: ir.Node, scope: Scope) -> Verdict:
+    """r(x) = x, where x has the shape already."""
+    data = node.inputs[0]
+    if data is None or not same_shape(data, node.outputs[0]):
+        return False
+    return bypass(node, data)
+
+
+@rule("Squeeze", "Unsqueeze")
+def cancel_unsqueeze(node: ir.Node, scope: Scope) -> Verdict:
+    """Squeeze(Unsqueeze(x, a), a) = x, and the other way round."""
+    other = "Unsqueeze" if node.op_type == "Squeeze" else "Squeeze"
+    before = producer(node.inputs[0], other)
+    if before is None or before.inputs[0] is None:
+        return False
+    axes, inner = _axes(node), _axes(before)
+    if axes is None or inner is None:
+        return False
+    if axes != inner:
+        return f"{node.op_type} is over the axes {axes}, and {other} over {inner}"
+    return bypass(node, before.inputs[0])
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    """The axes, counted from the front of the shape that has them."""
+    given = node.attributes.get("axes")
+    array = constant_of(input_of(node, 1))
+    if given is not None:
+        axes = list(given.as_ints())
+    elif array is not None:
+        axes = array.ravel().tolist()
+    else:
+        return None
+    whole = node.inputs[0] if node.op_type == "Squeeze" else node.outputs[0]
+    if whole is None or whole.shape is None:
+        return sorted(axes) if all(axis >= 0 for axis in axes) else None
+    return sorted(axis % len(whole.shape) for axis in axes)
+
+
+RULES = (fix_reshape_target, merge_reshapes, cancel_unsqueeze, remove_reshape)
