@@ -1,0 +1,137 @@
+"""The device: memory, streams with a thread each, and the faults that can be ordered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from epkit.backend import Event, Stream
+
+from .machine import Machine
+from .memory import Dram
+
+if TYPE_CHECKING:
+    from .compile import NpuProgram
+
+Action = Callable[[], None]
+
+
+class DeviceError(Exception):
+    """The device reports a failure."""
+
+
+class Faults:
+    """Faults on demand: ``KIND`` or ``KIND@N``; N counts commands, or says how slow."""
+
+    KINDS = ("bit-flip", "timeout", "device-lost", "slow", "out-of-dram", "out-of-scratchpad")
+
+    def __init__(self, text: str) -> None:
+        self.kind, _, number = text.partition("@")
+        if self.kind and self.kind not in self.KINDS:
+            raise ValueError(f"no fault {self.kind!r}; there are {', '.join(self.KINDS)}")
+        self.at = int(number) if number else 0
+        self._left = self.at
+
+    def due(self, kind: str) -> bool:
+        """True once, when the command that was named is reached."""
+        if self.kind != kind or self._left < 0:
+            return False
+        self._left -= 1
+        return self._left < 0
+
+
+class NpuDevice:
+    """One chip; belongs to one provider instance."""
+
+    def __init__(self, machine: Machine, faults: Faults, timeout_s: float) -> None:
+        self.machine = machine
+        self.dram = Dram(machine.dram)
+        self.faults = faults
+        self.timeout_s = timeout_s
+        self.programs: set[NpuProgram] = set()
+        self.failure = ""
+
+    def check(self) -> None:
+        """Raise DeviceError if the device is gone."""
+        if self.failure:
+            raise DeviceError(self.failure)
+
+    def before_command(self) -> bool:
+        """Let ordered faults happen; True if the next load is to be flipped."""
+        self.check()
+        if self.faults.kind == "slow":
+            time.sleep(max(1, self.faults.at) / 1e6)
+        if self.faults.due("device-lost"):
+            self.failure = "the device was lost: it does not answer any more"
+        elif self.faults.due("timeout"):
+            time.sleep(self.timeout_s)
+            self.failure = f"a command did not end within {self.timeout_s * 1e3:g} ms"
+        self.check()
+        return False
+
+    def reset(self) -> None:
+        """Start again: memory is empty, so that every program's image is written anew."""
+        self.failure = ""
+        for program in self.programs:
+            program.upload()
+
+
+class NpuEvent:
+    """A point in a stream."""
+
+    def __init__(self, stream: NpuStream) -> None:
+        self._stream = stream
+        self._done = threading.Event()
+        stream.submit(self._done.set, always=True)
+
+    def wait(self) -> None:
+        """Until the stream has come here; raises what went wrong on the way."""
+        self._done.wait()
+        self._stream.raise_error()
+
+
+class NpuStream(Stream):
+    """A queue with a thread of its own. After an error nothing more is done, as on real devices."""
+
+    def __init__(self) -> None:
+        self._work: deque[tuple[Action, bool] | None] = deque()
+        self._ready = threading.Semaphore(0)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="npu_sim", daemon=True)
+        self._thread.start()
+
+    def submit(self, action: Action, *, always: bool = False) -> None:
+        """Enqueue work; ``always``: also after an error."""
+        self._work.append((action, always))
+        self._ready.release()
+
+    def _serve(self) -> None:
+        while self._ready.acquire():
+            item = self._work.popleft()
+            if item is None:
+                return
+            action, always = item
+            if always or self._error is None:
+                try:
+                    action()
+                except BaseException as error:
+                    self._error = error
+
+    def raise_error(self) -> None:
+        """Raise what the device reported, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def record(self) -> Event:
+        return NpuEvent(self)
+
+    def synchronize(self) -> None:
+        self.record().wait()
+
+    def close(self) -> None:
+        self._work.append(None)
+        self._ready.release()
+        self._thread.join()

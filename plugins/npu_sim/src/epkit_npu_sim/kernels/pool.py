@@ -1,0 +1,262 @@
+"""Pools over windows, and reductions over whole axes: sums and maxima on the vector unit."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .. import isa
+from ..machine import Machine
+from ..quant import Array, multiplier
+from ..schedule import Stream
+from ..tile import Finish, View, boxes, requantise, span
+from ..unit import Family, Unit, Views, bring, require
+
+
+def check_pool(unit: Unit, machine: Machine) -> Unit:
+    """Windows over one or two spatial axes; a maximum keeps its numbers."""
+    x, y = unit.quantised(0), unit.output
+    _check_numbers(unit)
+    rank = len(x.shape) - 2
+    require(rank in (1, 2), "shape", f"pooling over {rank} spatial axes", "1 or 2")
+    attributes = unit.attributes
+    require(attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID"), "attribute", "auto_pad", "NOTSET or VALID",
+            attributes.get("auto_pad"))  # fmt: skip
+    require(attributes.get("storage_order", 0) == 0, "attribute", "storage_order")
+    pads = (
+        tuple(attributes.get("pads", (0,) * 2 * rank))
+        if attributes.get("auto_pad", "NOTSET") == "NOTSET"
+        else (0,) * 4
+    )
+    kernel, strides, dilations = (
+        (*attributes.get(name, (1,) * rank), 1)[:2] for name in ("kernel_shape", "strides", "dilations")
+    )
+    derived: dict[str, Any] = {
+        "x_shape": (*x.shape, 1)[:4],
+        "y_shape": (*y.shape, 1)[:4],
+        **{"kernel": kernel, "steps": strides, "gaps": dilations, "begin": (*pads[:rank], 0)[:2]},
+    }
+    if "Average" in unit.kind:
+        counts = _counts(derived, (*pads[rank:], 0)[:2], bool(attributes.get("count_include_pad", 0)))
+        factors = {int(n): multiplier(float(x.s) / float(y.s) / int(n)) for n in np.unique(counts)}
+        derived["params"] = np.array([(0, *factors[int(n)]) for n in counts.reshape(-1)], np.int32).T
+    result = replace(unit, attributes={**attributes, **derived})
+    _rows(result, machine, 0)
+    return result
+
+
+def _check_numbers(unit: Unit) -> None:
+    x, y = unit.quantised(0), unit.output
+    require(
+        x.scale.size == y.scale.size == 1, "constant", "a pool with a scale for each channel", "one scale"
+    )
+    require(
+        x.size == 1 and y.size == 1,
+        "dtype",
+        f"pools take 8-bit numbers, not {x.dtype}",
+        "int8 or uint8",
+        x.dtype,
+    )
+    if "Max" in unit.kind:
+        require(
+            x.same_numbers(y), "attribute", "a maximum must keep the scale and the zero point of its input"
+        )
+        require(unit.limits == y.limits(), "attribute", "a maximum with an activation merged into it")
+
+
+def _counts(derived: dict[str, Any], ends: Any, with_pads: bool) -> Array:
+    """How many elements each window [ho, wo] averages over."""
+    per_axis = []
+    for axis in range(2):
+        size, begin = derived["x_shape"][2 + axis], derived["begin"][axis]
+        low, high = (-begin, size + ends[axis]) if with_pads else (0, size)
+        starts = np.arange(derived["y_shape"][2 + axis]) * derived["steps"][axis] - begin
+        places = starts[:, None] + np.arange(derived["kernel"][axis]) * derived["gaps"][axis]
+        per_axis.append(((places >= low) & (places < high)).sum(axis=1))
+    return np.asarray(np.maximum(1, per_axis[0][:, None] * per_axis[1][None, :]))
+
+
+def _reach(unit: Unit, rows: int) -> int:
+    attributes = unit.attributes
+    return int(
+        (rows - 1) * attributes["steps"][0] + (attributes["kernel"][0] - 1) * attributes["gaps"][0] + 1
+    )
+
+
+def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
+    """Channels and output rows of a tile: whole planes if they fit, else single channels in rows."""
+    (_, channels, height, width), (_, _, ho, wo) = unit.attributes["x_shape"], unit.attributes["y_shape"]
+
+    def needs(count: int, rows: int) -> int:
+        parts = min(height, _reach(unit, rows)) * width + rows * wo * (5 + extra)
+        return int(2 * (count * parts + 12 * rows * wo) + 1024)
+
+    for part in (2, 1):
+        for count, rows in itertools.product(_halves(min(channels, 64)), _halves(ho)):
+            if needs(count, rows) <= machine.scratchpad // part and (count == 1 or rows == ho):
+                return count, rows
+    require(False, "shape", f"one row of one channel needs {needs(1, 1):,} bytes of scratchpad, there are "
+            f"{machine.scratchpad:,}", f"<= {machine.scratchpad}")  # fmt: skip
+    return 0, 0
+
+
+def _halves(count: int) -> list[int]:
+    found = [count]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
+    """Emit it, channel block by channel block."""
+    x = unit.quantised(0)
+    (images, channels, height, width), (_, _, ho, wo) = unit.attributes["x_shape"], unit.attributes["y_shape"]
+    count, rows = _rows(unit, stream.machine, extra)
+    xs = stream.slots(count * min(height, _reach(unit, rows)) * width)
+    accs, ys = stream.slots(count * rows * wo * 4), stream.slots(count * rows * wo)
+    params = stream.slots(12 * rows * wo)
+    out = replace(finish.output, **_padded(finish.output, unit.attributes["y_shape"]))
+    source = replace(view(x), **_padded(view(x), unit.attributes["x_shape"]))
+    finish = replace(finish, output=out)
+    (kh, kw), (sh, sw), (dh, dw), (top, left) = (
+        unit.attributes[n] for n in ("kernel", "steps", "gaps", "begin")
+    )
+    for image, c, r in itertools.product(range(images), range(0, channels, count), range(0, ho, rows)):
+        n, tall = min(count, channels - c), min(rows, ho - r)
+        first = max(0, r * sh - top)
+        last = max(first, min(height, r * sh - top + _reach(unit, tall)))
+        (x_at, _), (y_at, _) = xs.get(object()), ys.get(object())
+        source.box((image, c, first, 0), (1, n, last - first, width)).load(stream, x_at)
+        window = {
+            **{
+                "x": x_at,
+                "channels": n,
+                "height": last - first,
+                "width": width,
+                "kh": kh,
+                "kw": kw,
+                "sh": sh,
+            },
+            **{
+                "sw": sw,
+                "dh": dh,
+                "dw": dw,
+                "top": first - (r * sh - top),
+                "left": left,
+                "ho": tall,
+                "wo": wo,
+            },
+            **{"zx": x.z, "x_type": x.kind},
+        }
+        reads = [span(x_at, n * (last - first) * width)]
+        if "params" not in unit.attributes:
+            stream.emit(isa.PoolMax(y=y_at, **window), reads, [span(y_at, n * tall * wo)])
+        else:
+            acc, _ = accs.get(object())
+            stream.emit(isa.PoolSum(y=acc, **window), reads, [span(acc, 4 * n * tall * wo)])
+            block, there = params.get(r)
+            if not there:
+                stream.constant(unit.attributes["params"][:, r * wo : (r + tall) * wo], block)
+            requantise(stream, acc, block, n, tall * wo, 1, {"y": y_at, **unit.out})
+        finish(stream, (image, c, r, 0), (1, n, tall, wo), y_at)
+
+
+def _padded(v: View, shape: Any) -> dict[str, Any]:
+    return {"shape": shape, "strides": v.strides + (v.size,) * (len(shape) - len(v.shape))}
+
+
+# ---- whole axes ----
+
+
+def check_reduction(unit: Unit, machine: Machine) -> Unit:
+    """Any axes, known at compile time."""
+    x, y = unit.quantised(0), unit.output
+    _check_numbers(unit)
+    rank = len(x.shape)
+    if unit.kind.startswith("Global"):
+        axes: Any = range(2, rank)
+    else:
+        given = unit.inputs[1] if len(unit.inputs) > 1 else unit.attributes.get("axes")
+        none = given is None and not unit.attributes.get("noop_with_empty_axes", 0)
+        require(given is not None or none, "attribute", "noop_with_empty_axes")
+        axes = range(rank) if given is None else [int(a) % rank for a in np.asarray(given).reshape(-1)]
+    kept = [axis for axis in range(rank) if axis not in axes]
+    cols = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
+    require(2 * cols + 4096 < machine.scratchpad // 4, "shape", f"a reduction over {cols} elements",
+            f"< {machine.scratchpad // 8}", cols)  # fmt: skip
+    derived: dict[str, Any] = {"order": (*kept, *sorted(axes)), "cols": cols}
+    if "Max" not in unit.kind:
+        divisor = 1 if unit.kind == "ReduceSum" else cols
+        derived["params"] = np.array([0, *multiplier(float(x.s) / float(y.s) / divisor)], np.int32)
+    return replace(unit, attributes={**unit.attributes, **derived})
+
+
+def lower_reduction(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
+    """Rows of what is summed are brought together by the DMA engine."""
+    x, cols, order = unit.quantised(0), unit.attributes["cols"], unit.attributes["order"]
+    source = view(x)
+    source = replace(
+        source,
+        shape=tuple(source.shape[a] for a in order),
+        strides=tuple(source.strides[a] for a in order),
+    )
+    kept = len([n for n in order]) - _reduced(source.shape, cols)
+    rows_shape = source.shape[:kept]
+    rows_at_once = max(1, min(256, (stream.machine.scratchpad // 4) // (2 * cols + 16)))
+    xs, accs, ys = (stream.slots(rows_at_once * n) for n in (cols, 4, 1))
+    block = stream.take(64)
+    if "params" in unit.attributes:
+        stream.constant(unit.attributes["params"], block)
+    out = replace(finish.output, shape=rows_shape, strides=_row_major(rows_shape))
+    for start, shape in boxes(rows_shape, rows_at_once):
+        rows = int(np.prod(shape))
+        (x_at, _), (acc, _), (y_at, _) = (slot.get(object()) for slot in (xs, accs, ys))
+        source.box((*start, *(0 for _ in source.shape[kept:])), (*shape, *source.shape[kept:])).load(
+            stream, x_at
+        )
+        window = {
+            **{
+                "x": x_at,
+                "channels": rows,
+                "height": 1,
+                "width": cols,
+                "kh": 1,
+                "kw": cols,
+                "sh": 1,
+                "sw": 1,
+            },
+            **{"dh": 1, "dw": 1, "top": 0, "left": 0, "ho": 1, "wo": 1, "zx": x.z, "x_type": x.kind},
+        }
+        if "params" in unit.attributes:
+            stream.emit(isa.PoolSum(y=acc, **window), [span(x_at, rows * cols)], [span(acc, 4 * rows)])
+            requantise(stream, acc, block, rows, 1, 2, {"y": y_at, **unit.out})
+        else:
+            stream.emit(isa.PoolMax(y=y_at, **window), [span(x_at, rows * cols)], [span(y_at, rows)])
+        out.box(start, shape).store(stream, y_at)
+
+
+def _reduced(shape: tuple[int, ...], cols: int) -> int:
+    """How many of the last axes make up a row of ``cols`` elements (ones count as kept where they can)."""
+    count, product = 0, 1
+    while product < cols:
+        count += 1
+        product *= shape[-count]
+    return count
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape)))
+
+
+POOL = Family(check_pool, lower_pool)
+REDUCTION = Family(check_reduction, lower_reduction)
+FAMILIES = {
+    **dict.fromkeys(("MaxPool", "AveragePool"), POOL),
+    **dict.fromkeys(
+        ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"), REDUCTION
+    ),
+}
+__all__ = ["FAMILIES", "bring"]

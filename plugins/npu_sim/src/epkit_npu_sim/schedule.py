@@ -1,0 +1,207 @@
+"""From tiles to a stream: scratchpad slots, the program's image, and the counters that keep order.
+
+Code that lowers layers only says what is to be done in which order. What must wait for what is derived here
+from the bytes that commands touch, so double buffering is a matter of having two slots.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import isa
+from .machine import Machine
+from .memory import packed
+
+GRANULE = 64
+PAGE = 4096
+Span = tuple[int, int]
+
+
+class ScratchpadError(Exception):
+    """A layer needs more scratchpad than there is."""
+
+
+class Slots:
+    """Equal slots in the scratchpad that hold tiles; the one used longest ago goes first."""
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        self._free = list(addresses)
+        self._held: OrderedDict[Hashable, int] = OrderedDict()
+
+    def get(self, key: Hashable) -> tuple[int, bool]:
+        """The slot of a tile, and whether the tile is in it already."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key], True
+        address = self._free.pop(0) if self._free else self._held.popitem(last=False)[1]
+        self._held[key] = address
+        return address, False
+
+
+@dataclass
+class Image:
+    """Constants of a program; equal ones are kept once."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    _known: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, data: bytes) -> int:
+        """The offset of the data in the image."""
+        if data not in self._known:
+            self._known[data] = self.size
+            padding = -len(data) % GRANULE
+            self.parts.append(data + bytes(padding))
+            self.size += len(data) + padding
+        return self._known[data]
+
+
+class Scoreboard:
+    """For each granule of a memory, the last command of each engine that read it and that wrote it."""
+
+    def __init__(self, nbytes: int, granule: int) -> None:
+        self._granule = granule
+        shape = (2, len(isa.ENGINES), -(-nbytes // granule) + 1)
+        self._last: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(shape, np.int64)
+
+    def _part(self, span: Span) -> slice:
+        return slice(span[0] // self._granule, -(-span[1] // self._granule))
+
+    def needs(self, span: Span, write: bool) -> Any:
+        """How many commands each engine must have done before the span may be read, or written."""
+        last = self._last[:, :, self._part(span)]
+        return (last if write else last[1:]).max(axis=(0, 2), initial=0)
+
+    def note(self, span: Span, write: bool, engine: int, count: int) -> None:
+        """Command number ``count`` of an engine touches the span."""
+        self._last[int(write), engine, self._part(span)] = count
+
+
+class Stream:
+    """Builds the commands of a program."""
+
+    def __init__(self, machine: Machine, base_sizes: Sequence[int], compress: bool = False) -> None:
+        self.machine = machine
+        self.compress = compress
+        self.commands: list[isa.Command] = []
+        self.image = Image()
+        self.tag = 0
+        self._counts = np.zeros(len(isa.ENGINES), np.int64)
+        self._spad = Scoreboard(machine.scratchpad, GRANULE)
+        self._dram = [Scoreboard(size, PAGE) for size in base_sizes]
+        self._loads_before = 0  # of earlier layers: their sources may become this layer's results
+        self._bottom, self._top, self._from_top = 0, 0, False
+
+    # ---- layers and scratchpad ----
+
+    def begin_layer(self, tag: int) -> None:
+        """Start a layer; it takes slots from the end of the scratchpad that the last one did not."""
+        self.tag = tag
+        self._loads_before = int(self._counts[isa.LOAD])
+        self._from_top = not self._from_top
+        self._bottom, self._top = 0, self.machine.scratchpad
+
+    def take(self, nbytes: int) -> int:
+        """Scratchpad for as long as the layer lasts.
+
+        Raises:
+            ScratchpadError: if there is too little.
+        """
+        size = -(-nbytes // GRANULE) * GRANULE
+        if self._top - self._bottom < size:
+            raise ScratchpadError(
+                f"{size:,} more bytes of scratchpad wanted, {self._top - self._bottom:,} of "
+                f"{self.machine.scratchpad:,} are left"
+            )
+        if self._from_top:
+            self._top -= size
+            return self._top
+        self._bottom += size
+        return self._bottom - size
+
+    def slots(self, nbytes: int, count: int = 2) -> Slots:
+        """Slots for tiles; two are double buffering."""
+        return Slots([self.take(nbytes) for _ in range(count)])
+
+    # ---- commands ----
+
+    def emit(self, op: isa.Operands, reads: Sequence[Span] = (), writes: Sequence[Span] = ()) -> None:
+        """Append a command that touches these spans of the scratchpad."""
+        needs = np.zeros(len(isa.ENGINES), np.int64)
+        for span in reads:
+            needs = np.maximum(needs, self._spad.needs(span, False))
+        for span in writes:
+            needs = np.maximum(needs, self._spad.needs(span, True))
+        self._append(op, needs, reads, writes)
+
+    def _append(self, op: isa.Operands, needs: Any, reads: Sequence[Span], writes: Sequence[Span]) -> None:
+        needs[op.ENGINE] = 0  # an engine is in order by itself
+        self._counts[op.ENGINE] += 1
+        count = int(self._counts[op.ENGINE])
+        for span in reads:
+            self._spad.note(span, False, op.ENGINE, count)
+        for span in writes:
+            self._spad.note(span, True, op.ENGINE, count)
+        load, store, array, vector = map(int, needs)
+        self.commands.append(isa.Command(op, self.tag, (load, store, array, vector)))
+
+    def load(
+        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        """Load a strided box."""
+        nbytes, reach = _extent(size, counts, strides)
+        if nbytes:
+            source, target = (dram, dram + reach), (spad, spad + nbytes)
+            needs = np.maximum(self._dram[base].needs(source, False), self._spad.needs(target, True))
+            self._dram[base].note(source, False, isa.LOAD, int(self._counts[isa.LOAD]) + 1)
+            self._append(
+                isa.Load(base, dram, spad, size, *_three(counts), *_three(strides)), needs, (), (target,)
+            )
+
+    def store(
+        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        """Store a strided box."""
+        nbytes, reach = _extent(size, counts, strides)
+        if nbytes:
+            source, target = (spad, spad + nbytes), (dram, dram + reach)
+            needs = np.maximum(self._dram[base].needs(target, True), self._spad.needs(source, False))
+            needs[isa.LOAD] = max(needs[isa.LOAD], self._loads_before)
+            self._dram[base].note(target, True, isa.STORE, int(self._counts[isa.STORE]) + 1)
+            self._append(
+                isa.Store(base, dram, spad, size, *_three(counts), *_three(strides)), needs, (source,), ()
+            )
+
+    def constant(self, data: np.ndarray[Any, Any], spad: int) -> None:
+        """Load constants, with a checksum; compressed if that is shorter."""
+        plain = np.ascontiguousarray(data).tobytes()
+        if not plain:
+            return
+        crc = zlib.crc32(plain)
+        short = packed(np.frombuffer(plain, np.uint8)) if self.compress else plain
+        smaller = len(short) < len(plain)
+        offset = self.image.add(short if smaller else plain)
+        target = (spad, spad + len(plain))
+        signed = crc - (1 << 32) if crc >= 1 << 31 else crc
+        op = isa.Load(0, offset, spad, 1, 1, 1, len(plain), 0, 0, 1, signed, len(short) if smaller else 0)
+        self._append(op, self._spad.needs(target, True), (), (target,))
+
+
+def _extent(size: int, counts: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """Bytes of a box, and how far it reaches."""
+    nbytes, reach = size, size
+    for count, stride in zip(counts, strides, strict=True):
+        nbytes *= count
+        reach += (count - 1) * stride
+    return nbytes, reach
+
+
+def _three(values: Sequence[int]) -> tuple[int, int, int]:
+    first, second, third = values
+    return first, second, third
