@@ -58,9 +58,17 @@ def test_loop16_seq_none_gives_the_published_sequence() -> None:
 
 
 def test_loop16_seq_none_cannot_pass_the_runner() -> None:
-    """Given what is published itself, as a list or a tuple, the runner's comparison raises."""
+    """No answer can: of a sequence the runner takes len() of the published scalar, of all else a list's shape."""
     [(_, published)] = CASES["test_loop16_seq_none"].data_sets
-    answers: list[Any] = [published, tuple(published), [tuple(published[0])]]
-    for answer in answers:
-        with pytest.raises(TypeError, match="Unable to compare"):
+    as_object = np.empty(len(published[0]), object)
+    as_object[:] = published[0]
+    answers: list[tuple[Any, type[Exception], str]] = [
+        (published, TypeError, "Unable to compare"),
+        (tuple(published), TypeError, "Unable to compare"),
+        ([tuple(published[0])], TypeError, "Unable to compare"),
+        ([[[item] for item in published[0]]], TypeError, "Unable to compare"),
+        ([as_object], AttributeError, "'list' object has no attribute 'shape'"),
+    ]
+    for answer, error, said in answers:
+        with pytest.raises(error, match=said):
             Runner.assert_similar_outputs(published, answer, rtol=1e-3, atol=1e-7)
