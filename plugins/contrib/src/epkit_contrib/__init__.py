@@ -15,6 +15,7 @@ FAMILIES = (
     "causal_conv",
     "decoder_attention",
     "gated_delta_net",
+    "generation",
     "group_query",
     "linear_attention",
     "matmul",

@@ -34,6 +34,7 @@ def contrib(
     infer: Callable[[Any], None] | None = None,
     domain: str = MICROSOFT,
     since: int = 1,
+    expand: Callable[[Any, Mapping[str, int]], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare ``f(xp, *inputs, *, attributes)`` as the meaning of an operator.
 
@@ -45,6 +46,7 @@ def contrib(
             ``(AttrType, None)``, for an optional one without default).
         infer: sets output types and shapes on ONNX's ``InferenceContext``.
         domain, since: where it belongs.
+        expand: gives the function that stands for a node, see ``CustomOperator``.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +62,7 @@ def contrib(
         )
         if infer is not None:
             schema.set_type_and_shape_inference_function(infer)
-        DECLARED.append(CustomOperator(domain, name, function, since, schema))
+        DECLARED.append(CustomOperator(domain, name, function, since, schema, expand))
         return function
 
     return declare
