@@ -33,8 +33,8 @@ from epkit.backend.registry import Registry, default
 POISON = 0xFF
 """Fresh memory is filled with it: not-a-number as floats, -1 as integers."""
 
-MARGIN, GONE = 0xA5, 0x7F
-"""What margins hold, and what memory holds after its run."""
+MARGIN = 0xA5
+"""What margins hold."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Watch:
             self.faults.append(text)
 
     def check_guards(self) -> None:
-        """After a run: note what was written outside of its memory; spoil the memory for whoever still reads it."""
+        """After a run: note what was written outside of its memory."""
         guards, self.guards = self.guards, []
         for guard in guards:
             guard.check(self)
@@ -108,15 +108,13 @@ class Guard:
     stream: Callable[[], Stream] = HostStream
 
     def check(self, watch: Watch) -> None:
-        """Note a fault if a margin was written; then fill the memory with :data:`GONE`, and give it back."""
+        """Note a fault if a margin was written, and give the memory back."""
         found = self._read()
         before, behind = found[: self.start] != MARGIN, found[self.end :] != MARGIN
         for place, written in (("in front of", before), ("behind", behind)):
             if written.any():
                 watch.fault(f"{int(written.sum())} bytes were written {place} the memory of {self.name}")
-        if self.allocator is None:
-            self.whole[:] = GONE
-        else:
+        if self.allocator is not None:
             self.allocator.free(self.buffer)
 
     def _read(self) -> Any:

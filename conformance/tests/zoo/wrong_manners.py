@@ -68,7 +68,9 @@ class _HoldsOn(KernelProgram):
         return results
 
 
-@reported_by("errors/in_begin", "contract/can_be_cancelled", may=["threads/*"])
+@reported_by(
+    "errors/in_begin", "contract/can_be_cancelled", "contract/reports_impossible_shapes", may=["threads/*"]
+)
 class StaysBusyAfterAnError(Sound):
     """does not give its queue back when a run fails"""
 
