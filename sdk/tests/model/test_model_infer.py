@@ -7,8 +7,10 @@ import onnx
 import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_ir as ir
+import pytest
 from model_samples import CONTROL_FLOW, parse
 
+from epkit.errors import InvalidModelError
 from epkit.model.check import check
 from epkit.model.infer import infer, weightless
 from epkit.model.read import read
@@ -83,6 +85,14 @@ def test_what_was_known_better_stays() -> None:
     model = parse("g (float[N] x) => (float[N] y) { y = NonZero(x) }")
     model = parse("g (float[2,3] x) => (int64[2,7] y) { y = NonZero(x) }")
     assert check(read(model)).model.graph.outputs[0].shape == [2, 7]
+
+
+@pytest.mark.parametrize("number", [-1, 1000])
+def test_an_element_type_that_does_not_exist(number: int) -> None:
+    text = "g (int64 n) => (float[N] y) { [window] w = HannWindow <output_datatype = %d> (n)  y = CastLike(w, w) }"
+    with pytest.raises(InvalidModelError, match=f"'window'.* the element type {number} of 'w'") as caught:
+        check(read(parse(text % number)))
+    assert (caught.value.where.stage, caught.value.where.node) == ("check", "window")
 
 
 def test_weights_are_left_out() -> None:

@@ -166,8 +166,12 @@ def roi_align(
         extent = np.maximum(extent, 1.0)
     bins = extent / (output_height, output_width)
     points = np.ceil(bins) if sampling_ratio == 0 else np.full(bins.shape, sampling_ratio)
-    if points.size and points.max() > LARGEST_SAMPLING:
-        raise ValueError(f"a region takes {int(points.max())} sampling points along an axis of one bin")
+    with np.errstate(over="ignore"):
+        most = points.prod(axis=1).max(initial=0)
+    if most > LARGEST_SAMPLING:
+        raise ValueError(
+            f"a region takes {most:,.0f} sampling points in one bin, more than {LARGEST_SAMPLING:,}"
+        )
     points = np.maximum(points, 0).astype(np.int64)
     result = xp.zeros(shape, dtype=x.dtype)
     rows = channel_rows(xp, x)
@@ -183,8 +187,8 @@ def roi_align(
     return result
 
 
-LARGEST_SAMPLING = 4096
-"""Sampling points per bin and axis above which a region is taken for a mistake."""
+LARGEST_SAMPLING = 1 << 16
+"""Sampling points per bin above which a region is taken for a mistake."""
 
 
 def batch_of(x: Any, rois: Any, batch_indices: Any, width: int) -> tuple[int, ...]:
