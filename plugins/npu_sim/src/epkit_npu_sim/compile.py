@@ -206,7 +206,7 @@ class NpuProgram(Program):
         return RunError(
             f"the device failed at {name} of {node.op_type}: {error}",
             where=Where(stage="run", provider="npu_sim", partition=self.name, node=str(node.name)),
-            remedy="session.reset() starts the device again; load(..., on_failure='fallback') moves the partition instead",
+            remedy="call session.reset(), which starts the device again, and run anew",
         )
 
 

@@ -120,4 +120,4 @@ class Core:
 
 
 def _crc(data: Bytes) -> int:
-    return zlib.crc32(memoryview(data))
+    return zlib.crc32(data.data)

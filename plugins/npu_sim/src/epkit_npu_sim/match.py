@@ -7,7 +7,7 @@ moves such a result, until a QuantizeLinear ends it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ ON_INTEGERS = frozenset((*SAME_BYTES, "Transpose", "Concat", "Split", "Slice", "
                          "SpaceToDepth", "MaxPool", "Relu", "Clip", "ReduceMax"))  # fmt: skip
 """Operators that the standard defines on int8 and uint8, and that need no scale."""
 
+INTEGERS = ("int8", "uint8", "int16", "uint16")
 ENDS_IN_Q = frozenset(name for name, family in FAMILIES.items() if family is not MOVE) - {
     "QuantizeLinear",
     "DequantizeLinear",
@@ -105,7 +106,7 @@ class _Matcher:
             raise Unsupported("cost", "its result is used by no node of this machine: the host dequantises")
         elif name == "QuantizeLinear":
             self._quantised(node)
-        elif name in ON_INTEGERS and element_type(node.inputs[0]) in ("int8", "uint8", "int16", "uint16"):
+        elif name in ON_INTEGERS and element_type(node.inputs[0]) in INTEGERS:
             self._on_integers(node)
         elif (
             node.domain == ""
@@ -124,8 +125,8 @@ class _Matcher:
             return Unsupported("no-kernel", f"the machine has no {node.op_type}; it has {known}")
         return Unsupported(
             "dtype",
-            f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear and QuantizeLinear, "
-            f"and the machine computes with integers only; {HOW_TO_QUANTISE}",
+            f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear "
+            f"and QuantizeLinear, and the machine computes with integers only; {HOW_TO_QUANTISE}",
             "int8 or uint8",
             kind,
         )
@@ -203,11 +204,7 @@ class _Matcher:
             and node.op_type == "MaxPool"
         ):
             raise Unsupported("attribute", "the indices of MaxPool", "one output")
-        inputs = tuple(
-            self._raw(value) if element_type(value) in ("int8", "uint8", "int16", "uint16") and self.graph.constant(value) is None
-            else self.graph.constant(value) if value is not None else None
-            for value in node.inputs
-        )  # fmt: skip
+        inputs = tuple(map(self._integers, node.inputs))
         self._constants_known(node, inputs)
         outputs = tuple(self._raw(value) for value in node.outputs if value.name)
         self._add(node, node.op_type, (node,), inputs, outputs, outputs[0].limits())
@@ -300,6 +297,11 @@ class _Matcher:
                 )
         return tuple(found)
 
+    def _integers(self, value: ir.Value | None) -> Operand:
+        """An input of an operator on integers."""
+        constant = self.graph.constant(value)
+        return self._raw(value) if constant is None and element_type(value) in INTEGERS else constant
+
     def _constants_known(self, node: ir.Node, inputs: Sequence[Operand]) -> None:
         for value, operand in zip(node.inputs, inputs, strict=True):
             if value is not None and operand is None:
@@ -344,9 +346,7 @@ class _Matcher:
             raise Unsupported("attribute", "scales by block", "block_size = 0", str(attributes["block_size"]))
         dtype = element_type(value)
         constant = self.graph.constant(value)
-        if dtype not in ("int8", "uint8", "int16", "uint16") and not (
-            dtype == "int32" and constant is not None
-        ):
+        if dtype not in INTEGERS and not (dtype == "int32" and constant is not None):
             raise Unsupported("dtype", f"{value.name} is {dtype}", "int8, uint8, int16 or uint16", dtype)
         wide = np.zeros(factors.shape, np.int64) if zeros is None else zeros.astype(np.int64)
         axis = (
@@ -411,25 +411,3 @@ def _at(node: ir.Node, index: int) -> ir.Value | None:
 def _only_use(value: ir.Value) -> bool:
     """True if one node reads it, and nobody outside the graph."""
     return len(value.uses()) == 1 and not value.is_graph_output()
-
-
-def groups(units: Sequence[Unit]) -> Iterator[tuple[ir.Node, ...]]:
-    """The nodes of units that share some, together: a virtual value never leaves the machine."""
-    parent: dict[ir.Node, ir.Node] = {}
-
-    def root(node: ir.Node) -> ir.Node:
-        while parent.setdefault(node, node) is not node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for unit in units:
-        first = root(unit.nodes[0])
-        for node in unit.nodes[1:]:
-            parent[root(node)] = first
-    members: dict[ir.Node, list[ir.Node]] = {}
-    for unit in units:
-        for node in unit.nodes:
-            members.setdefault(root(node), []).append(node)
-    for nodes in members.values():
-        yield tuple(dict.fromkeys(nodes))

@@ -21,9 +21,10 @@ from epkit.backend import (
 
 from .compile import Bases, Binary, NpuProgram, assemble_layers
 from .device import Faults, NpuDevice, NpuStream
+from .groups import groups
 from .layers import Layer, analyse, memory_steps
 from .machine import Machine
-from .match import QOPERATORS, groups, match
+from .match import QOPERATORS, match
 from .memory import NpuAllocator
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class NpuSimProvider(Provider):
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         found = match(graph, self.machine)
-        for nodes in groups(found.units):
+        for nodes in groups(found.units, graph.nodes):
             yield Claim(nodes)
         for node, why in found.refusals.items():
             yield Refusal(node, why.code, why.reason, why.constraint, why.actual)

@@ -124,6 +124,11 @@ class Finish:
         self.output.box(start, shape).store(stream, address)
 
 
+def fields(**values: int) -> dict[str, int]:
+    """Operands by name."""
+    return values
+
+
 def requantise(
     stream: Stream, acc: int, params: int, rows: int, cols: int, axis: int, out: dict[str, int]
 ) -> None:

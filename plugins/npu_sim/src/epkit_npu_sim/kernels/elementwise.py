@@ -21,9 +21,21 @@ TILE = 16384
 """Elements of a tile at most: small enough for engines to overlap, large enough to hide the DMA's latency."""
 
 FUNCTIONS = (
-    "Relu LeakyRelu Sigmoid Tanh HardSigmoid HardSwish Elu Selu Celu Gelu Softplus Softsign Erf Exp Clip Abs Neg "
-    "Sqrt Mish Ceil Floor Round"
-).split()
+    *(
+        "Relu",
+        "LeakyRelu",
+        "Clip",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "Mish",
+        "Sigmoid",
+        "HardSigmoid",
+        "HardSwish",
+    ),
+    *("Softplus", "Softsign", "Tanh", "Erf", "Exp", "Sqrt", "Abs", "Neg", "Ceil", "Floor", "Round"),
+)
 """Functions of one real number; the table is made from the portable kernels."""
 
 

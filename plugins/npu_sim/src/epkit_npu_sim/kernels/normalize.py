@@ -43,7 +43,7 @@ def check_softmax(unit: Unit, machine: Machine) -> Unit:
 
 def _check_row(cols: int, size: int, params: int, machine: Machine) -> None:
     needed = 2 * cols * size + params + 8192
-    require(needed <= machine.scratchpad // 2, "shape", f"a row of {cols} elements needs {needed:,} bytes of scratchpad",
+    require(needed <= machine.scratchpad // 2, "shape", f"a row of {cols} needs {needed:,} bytes of scratchpad",
             f"<= {machine.scratchpad // 2}", needed)  # fmt: skip
 
 

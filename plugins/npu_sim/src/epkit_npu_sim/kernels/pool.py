@@ -12,8 +12,8 @@ from .. import isa
 from ..machine import Machine
 from ..quant import Array, multiplier
 from ..schedule import Stream
-from ..tile import Finish, View, boxes, requantise, span
-from ..unit import Family, Unit, Views, bring, require
+from ..tile import Finish, View, boxes, fields, requantise, span
+from ..unit import Family, Unit, Views, require
 
 
 def check_pool(unit: Unit, machine: Machine) -> Unit:
@@ -37,7 +37,10 @@ def check_pool(unit: Unit, machine: Machine) -> Unit:
     derived: dict[str, Any] = {
         "x_shape": (*x.shape, 1)[:4],
         "y_shape": (*y.shape, 1)[:4],
-        **{"kernel": kernel, "steps": strides, "gaps": dilations, "begin": (*pads[:rank], 0)[:2]},
+        "kernel": kernel,
+        "steps": strides,
+        "gaps": dilations,
+        "begin": (*pads[:rank], 0)[:2],
     }
     if "Average" in unit.kind:
         counts = _counts(derived, (*pads[rank:], 0)[:2], bool(attributes.get("count_include_pad", 0)))
@@ -130,27 +133,9 @@ def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: i
         last = max(first, min(height, r * sh - top + _reach(unit, tall)))
         (x_at, _), (y_at, _) = xs.get(object()), ys.get(object())
         source.box((image, c, first, 0), (1, n, last - first, width)).load(stream, x_at)
-        window = {
-            **{
-                "x": x_at,
-                "channels": n,
-                "height": last - first,
-                "width": width,
-                "kh": kh,
-                "kw": kw,
-                "sh": sh,
-            },
-            **{
-                "sw": sw,
-                "dh": dh,
-                "dw": dw,
-                "top": first - (r * sh - top),
-                "left": left,
-                "ho": tall,
-                "wo": wo,
-            },
-            **{"zx": x.z, "x_type": x.kind},
-        }
+        window = fields(
+            x=x_at, channels=n, height=last - first, width=width, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh
+        ) | fields(dw=dw, top=first - (r * sh - top), left=left, ho=tall, wo=wo, zx=x.z, x_type=x.kind)
         reads = [span(x_at, n * (last - first) * width)]
         if "params" not in unit.attributes:
             stream.emit(isa.PoolMax(y=y_at, **window), reads, [span(y_at, n * tall * wo)])
@@ -203,7 +188,7 @@ def lower_reduction(unit: Unit, stream: Stream, view: Views, finish: Finish, ext
         shape=tuple(source.shape[a] for a in order),
         strides=tuple(source.strides[a] for a in order),
     )
-    kept = len([n for n in order]) - _reduced(source.shape, cols)
+    kept = len(order) - _reduced(source.shape, cols)
     rows_shape = source.shape[:kept]
     rows_at_once = max(1, min(256, (stream.machine.scratchpad // 4) // (2 * cols + 16)))
     xs, accs, ys = (stream.slots(rows_at_once * n) for n in (cols, 4, 1))
@@ -218,17 +203,22 @@ def lower_reduction(unit: Unit, stream: Stream, view: Views, finish: Finish, ext
             stream, x_at
         )
         window = {
-            **{
-                "x": x_at,
-                "channels": rows,
-                "height": 1,
-                "width": cols,
-                "kh": 1,
-                "kw": cols,
-                "sh": 1,
-                "sw": 1,
-            },
-            **{"dh": 1, "dw": 1, "top": 0, "left": 0, "ho": 1, "wo": 1, "zx": x.z, "x_type": x.kind},
+            "x": x_at,
+            "channels": rows,
+            "height": 1,
+            "width": cols,
+            "kh": 1,
+            "kw": cols,
+            "sh": 1,
+            "sw": 1,
+            "dh": 1,
+            "dw": 1,
+            "top": 0,
+            "left": 0,
+            "ho": 1,
+            "wo": 1,
+            "zx": x.z,
+            "x_type": x.kind,
         }
         if "params" in unit.attributes:
             stream.emit(isa.PoolSum(y=acc, **window), [span(x_at, rows * cols)], [span(acc, 4 * rows)])
@@ -259,4 +249,3 @@ FAMILIES = {
         ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"), REDUCTION
     ),
 }
-__all__ = ["FAMILIES", "bring"]

@@ -14,7 +14,7 @@ from .. import isa
 from ..machine import Machine
 from ..quant import Array, QTensor, Unsupported, multiplier
 from ..schedule import Slots, Stream
-from ..tile import Finish, View, requantise, span
+from ..tile import Finish, View, fields, requantise, span
 from ..timing import product_cycles
 from ..unit import Family, Unit, Views, bring, require
 
@@ -27,7 +27,7 @@ HALF = 2
 def check_types(unit: Unit, *operands: QTensor) -> None:
     """The array takes bytes."""
     for q in operands:
-        require(q.dtype in ("int8", "uint8"), "dtype", f"the array multiplies 8-bit numbers, {q.value.name} is {q.dtype}",
+        require(q.dtype in ("int8", "uint8"), "dtype", f"the array multiplies bytes, {q.value.name} is {q.dtype}",
                 "int8 or uint8", q.dtype)  # fmt: skip
     require(
         unit.output.dtype in ("int8", "uint8", "int16", "uint16"), "dtype", "the result must be quantised"
@@ -416,12 +416,12 @@ class _ConvEmitter:
         if not there:
             stream.constant(weights[first : first + outs, 0 if lone else d : 1 if lone else d + depth], w_at)
         zero = unit.quantised(1).zero.reshape(-1)[0]
-        window = {
-            **{"x": x_at, "y": acc, "channels": depth, "height": max(0, last - row), "width": width},
-            **{"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw, "top": row - start, "left": left},
-            **{"ho": rows, "wo": unit.attributes["y_shape"][3], "zx": x.z, "x_type": x.kind},
-            **{"w": w_at, "zw": int(zero), "zeros": block + 12 * outs if unit.attributes["zeros"] else -1},
-        }
+        window = (
+            fields(x=x_at, y=acc, channels=depth, height=max(0, last - row), width=width, kh=kh, kw=kw)
+            | fields(sh=sh, sw=sw, dh=dh, dw=dw, top=row - start, left=left, ho=rows)
+            | fields(wo=unit.attributes["y_shape"][3], zx=x.z, x_type=x.kind, w=w_at, zw=int(zero))
+            | fields(zeros=block + 12 * outs if unit.attributes["zeros"] else -1)
+        )
         kind = unit.quantised(1).kind
         op: isa.Operands = isa.DepthConv(**window, w_type=kind) if lone else isa.Conv(
             **window, w_type=kind, out=outs, add=int(d > 0)
@@ -502,15 +502,15 @@ def _emit_product(
 ) -> None:
     a, b = unit.quantised(0), unit.quantised(1)
     ta, tb = unit.attributes["trans"]
-    op = isa.MatMul(
-        **{"a": a_at, "b": b_at, "c": acc, "m": rows, "k": depth, "n": outs},
-        **{"a_row": 1 if ta else depth, "a_col": rows if ta else 1},
-        **{"b_row": 1 if tb else outs, "b_col": depth if tb else 1},
-        **{"za": a.z, "zb": int(b.zero.reshape(-1)[0]), "a_type": a.kind, "b_type": b.kind, "add": int(add)},
-        zeros=block + 12 * outs if unit.attributes["zeros"] else -1,
+    operands = (
+        fields(a=a_at, b=b_at, c=acc, m=rows, k=depth, n=outs, add=int(add), a_type=a.kind, b_type=b.kind)
+        | fields(a_row=1 if ta else depth, a_col=rows if ta else 1)
+        | fields(b_row=1 if tb else outs, b_col=depth if tb else 1)
+        | fields(za=a.z, zb=int(b.zero.reshape(-1)[0]))
+        | fields(zeros=block + 12 * outs if unit.attributes["zeros"] else -1)
     )
     reads = [span(a_at, rows * depth), span(b_at, depth * outs), span(block, 16 * outs)]
-    stream.emit(op, reads, [span(acc, 4 * rows * outs)])
+    stream.emit(isa.MatMul(**operands), reads, [span(acc, 4 * rows * outs)])
 
 
 FAMILIES = {
