@@ -43,6 +43,8 @@ def ops(result: CheckedModel) -> list[str]:
         ("g (float[2] x) => (float[2] y) { [n] y = LeakyRelu <alhpa = 0.5> (x) }", "close names: alpha", "n", ""),
         ("g (float[2] x) => (float[2] y) { [n] y = LeakyRelu <alpha = 1> (x) }", "as INT; it must be FLOAT", "n", ""),
         ("g (float[2] x) => (float[2] y) { [n] y = Cast(x) }", "lacks the attribute 'to'", "n", ""),
+        ("g (float[2] x) => (float[2] y) { [n] y = Constant() }", "has no attribute; a Constant has exactly one", "n", ""),
+        ("g (float[2] x) => (float[2] y) { [n] y = Constant <value_int = 1, value_float = 2.0> () }", "has value_int, value_float; a", "n", ""),
         ("g (string[2] x) => (string[2] y) { [n] y = Relu(x) }", "tensor(string)", "n", "x"),
         ("g (float[2] x, double[2] w) => (float[2] y) { [n] y = Add(x, w) }", "must be tensor(float) like 'x'", "n", "w"),
         ("g (float[2] x) => (int64[2] y) { [n] y = Relu(x) }", "tensor(int64)", "n", "y"),

@@ -51,6 +51,9 @@ def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
             raise _wrong(node, f"has the attribute {name!r} as {attribute.type.name}; it must be {expected}")
     if node.domain == "":
         _refuse_hazards(node)
+    if node.domain == "" and node.op_type == "Constant" and _values(node) != 1:
+        given = ", ".join(node.attributes) or "no attribute"
+        raise _wrong(node, f"has {given}; a Constant has exactly one of {', '.join(rules.attributes)}")
     for name, (_, required) in rules.attributes.items():
         if required and name not in node.attributes:
             raise _wrong(node, f"lacks the attribute {name!r}, which {node.op_type} requires")
@@ -71,6 +74,12 @@ def check_types(node: ir.Node, rules: Signature) -> None:
             other, first = bound.setdefault(formal.parameter, (found, value.name or ""))
             if formal.parameter and other != found:
                 raise _wrong_type(node, value, f"{found}, but must be {other} like {first!r}")
+
+
+def _values(constant: ir.Node) -> int:
+    """How many values a Constant of a function may have: of several from the caller, one may be given."""
+    references = sum(attribute.is_ref() for attribute in constant.attributes.values())
+    return len(constant.attributes) - references + min(references, 1)
 
 
 def _refuse_hazards(node: ir.Node) -> None:
