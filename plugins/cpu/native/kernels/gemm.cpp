@@ -18,6 +18,7 @@ struct Cut {
   int64_t rows, row_blocks;        // rows in a block
   int64_t panels, chunk, chunks;   // panels in all, in a chunk
   bool pack_a, pack_b;             // pack A in blocks of columns, B in panels, on the fly
+  bool rows_first;                 // all panels for a tile of rows, or all rows for a panel
   int64_t a_size, b_size;          // scratch elements of a thread
 
   Cut(const EpkGemm &g, int threads) {
@@ -36,7 +37,8 @@ struct Cut {
     pack_b = !g.packed && (g.m > FEW_ROWS || g.b_column != 1 || g.a_column != 1);
     // Packed rows are padded to blocks, which B must be too.
     const bool padded = g.packed || pack_b;
-    pack_a = g.a_column != 1 || (padded && g.m > TILE_ROWS && (chunk > 2 || g.a_row % 256 == 0));
+    pack_a = g.a_column != 1 || (padded && g.m > TILE_ROWS && (chunk > 4 || g.a_row % 1024 == 0));
+    rows_first = g.packed && chunk * steps * PANEL * 4 <= 512 << 10;
     a_size = pack_a ? rows * steps : 0;
     b_size = g.packed ? 0 : steps * PANEL;  // the last panel is packed in any case, its width is odd
   }
@@ -88,6 +90,13 @@ void dot_products(const EpkGemm &g, const float *a, const float *b, float *out, 
     }
 }
 
+// A block of the reduction for a block of rows.
+struct Steps {
+  int64_t row, rows;   // rows [row, row + rows)
+  int64_t k, steps;    // steps [k, k + steps)
+  bool first, last;
+};
+
 struct Task {
   const EpkGemm &g;
   const Cut &cut;
@@ -96,46 +105,43 @@ struct Task {
   EpkEpilogue e;      // its `add` is that of this product
   float *a_pack, *b_pack;
 
-  // One panel of columns by a block of rows, over one block of steps.
-  void panel(int64_t p, int64_t row, int64_t rows, int64_t k, int64_t steps, const float *panel, int64_t step) {
-    const int64_t column = p * PANEL, width = min_of<int64_t>(PANEL, g.n - column);
-    TileF32 t{};
-    t.b = panel;
-    t.b_step = step;
-    if (cut.pack_a) {
-      t.a_row = BLOCK, t.a_block = rows * BLOCK;
-      t.blocks = ceil_div(steps, BLOCK), t.steps = BLOCK;
-    } else {
-      t.a_row = g.a_row, t.blocks = 1, t.steps = steps;
-    }
-    const bool first = k == 0, last = k + steps >= g.k;
-    const bool whole = width == PANEL || (width == VL);
+  // One panel of columns by one tile of a block of rows, over one block of steps.
+  void tile(const Steps &s, int64_t column, int64_t begin, int64_t height, const float *panel, int64_t b_step) {
+    const int64_t width = min_of<int64_t>(PANEL, g.n - column), row = s.row + begin;
+    const bool whole = width == PANEL || width == VL;
     const bool in_tile = whole && is_cheap(e.activation);
-    const int vectors = width <= VL ? 1 : 2;
+    float *c = out + row * g.out_row + column;
     alignas(64) float edge[TILE_ROWS * PANEL];
-    t.accumulate = !first, t.last = last && in_tile;
+    TileF32 t{};
+    t.b = panel, t.b_step = b_step;
+    if (cut.pack_a) {
+      t.a = a_pack + begin * BLOCK, t.a_row = BLOCK, t.a_block = s.rows * BLOCK;
+      t.blocks = ceil_div(s.steps, BLOCK), t.steps = BLOCK;
+    } else {
+      t.a = a + row * g.a_row + s.k, t.a_row = g.a_row, t.blocks = 1, t.steps = s.steps;
+    }
+    t.accumulate = !s.first, t.last = s.last && in_tile;
     t.scale = e.scale, t.c_vector = t.add_vector = VL, t.add_row = e.add_row;
     clip_bounds(e, t.low, t.high);
     t.bias = e.bias ? e.bias + column : nullptr;
-    const int64_t tiles = ceil_div(rows, TILE_ROWS);
+    t.row_bias = e.row_bias ? e.row_bias + row : nullptr;
+    t.add = e.add ? e.add + row * e.add_row + column : nullptr;
+    t.c = whole ? c : edge, t.c_row = whole ? g.out_row : PANEL;
+    if (!whole && !s.first)
+      for (int64_t r = 0; r < height; r++) memcpy(edge + r * PANEL, c + r * g.out_row, (size_t)width * 4);
+    tile_for((int)height, width <= VL ? 1 : 2, cut.pack_a)(t);
+    if (in_tile || (whole && !s.last)) return;
+    for (int64_t r = 0; r < height; r++) {
+      if (s.last) finish_row(e, t.c + r * t.c_row, c + r * g.out_row, row + r, column, width);
+      else memcpy(c + r * g.out_row, edge + r * PANEL, (size_t)width * 4);
+    }
+  }
+
+  void panel(const Steps &s, int64_t p, const float *packed, int64_t b_step) {
+    const int64_t tiles = ceil_div(s.rows, TILE_ROWS);
     for (int64_t i = 0; i < tiles; i++) {
-      const int64_t begin = i * rows / tiles, height = (i + 1) * rows / tiles - begin;
-      t.a = cut.pack_a ? a_pack + begin * BLOCK : a + (row + begin) * g.a_row + k;
-      float *c = out + (row + begin) * g.out_row + column;
-      t.c = c, t.c_row = g.out_row;
-      t.row_bias = e.row_bias ? e.row_bias + row + begin : nullptr;
-      t.add = e.add ? e.add + (row + begin) * e.add_row + column : nullptr;
-      if (!whole) {
-        t.c = edge, t.c_row = PANEL;
-        if (!first)
-          for (int64_t r = 0; r < height; r++) memcpy(edge + r * PANEL, c + r * g.out_row, (size_t)width * 4);
-      }
-      tile_for((int)height, vectors, cut.pack_a)(t);
-      if (in_tile) continue;
-      for (int64_t r = 0; r < height; r++) {
-        if (last) finish_row(e, t.c + r * t.c_row, c + r * g.out_row, row + begin + r, column, width);
-        else if (!whole) memcpy(c + r * g.out_row, edge + r * PANEL, (size_t)width * 4);
-      }
+      const int64_t begin = i * s.rows / tiles;
+      tile(s, p * PANEL, begin, (i + 1) * s.rows / tiles - begin, packed, b_step);
     }
   }
 
@@ -148,23 +154,39 @@ struct Task {
     }
     int64_t k = 0;
     do {  // once where there is nothing to reduce: the epilogue of zero
-      const int64_t real = min_of(cut.steps, g.k - k), steps = whole_steps(real);
-      if (cut.pack_a) pack_rows(g, a, row, rows, k, steps, a_pack);
-      for (int64_t p = begin; p < end; p++) {
-        const float *from = b + k * g.b_row + p * PANEL * g.b_column;
-        const int64_t width = min_of<int64_t>(PANEL, g.n - p * PANEL);
-        if (g.packed) {
-          panel(p, row, rows, k, real, g.packed + (p * whole_steps(g.k) + k) * PANEL, PANEL);
-        } else if (cut.pack_b || width < PANEL) {
-          pack_panel(from, g.b_row, g.b_column, real, width, b_pack);
-          memset(b_pack + real * PANEL, 0, (size_t)((steps - real) * PANEL) * 4);
-          panel(p, row, rows, k, real, b_pack, PANEL);
-        } else {
-          panel(p, row, rows, k, real, from, g.b_row);
-        }
-      }
+      const Steps s{row, rows, k, min_of(cut.steps, g.k - k), k == 0, k + cut.steps >= g.k};
+      if (cut.pack_a) pack_rows(g, a, row, rows, k, s.steps, a_pack);
+      if (cut.rows_first) rows_first(s, begin, end);
+      else for (int64_t p = begin; p < end; p++) columns_first(s, p);
       k += cut.steps;
     } while (k < g.k);
+  }
+
+  // All panels of a tile of rows before the next: A is read once, the panels stay in L2.
+  void rows_first(const Steps &s, int64_t first, int64_t end) {
+    const int64_t tiles = ceil_div(s.rows, TILE_ROWS);
+    for (int64_t i = 0; i < tiles; i++) {
+      const int64_t begin = i * s.rows / tiles, height = (i + 1) * s.rows / tiles - begin;
+      for (int64_t p = first; p < end; p++)
+        tile(s, p * PANEL, begin, height, g.packed + (p * whole_steps(g.k) + s.k) * PANEL, PANEL);
+    }
+  }
+
+  // All tiles of rows of a panel before the next: B is read once, the rows stay in L2.
+  void columns_first(const Steps &s, int64_t p) {
+    const int64_t width = min_of<int64_t>(PANEL, g.n - p * PANEL);
+    if (g.packed) {
+      panel(s, p, g.packed + (p * whole_steps(g.k) + s.k) * PANEL, PANEL);
+      return;
+    }
+    const float *from = b + s.k * g.b_row + p * PANEL * g.b_column;
+    if (!cut.pack_b && width == PANEL) {
+      panel(s, p, from, g.b_row);
+      return;
+    }
+    pack_panel(from, g.b_row, g.b_column, s.steps, width, b_pack);
+    memset(b_pack + s.steps * PANEL, 0, (size_t)((whole_steps(s.steps) - s.steps) * PANEL) * 4);
+    panel(s, p, b_pack, PANEL);
   }
 };
 

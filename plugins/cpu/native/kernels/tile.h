@@ -9,6 +9,7 @@ namespace EPK_NS {
 
 constexpr int TILE_ROWS = VL == 16 ? 14 : 6;  // rows of accumulators that fit the register file with NV == 2
 constexpr int PANEL = 2 * VL;                 // columns of a packed panel
+constexpr int PREFETCH = 8;                   // steps of a panel fetched ahead
 constexpr int BLOCK = 16;                     // channels in a block; the same for every instruction set
 
 // float32 products.
@@ -42,7 +43,6 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::vector (&acc)[MR][NV
     const int64_t offset = t.offsets ? t.offsets[block] : block * t.a_block;
     const lane *a = t.a + offset;
     const lane *second = TWO ? t.a_second + offset : a;
-    // Four rows to a base pointer: their addresses are then base, base + row, base + 2 row and base + 3 row.
     for (int64_t k = 0; k < t.steps; k++) {
       vector column[NV];
 #pragma GCC unroll 4
@@ -54,6 +54,9 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::vector (&acc)[MR][NV
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
       }
+      // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) __builtin_prefetch(b + PREFETCH * t.b_step + v * VL);
       b += t.b_step;
     }
   }
