@@ -17,7 +17,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Event:
-    """One timed event; ``start`` and ``duration`` in nanoseconds of ``time.perf_counter_ns``."""
+    """One timed event; ``start`` and ``duration`` in nanoseconds of ``time.perf_counter_ns``.
+
+    ``row`` names the part of a device that did it; "" for events of the thread.
+    """
 
     name: str
     category: str
@@ -25,6 +28,7 @@ class Event:
     duration: int
     thread: int
     details: dict[str, object] = field(default_factory=dict)
+    row: str = ""
 
 
 class Recorder:
@@ -38,6 +42,10 @@ class Recorder:
         now = time.perf_counter_ns()
         self.events.append(Event(name, category, start, now - start, threading.get_native_id(), details))
 
+    def place(self, name: str, category: str, start: int, duration: int, row: str, **details: object) -> None:
+        """Record an event of a device, with the device's own times."""
+        self.events.append(Event(name, category, start, duration, 0, details, row))
+
     @contextmanager
     def span(self, name: str, category: str, **details: object) -> Iterator[None]:
         """Record the duration of a block, also when it raises."""
@@ -50,7 +58,12 @@ class Recorder:
     def chrome_trace(self) -> str:
         """The events as a JSON object that Perfetto and chrome://tracing open."""
         origin = min((event.start for event in self.events), default=0)
-        rows = [
+        parts = sorted({event.row for event in self.events if event.row})
+        rows: list[dict[str, object]] = [
+            {"name": "thread_name", "ph": "M", "pid": os.getpid(), "tid": number, "args": {"name": row}}
+            for number, row in enumerate(parts, 1)
+        ]
+        rows += [
             {
                 "name": event.name,
                 "cat": event.category,
@@ -58,7 +71,7 @@ class Recorder:
                 "ts": (event.start - origin) / 1000,
                 "dur": event.duration / 1000,
                 "pid": os.getpid(),
-                "tid": event.thread,
+                "tid": parts.index(event.row) + 1 if event.row else event.thread,
                 "args": event.details,
             }
             for event in sorted(self.events, key=lambda event: event.start)

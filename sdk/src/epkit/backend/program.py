@@ -47,6 +47,21 @@ class RunContext(ABC):
     def end(self, node: ir.Node) -> None:
         """Call after it; the node goes into the profile, memory that it used last is given back."""
 
+    def measure(self, **counters: float) -> None:  # noqa: B027 - optional, most devices count nothing
+        """Between begin and end: what the device counts for this node, for the profile; sums over all calls.
+
+        The profile's table has columns for ``cycles``, ``bytes`` (moved) and the quotient of ``macs`` (done) and
+        ``peak_macs`` (possible in those cycles).
+        """
+
+    def event(  # noqa: B027 - optional, too
+        self, name: str, row: str, start: int, duration: int, **details: object
+    ) -> None:
+        """Something that a part of the device did, for the profile's timeline, which has one row for each part.
+
+        Times in nanoseconds of ``time.perf_counter_ns``.
+        """
+
 
 class Program(ABC):
     """A compiled partition. It must allow several ``run`` calls at once, each with its own context."""

@@ -99,5 +99,11 @@ class Provider(ABC):
         Take them if you run portable functions.
         """
 
+    def reset(self) -> None:  # noqa: B027 - optional, most devices never hang
+        """Start the device again after a failure, so that programs that were compiled before run again.
+
+        Called by ``Session.reset``, while nothing runs.
+        """
+
     def close(self) -> None:  # noqa: B027 - optional, most providers own nothing
         """Give back what the instance holds; called once, when its session is closed."""

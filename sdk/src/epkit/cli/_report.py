@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from ..runtime.profile import Profile
+from ..runtime.profile import COUNTED, Profile
 from ..runtime.session import Session
 from . import _render
 from ._outcome import Outcome
@@ -105,11 +105,16 @@ def _times(load_seconds: float, outcomes: list[Outcome]) -> str:
 
 def _profile(recorded: Profile) -> None:
     rows = recorded.rows()
+    counted = any(row.counters for row in rows)
     shown: list[list[_render.Cell]] = [
-        [f"{row.total_ms:.3f}", f"{row.share:.1%}", row.calls, row.provider, row.operator]
+        [
+            *(f"{row.total_ms:.3f}", f"{row.share:.1%}", row.calls, row.provider, row.operator),
+            *(row.counted() if counted else ()),
+        ]
         for row in rows[:10]
     ]
-    _render.table([">ms", ">share", ">calls", "provider", "operator"], shown)
+    columns = [">ms", ">share", ">calls", "provider", "operator"]
+    _render.table([*columns, *(f">{name}" for name in COUNTED if counted)], shown)
     if len(rows) > len(shown):
         _render.line(f"and {len(rows) - len(shown)} more")
 

@@ -80,6 +80,7 @@ class Context(RunContext):
         self._partition = partition
         self._profile = state.options.profile
         self._started = 0
+        self._counters: dict[str, float] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         return self._lease.empty(value, shape, dtype)
@@ -91,6 +92,14 @@ class Context(RunContext):
         if self._profile is not None:
             self._started = time.perf_counter_ns()
 
+    def measure(self, **counters: float) -> None:
+        self._counters.update(counters)
+
+    def event(self, name: str, row: str, start: int, duration: int, **details: object) -> None:
+        if self._profile is not None:
+            details = {"provider": self._provider, "partition": self._partition, **details}
+            self._profile.recorder.place(name, "device", start, duration, row, **details)
+
     def end(self, node: ir.Node) -> None:
         self._lease.release(node)
         if self._profile is not None:
@@ -101,8 +110,9 @@ class Context(RunContext):
                 provider=self._provider,
                 partition=self._partition,
                 operator=operator_name(node),
+                **({"counters": self._counters} if self._counters else {}),
             )
-        self.node = None
+        self.node, self._counters = None, {}
 
 
 def located(error: Exception, provider: str, partition: str = "", node: str = "") -> EpkitError:

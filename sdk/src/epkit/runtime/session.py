@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend.blame import blame
 from ..backend.hooks import Notice
 from ..backend.registry import Registry
 from ..compiling import Compiled
@@ -170,6 +171,24 @@ class Session:
         return tuple(bound.name for bound in self._bounds)
 
     # ---- closing ----
+
+    def reset(self) -> None:
+        """Start the devices again after a failure; what was compiled stays.
+
+        Raises:
+            RunError: if a run is under way.
+            BrokenProviderError: if a provider raises in ``reset``.
+        """
+        with self._lock:
+            if self._running:
+                raise RunError(
+                    f"{self._running} run(s) are under way, so that the devices cannot be started again",
+                    where=Where(stage="run", model=self.name),
+                    remedy="wait for them, or cancel them with RunOptions(cancel=...)",
+                )
+            for bound in self._bounds:
+                with blame(bound.name, "reset", "run"):
+                    bound.provider.reset()
 
     def _enter(self) -> None:
         with self._lock:
