@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from . import load
+from . import load, trees
 
-BENCHMARKS = {"load": load.main}
+BENCHMARKS = {"load": load.main, "trees": trees.main}
 
 
 def main() -> None:
