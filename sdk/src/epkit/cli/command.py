@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ..errors import EpkitError
 from . import _render
 
 
@@ -14,7 +15,7 @@ class Command(TyperCommand):
     """A command whose errors are told in lines; a traceback is shown with ``--debug`` only."""
 
     failed = 1
-    """The exit code after an error."""
+    """The exit code after an error that epkit raised on purpose; after any other it is 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -27,4 +28,4 @@ class Command(TyperCommand):
             if ctx.params.get("debug"):
                 raise
             _render.failure(error, as_json=bool(ctx.params.get("as_json")))
-            raise typer.Exit(self.failed) from None
+            raise typer.Exit(self.failed if isinstance(error, EpkitError) else 1) from None
