@@ -495,6 +495,7 @@ PLUGIN = [
     "MemoryStep",
     "Notice",
     "Program",
+    "ProgramMemory",
     "Provider",
     "Refusal",
     "RunContext",

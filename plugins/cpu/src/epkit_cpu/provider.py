@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
@@ -13,19 +14,42 @@ from epkit.backend import (
     Kernel,
     KernelProvider,
     KernelTable,
+    MemoryStep,
+    Program,
+    Subgraph,
     custom_kernels,
     portable_kernels,
 )
 
+from .compile import NativeProgram
 from .device import find_devices
 from .kernels import KERNELS
+from .native import chosen_isa, cpus
+
+MOST_THREADS = 256
+"""More, the pool does not make."""
+
+
+@dataclass(frozen=True)
+class CpuOptions:
+    """threads: how many a run may use; 0: as many CPUs as the process may use."""
+
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threads <= 1024:
+            raise ValueError(f"threads is {self.threads}, expected 0 to 1024")
 
 
 class CpuProvider(KernelProvider):
-    """Runs every operator that has a portable meaning; the others through their function bodies."""
+    """Runs every operator that has a portable meaning; the others through their function bodies.
+
+    With the native library, what it has kernels for runs in one native loop.
+    """
 
     name = "cpu"
     version = "0.1.0"
+    Options = CpuOptions
 
     def __init__(self, options: object = None) -> None:
         super().__init__(options)
@@ -36,6 +60,17 @@ class CpuProvider(KernelProvider):
 
     def add_operators(self, operators: Sequence[CustomOperator]) -> None:
         self._custom = tuple(operators)
+
+    def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
+        if chosen_isa():  # the native program manages its memory itself
+            return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
+        return super().memory_steps(subgraph)
+
+    def compile(self, subgraph: Subgraph) -> Program:
+        if not (isa := chosen_isa()):
+            return super().compile(subgraph)
+        threads = min(self.options.threads or cpus(), MOST_THREADS)
+        return NativeProgram(subgraph, lambda node: self.kernel_for(node, subgraph), isa, threads)
 
     @cached_property
     def table(self) -> KernelTable:

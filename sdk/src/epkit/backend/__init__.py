@@ -12,7 +12,7 @@ from .kernel import Kernel, KernelTable, kernel
 from .kernel_provider import KernelProvider
 from .memory import Allocator, Event, HostAllocator, HostStream, Stream, Tensor
 from .portable import custom_kernels, portable_kernels
-from .program import MemoryStep, Program, RunContext
+from .program import MemoryStep, Program, ProgramMemory, RunContext
 from .provider import Provider
 from .subgraph import Subgraph, element_type, static_shape
 
@@ -41,6 +41,7 @@ __all__ = [
     "MemoryStep",
     "Notice",
     "Program",
+    "ProgramMemory",
     "Provider",
     "Refusal",
     "RunContext",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,13 @@ class RunContext(ABC):
     Attributes:
         device: where the program runs.
         stream: the run's queue on that device.
+        observed: False where nobody watches the nodes of this run (no profile, no cancellation): ``begin`` and
+            ``end`` may be left out then.
     """
 
     device: Device
     stream: Stream
+    observed: bool = True
 
     @abstractmethod
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
@@ -63,8 +66,35 @@ class RunContext(ABC):
         """
 
 
+@dataclass(frozen=True)
+class ProgramMemory:
+    """Memory that a program holds by itself, in bytes; the sum over all its runs.
+
+    Attributes:
+        held: what it holds now, for values of runs.
+        peak: the most that it held.
+        allocations: how often it asked the system.
+        reused: requests that were served without asking.
+    """
+
+    held: int
+    peak: int
+    allocations: int
+    reused: int
+
+
 class Program(ABC):
-    """A compiled partition. It must allow several ``run`` calls at once, each with its own context."""
+    """A compiled partition. It must allow several ``run`` calls at once, each with its own context.
+
+    Attributes:
+        feed: None, or a shortcut for a session that is this program and nothing else, on the host and without
+            anybody who watches. It takes a dict of inputs by the names of ``Subgraph.inputs`` and gives a dict of
+            outputs by the names of ``Subgraph.outputs``: arrays that share memory with nothing else. It must check
+            dtype, rank and fixed dimensions itself. Where anything is out of the ordinary it returns
+            NotImplemented, or raises: the run is then done again the long way, which says what is wrong.
+    """
+
+    feed: Callable[[dict[str, Any]], Any] | None = None
 
     @abstractmethod
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -80,6 +110,10 @@ class Program(ABC):
         Called after a few runs under the same shapes, if the application asked for capture. What it returns is
         run in place of this program; its results must be equal.
         """
+        return None
+
+    def memory(self) -> ProgramMemory | None:
+        """Memory for values that the program manages itself, for the session's statistics."""
         return None
 
     def close(self) -> None:  # noqa: B027 - optional, most programs own nothing

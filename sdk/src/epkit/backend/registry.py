@@ -228,6 +228,11 @@ class Registry:
         """Tell the observers; one that raises is reported once as a warning and not asked again."""
         self._guarded("epkit_notice", notice=notice)
 
+    @property
+    def observed(self) -> bool:
+        """True if there is somebody to notify."""
+        return bool(self._manager.hook.epkit_notice.get_hookimpls())
+
     def _guarded(
         self, hook: str, accept: Callable[[Any], Any] = lambda result: result, **arguments: Any
     ) -> list[Any]:

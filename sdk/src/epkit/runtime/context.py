@@ -79,6 +79,7 @@ class Context(RunContext):
         self._provider = bound.name
         self._partition = partition
         self._profile = state.options.profile
+        self.observed = self._profile is not None or state.options.cancel is not None
         self._started = 0
         self._counters: dict[str, float] = {}
 

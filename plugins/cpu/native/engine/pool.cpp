@@ -1,0 +1,182 @@
+#include "pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace epk {
+namespace {
+
+constexpr int MAX_THREADS = 256;
+constexpr int SPINS = 2000;  // pauses before a worker sleeps: some 50 microseconds, the gap between two steps
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+int64_t read_number(const char *path, int64_t *second = nullptr) {
+  FILE *file = fopen(path, "r");
+  if (!file) return -1;
+  long long first = -1, next = -1;
+  int found = fscanf(file, "%lld %lld", &first, &next);
+  fclose(file);
+  if (found < 1) return -1;
+  if (second) *second = next;
+  return first;
+}
+
+// CPUs granted by cgroup v2 or v1, rounded up; 0 where there is no quota.
+int quota_cpus() {
+  int64_t period = -1;
+  int64_t quota = read_number("/sys/fs/cgroup/cpu.max", &period);
+  if (quota <= 0) {
+    quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+    period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  }
+  if (quota <= 0 || period <= 0) return 0;
+  return int((quota + period - 1) / period);
+}
+
+struct Job {
+  int64_t count, grain, pieces;
+  Body body;
+  void *arg;
+  std::atomic<int64_t> next{0};
+
+  void work(int thread) {
+    for (int64_t piece; (piece = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
+      int64_t begin = piece * grain, end = begin + grain;
+      body(arg, begin, end < count ? end : count, thread);
+    }
+  }
+};
+
+class Pool {
+ public:
+  // Only the caller that gets the pool may start a job; others work alone.
+  bool try_take() { return !taken_.exchange(true, std::memory_order_acquire); }
+  void give() { taken_.store(false, std::memory_order_release); }
+
+  void run(Job &job, int helpers) {
+    grow(helpers);
+    if (helpers > int(workers_)) helpers = int(workers_);
+    job_ = &job;
+    pending_.store(helpers, std::memory_order_relaxed);
+    // The ticket says which job it is, and how many of the workers are wanted.
+    uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
+    ticket_.store(ticket, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      wake_.notify_all();
+    }
+    job.work(0);
+    for (int spins = 0; pending_.load(std::memory_order_acquire) > 0; spins++) {
+      if (spins < 20000) pause_cpu();
+      else sched_yield();
+    }
+  }
+
+ private:
+  void grow(int wanted) {
+    for (; workers_ < wanted && workers_ < MAX_THREADS - 1; workers_++) {
+      int id = workers_ + 1;
+      uint64_t seen = ticket_.load(std::memory_order_relaxed);
+      try {
+        std::thread([this, id, seen] { loop(id, seen); }).detach();
+      } catch (...) {
+        return;  // the system gives no more: fewer will do
+      }
+    }
+  }
+
+  void loop(int id, uint64_t seen) {
+    for (;;) {
+      uint64_t ticket = wait(seen);
+      seen = ticket;
+      if (id <= int(ticket & 0xffff)) {
+        job_->work(id);
+        pending_.fetch_sub(1, std::memory_order_release);
+      }
+    }
+  }
+
+  uint64_t wait(uint64_t seen) {
+    for (int spins = 0; spins < SPINS; spins++) {
+      uint64_t ticket = ticket_.load(std::memory_order_acquire);
+      if (ticket != seen) return ticket;
+      pause_cpu();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleeping_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen; });
+    sleeping_.fetch_sub(1, std::memory_order_relaxed);
+    return ticket_.load(std::memory_order_acquire);
+  }
+
+  std::atomic<bool> taken_{false};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int> pending_{0}, sleeping_{0};
+  Job *job_ = nullptr;
+  int workers_ = 0;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+// Never destroyed: its threads may outlive the statics. A child after fork has none of the threads, and begins anew.
+Pool *the_pool = nullptr;
+pthread_once_t once = PTHREAD_ONCE_INIT;
+
+void make_pool() {
+  the_pool = new Pool;
+  pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+}
+
+}  // namespace
+
+int usable_cpus() {
+  int cpus = int(sysconf(_SC_NPROCESSORS_ONLN));
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
+  int quota = quota_cpus();
+  if (quota > 0 && quota < cpus) cpus = quota;
+#endif
+  if (cpus < 1) return 1;
+  return cpus < MAX_THREADS ? cpus : MAX_THREADS;
+}
+
+void parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg) {
+  if (count <= 0) return;
+  if (grain < 1) grain = 1;
+  Job job;
+  job.count = count;
+  job.grain = grain;
+  job.pieces = (count - 1) / grain + 1;
+  job.body = body;
+  job.arg = arg;
+  int64_t useful = job.pieces < threads ? job.pieces : threads;
+  if (useful > 1) {
+    pthread_once(&once, make_pool);
+    Pool *pool = the_pool;
+    if (pool->try_take()) {
+      pool->run(job, int(useful) - 1);
+      pool->give();
+      return;
+    }
+  }
+  job.work(0);
+}
+
+}  // namespace epk

@@ -1,0 +1,221 @@
+#include "program.h"
+
+#include <cstdio>
+#include <cstring>
+
+#include "pool.h"
+
+namespace epk {
+
+Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size()) {
+  context_.base = epk_context{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail};
+  context_.frame = this;
+  in_.resize(p.max_arity);
+  out_.resize(p.max_arity);
+  spare_shapes_.resize(size_t(p.max_arity) * EPK_MAX_RANK);
+  for (size_t i = 0; i < slots.size(); i++) {
+    Slot &slot = slots[i];
+    slot.tensor = DLTensor{nullptr, DLDevice{1, 0}, -1, p.slots[i].dtype, slot.shape, nullptr, 0};
+  }
+  for (const Constant &constant : p.constants) {
+    borrow(constant.slot, constant.tensor.data, constant.tensor.ndim, constant.shape.data(), constant.array);
+  }
+  message[0] = 0;
+}
+
+Frame::~Frame() { clear(); }
+
+void Frame::borrow(int index, void *data, int ndim, const int64_t *shape, PyObject *array) {
+  Slot &slot = slots[index];
+  slot.tensor.data = data;
+  slot.tensor.ndim = ndim;
+  if (ndim > 0) memcpy(slot.shape, shape, sizeof(int64_t) * size_t(ndim));
+  slot.buffer = index;
+  slot.array = array;
+  buffers[index] = Buffer{data, nullptr, 1, Owner::borrowed};
+}
+
+void Frame::drop(int index) {
+  Slot &slot = slots[index];
+  if (slot.array) {
+    garbage.push_back(slot.array);
+    slot.array = nullptr;
+  }
+  if (slot.buffer != ABSENT) {
+    Buffer &buffer = buffers[slot.buffer];
+    if (--buffer.refs == 0) {
+      if (buffer.owner == Owner::arena) arena.give(buffer.memory);
+      if (buffer.owner == Owner::heap) aligned_free(buffer.memory);
+      if (buffer.owner == Owner::object) garbage.push_back(buffer.object);
+      buffer = Buffer{};
+    }
+    slot.buffer = ABSENT;
+  }
+  slot.tensor.data = nullptr;
+  slot.tensor.ndim = -1;
+}
+
+void Frame::drop_after(const Step &step) {
+  for (int slot : step.frees) drop(slot);
+}
+
+void Frame::clear() {
+  for (void *memory : scratch_) arena.give(memory);
+  scratch_.clear();
+  size_t next = 0;
+  for (size_t i = 0; i < slots.size(); i++) {
+    if (next < program.constants.size() && program.constants[next].slot == int(i)) {
+      next++;  // constants are in the order of their slots
+      continue;
+    }
+    if (slots[i].buffer != ABSENT || slots[i].array) drop(int(i));
+  }
+  arena.settle();
+}
+
+int Frame::run(size_t &step, size_t stop) {
+  for (; step < stop; step++) {
+    const Step &next = program.steps[step];
+    if (!next.kernel) return AT_PYTHON;
+    if (int status = call(next)) return status;
+    for (int slot : next.frees) drop(slot);
+  }
+  return EPK_OK;
+}
+
+int Frame::call(const Step &step) {
+  int n_in = int(step.inputs.size()), n_out = int(step.outputs.size());
+  for (int i = 0; i < n_in; i++) {
+    if (step.inputs[i] == ABSENT) {
+      in_[i] = DLTensor{nullptr, DLDevice{1, 0}, -1, DLDataType{0, 0, 1}, nullptr, nullptr, 0};
+    } else {
+      in_[i] = slots[step.inputs[i]].tensor;
+    }
+  }
+  for (int i = 0; i < n_out; i++) {
+    if (step.outputs[i] == ABSENT) {
+      out_[i] = DLTensor{nullptr, DLDevice{1, 0}, -1, DLDataType{0, 0, 1}, nullptr, nullptr, 0};
+    } else {
+      out_[i] = slots[step.outputs[i]].tensor;
+      out_[i].ndim = 0;  // wanted
+    }
+  }
+  current_ = &step;
+  message[0] = 0;
+  refused_ = EPK_FAILED;
+  int status = step.kernel(&context_.base, step.attributes.data(), in_.data(), n_in, out_.data(), n_out);
+  for (void *memory : scratch_) arena.give(memory);
+  scratch_.clear();
+  if (status != EPK_OK) return status == EPK_FAILED ? refused_ : status;
+  for (int i = 0; i < n_out; i++) {
+    if (step.outputs[i] != ABSENT && slots[step.outputs[i]].buffer == ABSENT) {
+      snprintf(message, sizeof message, "the kernel gave no output %d", i);
+      return EPK_FAILED;
+    }
+  }
+  return EPK_OK;
+}
+
+bool Frame::set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes) {
+  if (ndim < 0 || ndim > EPK_MAX_RANK) {
+    refused_ = EPK_UNSUPPORTED;
+    snprintf(message, sizeof message, "an output of rank %d; at most %d is possible", ndim, EPK_MAX_RANK);
+    return false;
+  }
+  for (int i = 0; i < ndim; i++) {
+    if (shape[i] < 0) {
+      refused_ = EPK_INVALID;
+      snprintf(message, sizeof message, "an output with the negative dimension %lld", (long long)shape[i]);
+      return false;
+    }
+    tensor.shape[i] = shape[i];
+  }
+  tensor.ndim = ndim;
+  int64_t size = epk_size(&tensor);
+  int64_t width = (tensor.dtype.bits + 7) / 8;
+  if (size < 0 || size > INT64_MAX / 64 / (width ? width : 1)) {
+    refused_ = EPK_OUT_OF_MEMORY;
+    snprintf(message, sizeof message, "an output of so many elements that its size in bytes overflows");
+    return false;
+  }
+  *nbytes = size_t(size * width);
+  return true;
+}
+
+void *Frame::unnamed_output(size_t nbytes) {
+  void *memory = arena.take(nbytes);
+  if (memory) {
+    scratch_.push_back(memory);
+  } else {
+    refused_ = EPK_OUT_OF_MEMORY;
+    snprintf(message, sizeof message, "there are no %zu bytes left", nbytes);
+  }
+  return memory;
+}
+
+void *Frame::output(epk_context *ctx, int index, int32_t ndim, const int64_t *shape) {
+  Frame &self = *of(ctx);
+  int number = self.current_->outputs[index];
+  DLTensor &given = self.out_[index];
+  size_t nbytes = 0;
+  if (number == ABSENT) {
+    given.shape = &self.spare_shapes_[size_t(index) * EPK_MAX_RANK];
+    if (given.dtype.bits == 0) given.dtype = DLDataType{kDLFloat, 64, 1};  // wide enough for whatever is written
+    if (!self.set_shape(given, ndim, shape, &nbytes)) return nullptr;
+    given.data = self.unnamed_output(nbytes);
+    return given.data;
+  }
+  Slot &slot = self.slots[number];
+  if (!self.set_shape(slot.tensor, ndim, shape, &nbytes)) return nullptr;
+  bool heap = self.program.slots[number].escapes && nbytes >= SMALL;
+  void *memory = heap ? aligned_allocate(nbytes) : self.arena.take(nbytes);
+  if (!memory) {
+    self.refused_ = EPK_OUT_OF_MEMORY;
+    snprintf(self.message, sizeof self.message, "there are no %zu bytes left", nbytes);
+    slot.tensor.ndim = -1;
+    return nullptr;
+  }
+  slot.tensor.data = memory;
+  slot.buffer = number;
+  self.buffers[number] = Buffer{memory, nullptr, 1, heap ? Owner::heap : Owner::arena};
+  given = slot.tensor;
+  return memory;
+}
+
+int Frame::alias(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape) {
+  Frame &self = *of(ctx);
+  int from = self.current_->inputs[input], number = self.current_->outputs[index];
+  if (number == ABSENT) return EPK_OK;
+  Slot &slot = self.slots[number];
+  const Slot &source = self.slots[from];
+  size_t nbytes = 0;
+  if (!self.set_shape(slot.tensor, ndim, shape, &nbytes)) return EPK_FAILED;
+  if (epk_size(&slot.tensor) != epk_size(&source.tensor)) {
+    slot.tensor.ndim = -1;
+    return fail(ctx, EPK_INVALID, "a view of another number of elements than the input has");
+  }
+  slot.tensor.data = source.tensor.data;
+  slot.buffer = source.buffer;
+  self.buffers[source.buffer].refs++;
+  self.out_[index] = slot.tensor;
+  return EPK_OK;
+}
+
+void *Frame::scratch(epk_context *ctx, size_t nbytes) {
+  return of(ctx)->unnamed_output(nbytes);
+}
+
+void Frame::parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg) {
+  parallel_for(ctx->threads, count, grain, body, arg);
+}
+
+int Frame::fail(epk_context *ctx, int status, const char *format, ...) {
+  Frame &self = *of(ctx);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(self.message, sizeof self.message, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+}  // namespace epk

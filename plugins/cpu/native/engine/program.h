@@ -1,0 +1,126 @@
+// A compiled partition: a flat list of steps over numbered slots, and the frame of one run of it.
+#pragma once
+#include <cstdarg>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "arena.h"
+#include "epkit_kernel.h"
+
+typedef struct _object PyObject;
+
+namespace epk {
+
+constexpr int ABSENT = -1;
+constexpr int AT_PYTHON = -1;    // Frame::run: the next step is Python's
+constexpr size_t SMALL = 1024;   // bytes; smaller results are copied out rather than handed over
+
+// One kernel call. Without a kernel it is Python's: `callable` is called with the inputs as arrays.
+struct Step {
+  epk_kernel kernel = nullptr;
+  PyObject *callable = nullptr;
+  std::vector<max_align_t> attributes;
+  std::vector<int> inputs, outputs;
+  std::vector<int> frees;  // slots that nobody needs afterwards
+};
+
+// What is known of a slot before any run.
+struct SlotType {
+  DLDataType dtype{0, 0, 1};    // bits 0: unknown, only Python steps touch it
+  PyObject *descr = nullptr;    // the NumPy dtype
+  bool escapes = false;         // Python sees it: large values get memory that can be handed over
+};
+
+struct Input {
+  int slot;
+  int ndim;                     // -1: any
+  std::vector<int64_t> shape;   // -1: any
+  PyObject *name;
+};
+
+struct Constant {
+  int slot;
+  DLTensor tensor;
+  std::vector<int64_t> shape;
+  PyObject *array;              // keeps the memory
+};
+
+struct Program {
+  std::vector<Step> steps;
+  std::vector<SlotType> slots;
+  std::vector<Input> inputs;
+  std::vector<Constant> constants;
+  std::vector<int> outputs;
+  std::vector<PyObject *> output_names;
+  int max_arity = 1;
+  int threads = 1;
+};
+
+// Whose memory a value lies in.
+enum class Owner : uint8_t { none, borrowed, arena, heap, object };
+
+struct Buffer {
+  void *memory = nullptr;
+  PyObject *object = nullptr;   // Owner::object: what keeps the memory
+  int refs = 0;
+  Owner owner = Owner::none;
+};
+
+struct Slot {
+  DLTensor tensor;
+  int buffer = ABSENT;          // the slot whose Buffer holds the memory
+  PyObject *array = nullptr;    // the value as Python sees it; null until asked for
+  int64_t shape[EPK_MAX_RANK];
+};
+
+// One run at a time. Kept between runs, with its memory.
+class Frame {
+ public:
+  explicit Frame(const Program &program);
+  ~Frame();
+
+  // Runs steps from `step` on, to the end or to a step of Python's (AT_PYTHON); else a status, and `message` says why.
+  int run(size_t &step, size_t stop);
+  // The value of a slot is memory that outlives the run.
+  void borrow(int slot, void *data, int ndim, const int64_t *shape, PyObject *array);
+  void drop(int slot);
+  void drop_after(const Step &step);
+  // Gives everything back but the constants.
+  void clear();
+
+  epk_context *context() { return &context_.base; }
+  const Program &program;
+  std::vector<Slot> slots;
+  std::vector<Buffer> buffers;
+  std::vector<PyObject *> garbage;  // references to give up when Python's lock is held
+  Arena arena;
+  char message[512];
+
+ private:
+  struct Context {
+    epk_context base;  // first: kernels get its address
+    Frame *frame;
+  };
+
+  static Frame *of(epk_context *ctx) { return reinterpret_cast<Context *>(ctx)->frame; }
+  static void *output(epk_context *ctx, int index, int32_t ndim, const int64_t *shape);
+  static int alias(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape);
+  static void *scratch(epk_context *ctx, size_t nbytes);
+  static void parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg);
+  static int fail(epk_context *ctx, int status, const char *format, ...);
+
+  int call(const Step &step);
+  bool set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes);
+  void *unnamed_output(size_t nbytes);
+
+  Context context_;
+  const Step *current_ = nullptr;
+  int refused_ = EPK_FAILED;  // the status of what `output` or `scratch` refused
+  std::vector<DLTensor> in_, out_;
+  std::vector<int64_t> spare_shapes_;  // of outputs that have no slot
+  std::vector<void *> scratch_;
+};
+
+}  // namespace epk

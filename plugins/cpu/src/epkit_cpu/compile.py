@@ -1,0 +1,295 @@
+"""From a partition to a native program: steps over slots, run by one native loop.
+
+Nodes that no lowering takes are steps of their portable kernel: the loop comes back to Python for them and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epkit.backend import Kernel, Program, ProgramMemory, RunContext, Subgraph, Tensor
+from epkit.dtypes import name_of, numpy_dtype
+from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
+from epkit.kernels.attributes import attribute_values
+
+from .fuse import Fuser
+from .lower import LOWERINGS
+from .lower.step import Operand, Step, View
+from .lower.types import kind_of, native_type
+from .native import cpus, engine, kernels
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+ABSENT = -1
+OUT_OF_MEMORY = 3
+
+
+class NativeProgram(Program):
+    """Steps of a partition in the native engine."""
+
+    def __init__(
+        self, subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], isa: str, threads: int
+    ) -> None:
+        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa))
+        self._steps = builder.steps
+        module: Any = engine()
+        self._failure: type[Exception] = module.Failure
+        self._engine = builder.make(module, threads)
+        if not builder.wants_context:
+            self.feed = self._engine.feed
+        del self._builder
+
+    def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        before = after = None
+        if context.observed:
+            before, after = self._watchers(context)
+        try:
+            return self._engine.run(inputs, context, before, after)  # type: ignore[no-any-return]
+        except self._failure as error:
+            raise self._explained(error) from error.__cause__
+
+    def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
+        """What tells the context of each node; the nodes of a fused step end together."""
+
+        def before(index: int) -> None:
+            *first, last = self._steps[index].nodes
+            for node in first:
+                context.begin(node)
+                context.end(node)
+            context.begin(last)
+
+        def after(index: int) -> None:
+            context.end(self._steps[index].nodes[-1])
+
+        return before, after
+
+    def _explained(self, error: Exception) -> EpkitError:
+        """What a failed step means, with the node that it was."""
+        index, status, message, inputs = error.args
+        cause = error.__cause__
+        if index < 0:
+            return RunError(message, remedy="report this: an input did not have the type that was inferred")
+        nodes = self._steps[index].nodes
+        node = str(nodes[-1].name)
+        if isinstance(cause, EpkitError):
+            return cause.at(node=node)
+        operators = ", ".join(dict.fromkeys(str(item.op_type) for item in nodes))
+        if isinstance(cause, MemoryError) or status == OUT_OF_MEMORY:
+            return DeviceMemoryError(
+                f"the host has too little memory for {operators}: {message or cause}",
+                where=Where(node=node),
+                remedy="use smaller inputs, close other sessions, or run fewer at once",
+            )
+        text = message or (str(cause) or type(cause).__name__)
+        return RunError(
+            f"{operators} failed: {text}",
+            where=Where(node=node),
+            remedy=f"check the inputs of this node; they were {_given(cause, inputs)}",
+        )
+
+    def memory(self) -> ProgramMemory:
+        return ProgramMemory(*self._engine.memory())
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{step.kernel or 'python'}: {', '.join(str(n.name) for n in step.nodes)}" for step in self._steps
+        )
+
+
+def _given(cause: BaseException | None, inputs: list[Any] | None) -> str:
+    """The types and shapes of a failed step's inputs: noted by its portable kernel, or told by the engine."""
+    notes = getattr(cause, "__notes__", [])
+    if inputs is None:
+        return str(notes[0]) if notes else "not known"
+    return ", ".join("None" if item is None else f"{item[0]}{item[1]}" for item in inputs) or "none"
+
+
+class _Builder:
+    """Numbers the slots, lowers the nodes, packs it all for the engine."""
+
+    def __init__(
+        self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int]
+    ) -> None:
+        self.graph = graph
+        self.wants_context = False
+        self.steps: list[Step] = []
+        self._kernel_for = kernel_for
+        self._table = table
+        self._slots: dict[Any, int] = {}
+        self._types: list[str] = []
+        self._kept: list[np.ndarray[Any, Any]] = []
+        self._constants: dict[int, np.ndarray[Any, Any]] = {}
+        self._lower()
+
+    # ---- lowering ----
+
+    def _lower(self) -> None:
+        fuser = Fuser(self.graph)
+        pending: list[Step | ir.Node] = []
+        order = {node: index for index, node in enumerate(self.graph.nodes)}
+        absorbed: set[ir.Node] = set()
+        for node in self.graph.nodes:
+            view = View(node, self.graph, order, self._prepare)
+            if node in absorbed:
+                continue
+            if (step := self._lowered(view)) is not None:
+                absorbed.update(step.nodes)
+                fuser.read(step.inputs)
+                pending.append(step)
+            elif fuser.add(view):
+                pending.append(node)
+            else:
+                pending.append(Step("", tuple(node.inputs), view.outputs, nodes=(node,)))
+        for item in pending:
+            step = item if isinstance(item, Step) else fuser.step(item)
+            if step is not None:
+                self.steps.append(step)
+
+    def _lowered(self, view: View) -> Step | None:
+        lowering = LOWERINGS.get((view.node.domain, view.op))
+        step = None if lowering is None else lowering(view)
+        if step is None or step.kernel not in self._table:
+            return None
+        known = all(native_type(kind_of(v))[1] for v in step.outputs if v is not None)
+        return step if known else None
+
+    def _prepare(self, kernel: str, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The bytes that a kernel makes of a constant."""
+        return prepare(self._table[kernel], attributes, array)
+
+    # ---- slots ----
+
+    def _slot(self, operand: Operand) -> int:
+        """The slot of a value, or of a constant that a lowering made."""
+        if operand is None:
+            return ABSENT
+        key = id(operand) if isinstance(operand, np.ndarray) else operand
+        if key not in self._slots:
+            self._slots[key] = len(self._types)
+            array = operand if isinstance(operand, np.ndarray) else self.graph.constant(operand)
+            if isinstance(operand, np.ndarray):
+                self._kept.append(operand)  # its id stays its own
+                self._types.append(name_of(operand.dtype))
+            else:
+                self._types.append(kind_of(operand))
+            if array is not None:
+                self._constants[self._slots[key]] = array
+        return self._slots[key]
+
+    # ---- the program ----
+
+    def make(self, module: Any, threads: int) -> Any:
+        """The engine's program."""
+        inputs = [(str(v.name), self._slot(v), _declared(v)) for v in self.graph.inputs]
+        rows = [([self._slot(v) for v in s.inputs], [self._result(v) for v in s.outputs]) for s in self.steps]
+        outputs = [(str(v.name), self._slot(v)) for v in self.graph.outputs]
+        kept = {slot for _, slot in outputs} | set(self._constants)
+        frees = _last_uses(rows, kept)
+        escapes = self._escapes(rows, {slot for _, slot in outputs})
+        steps = [
+            (self._table[s.kernel] if s.kernel else self._python(s), s.attributes, reads, writes, free)
+            for s, (reads, writes), free in zip(self.steps, rows, frees, strict=True)
+        ]
+        slots = []
+        for number, kind in enumerate(self._types):
+            code, bits = native_type(kind)
+            slots.append((code, bits, numpy_dtype(kind) if bits else None, number in escapes))
+        constants = [(slot, _settled(self._constants[slot])) for slot in sorted(self._constants)]
+        return module.Program(slots, inputs, constants, steps, outputs, threads)
+
+    def _result(self, value: ir.Value | None) -> int:
+        """The slot of an output; none if nobody reads it."""
+        if value is None or not (value.uses() or value in self.graph.outputs):
+            return ABSENT
+        return self._slot(value)
+
+    def _escapes(self, rows: Sequence[tuple[list[int], list[int]]], results: set[int]) -> set[int]:
+        """Slots that Python sees: results, what portable kernels read, and what those may be views of."""
+        found = set(results)
+        for step, (reads, writes) in zip(reversed(self.steps), reversed(rows), strict=True):
+            if not step.kernel:
+                found.update(reads)
+            elif step.alias and writes[0] in found:
+                found.add(reads[0])
+        return found
+
+    def _python(self, step: Step) -> Callable[[RunContext | None, list[Any]], tuple[Any, ...]]:
+        (node,) = step.nodes
+        kernel = self._kernel_for(node)
+        self.wants_context |= "context" in kernel.wants
+        return portable_step(node, kernel, self.graph)
+
+
+def prepare(kernel: int, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Run one kernel on one array: an array of the bytes that it gives."""
+    module: Any = engine()
+    kinds = (name_of(array.dtype), "uint8")
+    slots = [(*native_type(kind), numpy_dtype(kind), True) for kind in kinds]
+    step: tuple[Any, ...] = (kernel, attributes, [0], [1], [])
+    program = module.Program(slots, [], [(0, _settled(array))], [step], [("y", 1)], cpus())
+    (result,) = program.run([], None, None, None)
+    return result  # type: ignore[no-any-return]
+
+
+def portable_step(
+    node: ir.Node, kernel: Kernel, graph: Subgraph
+) -> Callable[[RunContext | None, list[Any]], tuple[Any, ...]]:
+    """A node's portable kernel as the engine calls it: context and inputs in, a tuple of outputs out."""
+    attributes = attribute_values(node)
+    if kernel.attributes is not None:
+        attributes = {name: value for name, value in attributes.items() if name in kernel.attributes}
+    filled = {"node": node, "opset": graph.opset(node), "n_outputs": len(node.outputs)}
+    attributes |= {name: value for name, value in filled.items() if name in kernel.wants}
+
+    def call(context: RunContext | None, inputs: list[Any]) -> tuple[Any, ...]:
+        keywords = {**attributes, "context": context} if "context" in kernel.wants else attributes
+        try:
+            if kernel.shapes is None:
+                result = kernel.function(*inputs, **keywords)
+                return result if isinstance(result, tuple) else (result,)
+            out = tuple(np.empty(shape, dtype) for shape, dtype in kernel.shapes(*inputs, **keywords))
+            kernel.function(*inputs, **keywords, out=out)
+            return out
+        except Exception as error:
+            error.add_note(", ".join(map(_describe, inputs)) or "none")
+            raise
+
+    return call
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
+
+
+def _declared(value: ir.Value) -> tuple[int, ...] | None:
+    """The declared shape, -1 where a dimension is not fixed."""
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else -1 for d in value.shape)
+
+
+def _settled(array: np.ndarray[Any, Any]) -> Any:
+    """A constant as the engine wants it: contiguous and aligned."""
+    return array if array.dtype.kind == "O" else np.require(array, requirements=["C", "A"])
+
+
+def _last_uses(rows: Sequence[tuple[list[int], list[int]]], kept: set[int]) -> list[list[int]]:
+    """For each step, the slots that nobody needs after it."""
+    last: dict[int, int] = {}
+    for index, (reads, writes) in enumerate(rows):
+        for slot in (*reads, *writes):
+            if slot != ABSENT and slot not in kept:
+                last[slot] = index
+    frees: list[list[int]] = [[] for _ in rows]
+    for slot, index in last.items():
+        frees[index].append(slot)
+    return frees

@@ -1,0 +1,93 @@
+"""Matrix products: MatMul and Gemm, with constant right sides packed once."""
+
+from __future__ import annotations
+
+import struct
+
+from .epilogue import Epilogue, follow
+from .step import Lowering, Operand, Step, View, longs
+
+FORM_MATMUL, FORM_GEMM = 0, 1
+
+
+def gemm_attributes(
+    form: int,
+    epilogue: Epilogue,
+    *,
+    transpose_a: int = 0,
+    transpose_b: int = 0,
+    packed: tuple[int, int] | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+) -> bytes:
+    """GemmAttributes in ops/gemm.cpp."""
+    k, n = packed or (0, 0)
+    head = struct.pack("<4i2q2f", form, transpose_a, transpose_b, int(packed is not None), k, n, alpha, beta)
+    return head + epilogue.pack() + struct.pack("<i", 0)
+
+
+def matmul(view: View) -> Step | None:
+    """A @ B; a constant matrix B is packed."""
+    if set(view.types()) != {"float32"}:
+        return None
+    rank = view.rank(1)
+    weight = view.constant(1)
+    if weight is not None and weight.ndim == 2 and weight.size:
+        k, n = weight.shape
+        epilogue = follow(view, view.order, -1, n) if view.rank(0) not in (None, 1) else _alone(view)
+        operand: Operand = view.prepare("gemm_pack", longs(0), weight)
+        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n))
+    else:
+        plain = rank is not None and rank >= 2 and view.rank(0) not in (None, 1)
+        epilogue = follow(view, view.order, -1, None) if plain else _alone(view)
+        operand = view.input(1)
+        attributes = gemm_attributes(FORM_MATMUL, epilogue)
+    return _step(view, epilogue, attributes, operand, epilogue.bias)
+
+
+def gemm(view: View) -> Step | None:
+    """alpha A' B' + beta C."""
+    if view.opset < 7 or set(view.types()) != {"float32"}:
+        return None
+    attributes = view.attributes
+    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
+    transpose_a, transpose_b = int(attributes.get("transA", 0)), int(attributes.get("transB", 0))
+    if view.rank(0) != 2 or view.rank(1) != 2:
+        return None
+    weight = view.constant(1)
+    n = None if weight is None else weight.shape[0 if transpose_b else 1]
+    c = view.input(2)
+    epilogue = follow(view, view.order, -1, n if c is None else None)
+    bias: Operand = c if c is not None else epilogue.bias
+    packed, operand = None, view.input(1)
+    if c is not None and epilogue.residual is not None:  # the two may both need the place of a matrix
+        constant = view.constant(2)
+        if constant is None or constant.ndim > 1:
+            epilogue = _alone(view)
+    if weight is not None and weight.size:
+        packed = (weight.shape[1], weight.shape[0]) if transpose_b else (weight.shape[0], weight.shape[1])
+        operand = view.prepare("gemm_pack", longs(transpose_b), weight)  # type: ignore[assignment]
+    if c is None:
+        beta = 1.0
+    packed_attributes = gemm_attributes(
+        FORM_GEMM,
+        epilogue,
+        transpose_a=transpose_a,
+        transpose_b=transpose_b,
+        packed=packed,
+        alpha=alpha,
+        beta=beta,
+    )
+    return _step(view, epilogue, packed_attributes, operand, bias)
+
+
+def _alone(view: View) -> Epilogue:
+    return Epilogue(view.node.outputs[0])
+
+
+def _step(view: View, epilogue: Epilogue, attributes: bytes, b: Operand, bias: Operand) -> Step:
+    inputs = (view.input(0), b, bias, epilogue.residual)
+    return Step("gemm", inputs, (epilogue.result,), attributes, (view.node, *epilogue.nodes))
+
+
+MATMUL: dict[tuple[str, str], Lowering] = {("", "MatMul"): matmul, ("", "Gemm"): gemm}

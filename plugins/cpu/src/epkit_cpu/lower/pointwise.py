@@ -1,0 +1,389 @@
+"""Elementwise operators as instructions of a fused chain.
+
+Each operator is a function that emits instructions into a :class:`Chain` and gives the register of its result.
+Floats of 16 bits are computed in float32 and rounded after each operator, as the standard has it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epkit.dtypes import NAME
+
+from ..native import tile_knows, tile_ops, tile_types
+from .step import View
+from .types import kind_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+NARROW = ("float16", "bfloat16")
+MOST_INSTRUCTIONS = 48
+COSTS = {"exp": 8, "log": 8, "tanh": 12, "erf": 12, "sigmoid": 10, "gelu": 14, "gelu_tanh": 14, "swish": 12}
+COSTS |= {"pow": 24, "sin": 12, "cos": 12, "softplus": 20, "elu": 20, "mish": 14, "div": 2, "sqrt": 3}
+SLOW = 40
+"""Cost of an operation without a vector form, relative to an addition."""
+
+
+class Unsupported(Exception):
+    """The chain cannot express a node."""
+
+
+@dataclass(frozen=True)
+class Register:
+    """A value within a chain: an input, a literal or the result of an instruction."""
+
+    number: int
+    kind: str
+
+
+@dataclass(eq=False)
+class Chain:
+    """A chain under construction: registers are numbered as they appear, and renumbered at the end."""
+
+    inputs: list[ir.Value] = field(default_factory=list)
+    literals: list[tuple[str, float | int]] = field(default_factory=list)
+    instructions: list[tuple[str, str, int, tuple[int, ...], float, float]] = field(default_factory=list)
+    values: dict[ir.Value, Register] = field(default_factory=dict)
+    nodes: list[ir.Node] = field(default_factory=list)
+    origins: list[tuple[str, int]] = field(default_factory=list)
+
+    def value(self, value: ir.Value | None) -> Register:
+        """The register of a value; it becomes an input if the chain does not compute it."""
+        if value is None:
+            raise Unsupported
+        if value not in self.values:
+            kind = kind_of(value)
+            if kind not in tile_types():
+                raise Unsupported
+            self.values[value] = self._new(kind, "input", len(self.inputs))
+            self.inputs.append(value)
+        return self.values[value]
+
+    def literal(self, number: float | int, kind: str) -> Register:
+        """A number of an element type."""
+        item = (kind, number)
+        if item in self.literals and number == number:
+            return Register(self.origins.index(("literal", self.literals.index(item))), kind)
+        self.literals.append(item)
+        return self._new(kind, "literal", len(self.literals) - 1)
+
+    def emit(self, op: str, *operands: Register, to: str = "", x: float = 0.0, y: float = 0.0) -> Register:
+        """An instruction; the type is that of the last operand, ``to`` that of the result if it differs."""
+        kind = operands[-1].kind
+        if not tile_knows(op, kind) or len(self.instructions) >= MOST_INSTRUCTIONS:
+            raise Unsupported
+        result = self._new(to or kind, "temporary", len(self.instructions))
+        self.instructions.append((op, kind, result.number, tuple(r.number for r in operands), x, y))
+        return result
+
+    def cast(self, x: Register, kind: str) -> Register:
+        """The register in another element type."""
+        return x if x.kind == kind else self.emit(f"cast_{kind}", x, to=kind)
+
+    def _new(self, kind: str, origin: str, index: int) -> Register:
+        self.origins.append((origin, index))
+        return Register(len(self.origins) - 1, kind)
+
+    def merge(self, other: Chain) -> None:
+        """Take over another chain, whose values this one reads."""
+        renamed: dict[int, int] = {}
+        for value in other.inputs:
+            renamed[other.values[value].number] = self.value(value).number
+        for index, (kind, number) in enumerate(other.literals):
+            renamed[other.origins.index(("literal", index))] = self.literal(number, kind).number
+        kinds = {r.number: r.kind for r in other.values.values()}
+        for op, kind, result, operands, x, y in other.instructions:
+            if len(self.instructions) >= MOST_INSTRUCTIONS:
+                raise Unsupported
+            new = self._new(kinds.get(result, kind), "temporary", len(self.instructions))
+            renamed[result] = new.number
+            self.instructions.append((op, kind, new.number, tuple(renamed[r] for r in operands), x, y))
+        for value, register in other.values.items():
+            self.values.setdefault(value, Register(renamed[register.number], register.kind))
+        self.nodes += other.nodes
+
+    def copy(self) -> Chain:
+        """An independent copy."""
+        return Chain(
+            list(self.inputs),
+            list(self.literals),
+            list(self.instructions),
+            dict(self.values),
+            list(self.nodes),
+            list(self.origins),
+        )
+
+    def pack(self, results: Sequence[ir.Value]) -> bytes:
+        """The attributes of the native kernel: see ``Chain`` in ops/pointwise.h."""
+        wanted = [self.values[value].number for value in results]
+        place, count = self._allocate(wanted)
+        n_registers = len(self.inputs) + len(self.literals) + count
+        tile = 4096
+        while tile > 256 and tile * n_registers * 4 > 24576:
+            tile //= 2
+        cost = sum(COSTS.get(op, 1 if kind != "float64" else 2) for op, kind, *_ in self.instructions)
+        body = [struct.pack("<4i", len(self.inputs), len(self.literals), count, len(self.instructions))]
+        body.append(struct.pack("<4i", len(results), tile, cost, 0))
+        for kind, number in self.literals:
+            whole = 0 if "float" in kind else int(number)
+            if whole >= 2**63:
+                whole -= 2**64
+            body.append(struct.pack("<dqii", float(number), whole, tile_types()[kind], 0))
+        for op, kind, result, operands, x, y in self.instructions:
+            abc = [place[r] for r in operands] + [-1] * (3 - len(operands))
+            body.append(struct.pack("<6i2d", tile_ops()[op], tile_types()[kind], place[result], *abc, x, y))
+        body.append(struct.pack(f"<{len(wanted)}i", *(place[r] for r in wanted)))
+        return b"".join(body)
+
+    def _allocate(self, wanted: list[int]) -> tuple[dict[int, int], int]:
+        """Numbers as the kernel counts them; temporaries share a register where their lives allow it."""
+        last = {r: i for i, item in enumerate(self.instructions) for r in item[3]}
+        place: dict[int, int] = {}
+        free: list[int] = []
+        count = 0
+        base = len(self.inputs) + len(self.literals)
+        for number, (origin, index) in enumerate(self.origins):
+            if origin != "temporary":
+                place[number] = index if origin == "input" else len(self.inputs) + index
+        for i, (_, _, result, operands, _, _) in enumerate(self.instructions):
+            if result not in wanted and free:
+                place[result] = free.pop()
+            else:
+                place[result] = base + count
+                count += 1
+            done = {r for r in operands if last[r] == i and self.origins[r][0] == "temporary"}
+            free += [place[r] for r in done if r not in wanted]
+            if result not in wanted and result not in last:
+                free.append(place[result])
+        return place, count
+
+
+Emit = Callable[[View, Chain, list[Register]], Register]
+
+
+def emit_node(view: View, chain: Chain) -> None:
+    """Add a node to the chain.
+
+    Raises:
+        Unsupported: if it is not elementwise, or for types or attributes that chains do not have. The chain may
+            have changed then: work on a copy.
+    """
+    found = POINTWISE.get(view.op) if not view.node.domain else None
+    result = view.outputs[0]
+    if found is None or len(view.outputs) != 1 or result is None or view.opset < found.since:
+        raise Unsupported
+    kind = view.result_type()
+    if kind not in tile_types():
+        raise Unsupported
+    operands = [chain.value(value) for value in view.inputs if value is not None]
+    if len(operands) != len(view.inputs) and view.op != "Clip":
+        raise Unsupported
+    if found.widen:
+        operands = [chain.cast(x, "float32") if x.kind in NARROW else x for x in operands]
+    register = found.emit(view, chain, operands)
+    if register.kind != kind:
+        if register.kind != "float32" or kind not in NARROW:
+            raise Unsupported
+        register = chain.cast(register, kind)
+    chain.values[result] = register
+    chain.nodes.append(view.node)
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """One elementwise operator."""
+
+    emit: Emit
+    since: int = 1
+    widen: bool = True
+
+
+def _simple(op: str, *names: str) -> Emit:
+    """An instruction whose parameters x and y are the attributes of these names (``name=default``)."""
+    defaults = [(name.partition("=")[0], float(name.partition("=")[2])) for name in names]
+
+    def emit(view: View, chain: Chain, operands: list[Register]) -> Register:
+        found = [float(view.attributes.get(name, default)) for name, default in defaults] + [0.0, 0.0]
+        return chain.emit(op, *operands, x=found[0], y=found[1])
+
+    return emit
+
+
+def _compare(op: str) -> Emit:
+    return lambda view, chain, operands: chain.emit(op, *operands, to="bool")
+
+
+def _fold(op: str) -> Emit:
+    def emit(view: View, chain: Chain, operands: list[Register]) -> Register:
+        result = operands[0]
+        for operand in operands[1:]:
+            result = chain.emit(op, result, operand)
+        return chain.emit("copy", result) if len(operands) == 1 else result
+
+    return emit
+
+
+def _mean(view: View, chain: Chain, operands: list[Register]) -> Register:
+    total = _fold("add")(view, chain, operands)
+    return chain.emit("div", total, chain.literal(float(len(operands)), total.kind))
+
+
+def _clip(view: View, chain: Chain, operands: list[Register]) -> Register:
+    x = operands[0]
+    if view.opset >= 11:
+        bounds: list[Any] = [view.input(1), view.input(2)]
+        if any(value is not None and view.rank(i + 1) != 0 for i, value in enumerate(bounds)):
+            raise Unsupported
+        low, high = (None if value is None else chain.value(value) for value in bounds)
+        low, high = (chain.cast(r, x.kind) if r is not None else None for r in (low, high))
+    else:
+        numbers = [view.attributes.get("min"), view.attributes.get("max")]
+        low, high = (None if n is None else chain.literal(float(n), x.kind) for n in numbers)
+    if low is not None:
+        x = chain.emit("max", x, low)
+    if high is not None:
+        x = chain.emit("min", x, high)
+    return chain.emit("copy", x) if low is None and high is None else x
+
+
+def _where(view: View, chain: Chain, operands: list[Register]) -> Register:
+    return chain.emit("where", *operands)
+
+
+def _cast(view: View, chain: Chain, operands: list[Register]) -> Register:
+    to = view.attributes["to"]
+    target = NAME.get(to, "") if isinstance(to, int) else ""
+    if target not in tile_types():
+        raise Unsupported
+    return chain.cast(operands[0], target) if operands[0].kind != target else chain.emit("copy", operands[0])
+
+
+def _pow(view: View, chain: Chain, operands: list[Register]) -> Register:
+    x, y = operands
+    exponent = view.constant(1)
+    if exponent is not None and exponent.size == 1:
+        number = float(np.asarray(exponent).reshape(())[()])
+        if number in (2.0, 3.0) and exponent.ndim <= (view.rank(0) or 0):
+            return chain.emit("square" if number == 2.0 else "cube", x)
+    if x.kind not in ("float32", "float64") or y.kind != x.kind:
+        raise Unsupported
+    return chain.emit("pow", x, y)
+
+
+def _mod(view: View, chain: Chain, operands: list[Register]) -> Register:
+    return chain.emit("mod", *operands, x=float(view.attributes.get("fmod", 0)))
+
+
+def _gelu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    kind = view.attributes.get("approximate", "none")
+    if kind not in ("none", "tanh"):
+        raise Unsupported
+    return chain.emit("gelu" if kind == "none" else "gelu_tanh", operands[0])
+
+
+def _selu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    first = view.opset < 6
+    alpha = view.attributes.get("alpha", 1.673200011253357 if first else 1.67326319217681884765625)
+    gamma = view.attributes.get("gamma", 1.0506999492645264 if first else 1.05070102214813232421875)
+    inner = chain.emit("elu", operands[0], x=float(alpha))
+    return chain.emit("affine", inner, x=float(gamma))
+
+
+def _is_inf(view: View, chain: Chain, operands: list[Register]) -> Register:
+    negative = float(view.attributes.get("detect_negative", 1))
+    return chain.emit(
+        "is_inf", operands[0], to="bool", x=negative, y=float(view.attributes.get("detect_positive", 1))
+    )
+
+
+def _p_relu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    rank, slope = view.rank(0), view.shape(1)
+    shape = view.input(0).shape if view.input(0) is not None else None  # type: ignore[union-attr]
+    if rank is None or slope is None or shape is None or len(slope) > rank:
+        raise Unsupported
+    if any(n not in (1, m) for n, m in zip(reversed(slope), reversed(tuple(shape)), strict=False)):
+        raise Unsupported  # a slope that widens x is an error that the portable kernel explains
+    return chain.emit("prelu", *operands)
+
+
+def _celu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    alpha = float(view.attributes.get("alpha", 1.0))
+    if alpha == 0:
+        raise Unsupported
+    return chain.emit("celu", operands[0], x=alpha)
+
+
+POINTWISE: dict[str, Pointwise] = {
+    "Add": Pointwise(_simple("add"), 7),
+    "Sub": Pointwise(_simple("sub"), 7),
+    "Mul": Pointwise(_simple("mul"), 7),
+    "Div": Pointwise(_simple("div"), 7),
+    "Mod": Pointwise(_mod, 10),
+    "Pow": Pointwise(_pow, 7),
+    "Max": Pointwise(_fold("max"), 8),
+    "Min": Pointwise(_fold("min"), 8),
+    "Sum": Pointwise(_fold("add"), 8),
+    "Mean": Pointwise(_mean, 8),
+    "Clip": Pointwise(_clip, 6),
+    "Neg": Pointwise(_simple("neg"), 1),
+    "Abs": Pointwise(_simple("abs"), 1),
+    "Sign": Pointwise(_simple("sign"), 9),
+    "Floor": Pointwise(_simple("floor"), 1),
+    "Ceil": Pointwise(_simple("ceil"), 1),
+    "Round": Pointwise(_simple("round"), 11),
+    "Reciprocal": Pointwise(_simple("reciprocal"), 1),
+    "Sqrt": Pointwise(_simple("sqrt"), 1),
+    "Exp": Pointwise(_simple("exp"), 1),
+    "Log": Pointwise(_simple("log"), 1),
+    "Erf": Pointwise(_simple("erf"), 9),
+    "Sin": Pointwise(_simple("sin"), 7),
+    "Cos": Pointwise(_simple("cos"), 7),
+    "Tan": Pointwise(_simple("tan"), 7),
+    "Asin": Pointwise(_simple("asin"), 7),
+    "Acos": Pointwise(_simple("acos"), 7),
+    "Atan": Pointwise(_simple("atan"), 7),
+    "Sinh": Pointwise(_simple("sinh"), 9),
+    "Cosh": Pointwise(_simple("cosh"), 9),
+    "Asinh": Pointwise(_simple("asinh"), 9),
+    "Acosh": Pointwise(_simple("acosh"), 9),
+    "Atanh": Pointwise(_simple("atanh"), 9),
+    "Tanh": Pointwise(_simple("tanh"), 1),
+    "Sigmoid": Pointwise(_simple("sigmoid"), 1),
+    "Relu": Pointwise(_simple("relu"), 1),
+    "LeakyRelu": Pointwise(_simple("leaky_relu", "alpha=0.009999999776482582"), 1),
+    "ThresholdedRelu": Pointwise(_simple("thresholded_relu", "alpha=1"), 1),
+    "HardSigmoid": Pointwise(_simple("hard_sigmoid", "alpha=0.20000000298023224", "beta=0.5"), 1),
+    "HardSwish": Pointwise(_simple("hard_swish"), 14),
+    "Softsign": Pointwise(_simple("softsign"), 1),
+    "Softplus": Pointwise(_simple("softplus"), 1),
+    "Elu": Pointwise(_simple("elu", "alpha=1"), 1),
+    "Selu": Pointwise(_selu, 1),
+    "Celu": Pointwise(_celu, 12),
+    "Swish": Pointwise(_simple("swish", "alpha=1"), 24),
+    "Mish": Pointwise(_simple("mish"), 18),
+    "Gelu": Pointwise(_gelu, 20),
+    "PRelu": Pointwise(_p_relu, 7),
+    "Equal": Pointwise(_compare("equal"), 7),
+    "Greater": Pointwise(_compare("greater"), 7),
+    "Less": Pointwise(_compare("less"), 7),
+    "GreaterOrEqual": Pointwise(_compare("greater_equal"), 12),
+    "LessOrEqual": Pointwise(_compare("less_equal"), 12),
+    "And": Pointwise(_simple("and"), 7),
+    "Or": Pointwise(_simple("or"), 7),
+    "Xor": Pointwise(_simple("xor"), 7),
+    "Not": Pointwise(_simple("not"), 1),
+    "BitwiseAnd": Pointwise(_simple("bit_and"), 18),
+    "BitwiseOr": Pointwise(_simple("bit_or"), 18),
+    "BitwiseXor": Pointwise(_simple("bit_xor"), 18),
+    "BitwiseNot": Pointwise(_simple("bit_not"), 18),
+    "IsNaN": Pointwise(lambda view, chain, x: chain.emit("is_nan", *x, to="bool"), 9),
+    "IsInf": Pointwise(_is_inf, 10),
+    "Where": Pointwise(_where, 9, widen=False),
+    "Cast": Pointwise(_cast, 6, widen=False),
+}

@@ -1,0 +1,151 @@
+"""What lowerings see of a node, and what they make of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from epkit.backend import Subgraph, static_shape
+from epkit.kernels.attributes import attribute_values
+
+from .types import kind_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Operand: TypeAlias = "ir.Value | np.ndarray[Any, Any] | None"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a native kernel.
+
+    Attributes:
+        kernel: its name in the library's table.
+        inputs: values, constants that the lowering made, or None where one is absent.
+        outputs: values; None where an output is not wanted.
+        attributes: bytes in the layout that the kernel reads.
+        nodes: the nodes that the step stands for; the last one is where it runs.
+        alias: True if the output may be the first input's memory under another shape.
+    """
+
+    kernel: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[ir.Value | None, ...]
+    attributes: bytes = b""
+    nodes: tuple[ir.Node, ...] = ()
+    alias: bool = False
+
+
+Prepare = Callable[[str, bytes, "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+"""Runs a kernel on a constant, once, at compile time: its name, its attributes, the constant; gives bytes."""
+
+
+def _unprepared(kernel: str, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    raise NotImplementedError("this view is for looking only")
+
+
+@dataclass(frozen=True)
+class View:
+    """A node with what is known about it.
+
+    Attributes:
+        node: the node.
+        graph: the partition that it is in.
+        order: the positions of the partition's nodes.
+        prepare: runs a kernel on a constant.
+    """
+
+    node: ir.Node
+    graph: Subgraph
+    order: Mapping[ir.Node, int] = field(repr=False, default_factory=dict)
+    prepare: Prepare = field(repr=False, default=_unprepared)
+
+    @property
+    def op(self) -> str:
+        """The operator's name."""
+        return str(self.node.op_type)
+
+    @property
+    def opset(self) -> int:
+        """The opset version that the node is read under."""
+        return self.graph.opset(self.node)
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The node's attributes as Python values; defaults are not filled in."""
+        return dict(attribute_values(self.node))
+
+    @property
+    def inputs(self) -> Sequence[ir.Value | None]:
+        """The inputs; None where an optional one is absent."""
+        return tuple(self.node.inputs)
+
+    @property
+    def outputs(self) -> tuple[ir.Value | None, ...]:
+        """The outputs; None where one is not named."""
+        return tuple(value if value.name else None for value in self.node.outputs)
+
+    def input(self, index: int) -> ir.Value | None:
+        """An input, None if it is absent or not there."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def type(self, index: int) -> str:
+        """The element type of an input, "" if unknown or absent."""
+        return kind_of(self.input(index))
+
+    def types(self) -> list[str]:
+        """The element types of all inputs that are there."""
+        return [kind_of(value) for value in self.node.inputs if value is not None]
+
+    def result_type(self, index: int = 0) -> str:
+        """The element type of an output."""
+        return kind_of(self.node.outputs[index])
+
+    def shape(self, index: int) -> tuple[int, ...] | None:
+        """The shape of an input if it is known in whole."""
+        return static_shape(self.input(index))
+
+    def rank_of_result(self) -> int | None:
+        """The rank of the first output if it is known."""
+        shape = self.node.outputs[0].shape
+        return None if shape is None else len(shape)
+
+    def rank(self, index: int) -> int | None:
+        """The rank of an input if it is known."""
+        value = self.input(index)
+        return None if value is None or value.shape is None else len(value.shape)
+
+    def constant(self, index: int) -> np.ndarray[Any, Any] | None:
+        """An input's value if it is known at compile time."""
+        return self.graph.constant(self.input(index))
+
+    def step(
+        self,
+        kernel: str,
+        attributes: bytes = b"",
+        inputs: Iterable[Operand] | None = None,
+        alias: bool = False,
+    ) -> Step:
+        """A call of a native kernel in the node's place."""
+        given = tuple(self.node.inputs) if inputs is None else tuple(inputs)
+        return Step(kernel, given, self.outputs, attributes, (self.node,), alias)
+
+
+Lowering = Callable[[View], "Step | None"]
+"""Makes a native step of a node, or None: the node stays with its portable kernel."""
+
+
+def longs(*numbers: int) -> bytes:
+    """int64 numbers as the kernels read them."""
+    return struct.pack(f"<{len(numbers)}q", *numbers)
+
+
+def counted(numbers: Sequence[int]) -> bytes:
+    """A count and that many int64 numbers."""
+    return longs(len(numbers), *numbers)

@@ -1,0 +1,9 @@
+"""All lowerings by operator; elementwise operators are in ``pointwise`` by themselves."""
+
+from __future__ import annotations
+
+from .matmul import MATMUL
+from .shapes import SHAPES
+from .step import Lowering
+
+LOWERINGS: dict[tuple[str, str], Lowering] = {**MATMUL, **SHAPES}

@@ -1,0 +1,93 @@
+"""The native library: whether it is there, which instruction set serves, its kernels by name."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from epkit.errors import OptionError
+from epkit.knobs import Knob
+
+ISA: Knob[str] = Knob(
+    "EPKIT_CPU_ISA", "", str, "the instruction set of native kernels (avx512, avx2, neon, baseline), or none"
+)
+
+REMEDY = (
+    "install a C++17 compiler and reinstall epkit-cpu, or install a wheel: pip install --only-binary :all:"
+)
+
+
+@cache
+def engine() -> ModuleType | None:
+    """The extension module, or None if the package was installed without a compiler."""
+    try:
+        from . import _engine  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return None
+    return _engine  # type: ignore[no-any-return, unused-ignore]
+
+
+def isas() -> tuple[str, ...]:
+    """The instruction sets that the library has and this CPU understands, best first."""
+    module = engine()
+    return () if module is None else tuple(module.isas())
+
+
+def chosen_isa() -> str:
+    """The instruction set in force; "" if there are no native kernels, or ``EPKIT_CPU_ISA=none`` forbids them.
+
+    Raises:
+        OptionError: if ``EPKIT_CPU_ISA`` asks for one that is not there.
+    """
+    wanted, present = ISA.get(), isas()
+    if wanted == "none" or not present:
+        return ""
+    if wanted and wanted not in present:
+        raise OptionError(
+            f"EPKIT_CPU_ISA={wanted!r} is not possible here",
+            remedy=f"choose one of {', '.join(present)}, or none for the portable kernels",
+        )
+    return wanted or present[0]
+
+
+@cache
+def kernels(isa: str) -> dict[str, int]:
+    """The addresses of an instruction set's kernels, by name."""
+    module = engine()
+    return {} if module is None else dict(module.operators(isa))
+
+
+@cache
+def tile_ops() -> dict[str, int]:
+    """The numbers of the operations of fused chains, by name."""
+    return _numbers("tile_ops")
+
+
+@cache
+def tile_types() -> dict[str, int]:
+    """The numbers of the element types of fused chains, by name."""
+    return _numbers("tile_types")
+
+
+@cache
+def tile_knows(op: str, kind: str) -> bool:
+    """True if an operation of fused chains has a meaning for an element type."""
+    module = engine()
+    return (
+        module is not None
+        and op in tile_ops()
+        and kind in tile_types()
+        and bool(module.tile_knows(tile_ops()[op], tile_types()[kind]))
+    )
+
+
+def _numbers(table: str) -> dict[str, int]:
+    module: Any = engine()
+    return {} if module is None else {name: number for number, name in enumerate(getattr(module, table)())}
+
+
+def cpus() -> int:
+    """The CPUs that this process may really use: by affinity, and by the quota of its control group."""
+    module: Any = engine()
+    return 1 if module is None else int(module.cpus())
