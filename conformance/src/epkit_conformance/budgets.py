@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 EXACT = "chooses or moves values, so nothing is rounded"
+WHOLE = "the case's numbers are such that every step is exact"
 ROUNDED = "IEEE 754-2019: correctly rounded"
 OPENCL = "OpenCL C 3.0 specification, relative error as ULPs, full profile"
 STEPS = "the sum over the steps of the operator's definition by the rules above, doubled"
@@ -45,31 +46,40 @@ BUDGETS: dict[str, Budget] = {
         """Abs And ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Clip Concat Equal Expand
         Flatten Floor Gather GatherElements GlobalMaxPool Greater GreaterOrEqual Hardmax Identity IsInf IsNaN Less
         LessOrEqual Max MaxPool Min Mod Neg Not Or Pad ReduceMax ReduceMin Relu Reshape Round ScatterElements Sign
-        Slice Split Squeeze ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor DepthToSpace SpaceToDepth""",
+        Slice Split Squeeze ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor DepthToSpace SpaceToDepth
+        Compress ConstantOfShape Dropout EyeLike GatherND NonZero OneHot ReverseSequence ScatterND Shape Size TopK""",
         Budget(0, EXACT),
     ),
-    **_all("Add Cast Mul Sub LeakyRelu PRelu", Budget(0.5, ROUNDED)),
+    **_all("DynamicQuantizeLinear MatMulInteger QLinearMatMul QuantizeLinear Range", Budget(0, WHOLE)),
+    **_all("Add Cast CastLike Mul Sub LeakyRelu PRelu", Budget(0.5, ROUNDED)),
     **_all("Div Reciprocal", Budget(2.5, OPENCL)),
     **_all("Exp Log Sqrt", Budget(3, OPENCL)),
     **_all("Acos Acosh Asin Asinh Cos Cosh Sin Sinh", Budget(4, OPENCL)),
     **_all("Atan Atanh Tan Tanh", Budget(5, OPENCL)),
     **_all("Erf Pow", Budget(16, OPENCL)),
+    **_all("DequantizeLinear", Budget(1, STEPS)),
     **_all("Shrink", Budget(2, STEPS)),
     **_all("HardSigmoid HardSwish Softsign", Budget(8, STEPS)),
     **_all("Celu Elu Selu Sigmoid Softplus Swish", Budget(16, STEPS)),
     **_all("Gelu", Budget(40, STEPS)),
     **_all("Mish", Budget(32, STEPS)),
     **_all(
-        "ReduceSum ReduceL1 ReduceMean Sum Mean CumSum MatMul Gemm Conv Einsum AveragePool GlobalAveragePool",
+        """ReduceSum ReduceL1 ReduceMean Sum Mean CumSum MatMul Gemm Conv ConvTranspose Einsum AveragePool
+        GlobalAveragePool""",
         Budget(1, TERMS, 0.5),
     ),
-    **_all("ReduceSumSquare ReduceProd", Budget(1, TERMS, 1)),
-    **_all("ReduceL2 ReduceLogSum", Budget(6, f"{TERMS}; then a root or a logarithm", 0.5)),
+    **_all("ReduceSumSquare ReduceProd CumProd Det", Budget(1, TERMS, 1)),
+    **_all(
+        "ReduceL2 ReduceLogSum GlobalLpPool LpNormalization",
+        Budget(6, f"{TERMS}; then a root or a logarithm", 0.5),
+    ),
     **_all("ReduceLogSumExp Softmax LogSoftmax", Budget(16, f"{TERMS}; exponentials: {OPENCL}", 0.5)),
     **_all(
-        "LayerNormalization InstanceNormalization BatchNormalization RMSNormalization",
+        """LayerNormalization InstanceNormalization BatchNormalization RMSNormalization GroupNormalization
+        MeanVarianceNormalization LRN""",
         Budget(16, f"{TERMS} for mean and variance; then {STEPS}", 1),
     ),
+    **_all("RNN GRU LSTM", Budget(32, f"{TERMS} at each step; sigmoid and tanh: {STEPS}", 1)),
 }
 
 

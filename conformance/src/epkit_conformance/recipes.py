@@ -32,6 +32,7 @@ class Trial:
         terms: how many were summed for one element.
         also: other results of the first output that are as right, element by element.
         signs: the sign of a zero counts.
+        result: the element type of the outputs, where it is not that of the case.
     """
 
     inputs: Sequence[Any]
@@ -42,6 +43,7 @@ class Trial:
     terms: int = 1
     also: Sequence[Array] = ()
     signs: bool = False
+    result: str = ""
 
 
 Recipe = Callable[[str, int, str, np.random.Generator], Trial]

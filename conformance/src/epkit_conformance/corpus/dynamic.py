@@ -81,7 +81,10 @@ def made_symbolic(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with a name for each input dimension; what follows from them is for inference to say."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    weights = {tensor.name for tensor in changed.graph.initializer}
     for item in changed.graph.input:
+        if item.name in weights:
+            continue
         for axis, dim in enumerate(item.type.tensor_type.shape.dim):
             dim.dim_param = f"{item.name}_{axis}"
     for item in changed.graph.output:
