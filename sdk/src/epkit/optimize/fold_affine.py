@@ -38,6 +38,8 @@ def fold_affine(node: ir.Node, scope: Scope) -> Verdict:
         if linear is None:
             continue
         affine = _affine_of(node, side, linear, scope)
+        if affine is None:
+            continue
         if isinstance(affine, str):
             return affine
         return _fold(node, linear, affine, scope)
@@ -57,14 +59,14 @@ def _linear(node: ir.Node, side: int) -> ir.Node | None:
     return linear
 
 
-def _affine_of(node: ir.Node, side: int, linear: ir.Node, scope: Scope) -> _Affine | str:
+def _affine_of(node: ir.Node, side: int, linear: ir.Node, scope: Scope) -> _Affine | str | None:
     if node.op_type == "BatchNormalization":
         return _of_normalization(node, scope)
     other, result = node.inputs[1 - side], linear.outputs[0]
     array = constant_of(other)
     rank = rank_of(result)
     if other is None or array is None:
-        return f"{'' if other is None else other.name} is no constant"
+        return None
     if array.dtype.kind not in "fV" or rank is None:
         return f"{result.name} is of unknown rank, or no float"
     axis = _CHANNEL[linear.op_type] % rank
@@ -109,7 +111,7 @@ def _fold(node: ir.Node, linear: ir.Node, affine: _Affine, scope: Scope) -> Verd
     old = np.zeros(1) if bias is None else constant_of(bias)
     shifts = bool(affine.shift.any()) or bias is not None
     if weight is None or old is None:
-        return f"the weights of {linear.name} are no constants"
+        return False if linear.op_type == "MatMul" else f"the weights of {linear.name} are no constants"
     if shifts and linear.op_type == "MatMul":
         return "MatMul has no bias"
     scaled = _scaled(linear, weight.astype(np.float64), affine.scale)

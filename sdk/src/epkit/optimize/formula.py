@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-DOMAINS = {"ms": "com.microsoft"}
+DOMAINS = {"ms": "com.microsoft", "epkit": "epkit"}
 _OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow"}
 
 
@@ -36,12 +36,16 @@ class Remembered:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """An operator applied to terms. An attribute is a literal, or the Name under which to remember it."""
+    """An operator applied to terms. An attribute is a literal, or the Name under which to remember it.
+
+    Of a shared one, others may read the result too.
+    """
 
     domain: str
     op_type: str
     inputs: tuple[Term, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,7 @@ def parse(formula: str) -> dict[str, Term]:
 class _Parser:
     def __init__(self) -> None:
         self.terms: dict[str, Term] = {}
+        self.shared = 0
 
     def assign(self, statement: ast.stmt) -> None:
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
@@ -105,7 +110,7 @@ class _Parser:
             return self.terms.get(node.id) or Name(node.id)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             both = (self.term(node.left), self.term(node.right))
-            return Result(Call("", _OPERATORS[type(node.op)], both))
+            return Result(Call("", _OPERATORS[type(node.op)], both, {}, bool(self.shared)))
         if isinstance(node, ast.Call):
             return self.call(node)
         if isinstance(node, ast.Constant) and node.value is None:
@@ -116,6 +121,11 @@ class _Parser:
         name = ast.unparse(node.func)
         if name in ("scalar", "array"):
             return Remembered(ast.unparse(node.args[0]), name == "scalar")
+        if name == "shared":
+            self.shared += 1
+            (term,) = map(self.term, node.args)
+            self.shared -= 1
+            return term
         inputs = tuple(self.term(each) for each in node.args)
         if name == "Any":
             return Choice(inputs)
@@ -123,7 +133,7 @@ class _Parser:
         if prefix and prefix not in DOMAINS:
             raise ValueError(f"there is no domain {prefix!r} in formulas; there are {', '.join(DOMAINS)}")
         attributes = {str(each.arg): self.attribute(each.value) for each in node.keywords}
-        return Result(Call(DOMAINS.get(prefix, ""), op_type, inputs, attributes))
+        return Result(Call(DOMAINS.get(prefix, ""), op_type, inputs, attributes, bool(self.shared)))
 
     def attribute(self, node: ast.expr) -> Any:
         return Name(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)

@@ -29,13 +29,28 @@ class Fused:
     Attributes:
         attributes: its attributes.
         inputs: by the signature's names, inputs that are made for it (packed weights, say).
+        known: by the formula's names, constants that stand in the body for what is computed outside.
+        inside: by the formula's names, how the body computes a value from one that the operator takes in its place.
     """
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, np.ndarray[Any, Any] | ir.Value] = field(default_factory=dict)
+    known: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    inside: Mapping[str, Inside] = field(default_factory=dict)
 
 
-Condition = Callable[[Match], Fused | dict[str, Any] | str]
+@dataclass(frozen=True)
+class Inside:
+    """In a body: ``op_type(source, *constants)``, the source being an input of the operator, by its name."""
+
+    op_type: str
+    source: str
+    constants: tuple[np.ndarray[Any, Any], ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 13
+
+
+Condition = Callable[[Match, Scope], Fused | dict[str, Any] | str]
 """Looks at a match: the attributes of the fused node, or the reason why the rule does not apply."""
 
 
@@ -66,12 +81,14 @@ class Fusion(Rule):
 _SIGNATURE = re.compile(r"(?:(\w+)\.)?(\w+)(?:-(\d+))?\((.*)\)\s*->\s*(.*)")
 
 
-def fusion(signature: str, *formulas: str) -> Callable[[Condition], Fusion]:
+def fusion(signature: str, *formulas: str) -> Callable[[Callable[..., Fused | dict[str, Any] | str]], Fusion]:
     """Declare a condition as a fusion rule: its name is the rule's, its docstring the mathematics.
 
     Args:
         signature: the operator, ``ms.BiasGelu(A, B) -> C`` or, with a version, ``Gelu-20(X) -> Y``.
         formulas: its spellings, most specific first; see :mod:`.pattern`.
+
+    The condition takes the match and, if it has a second parameter, the scope, to make what the operator takes.
     """
     found = _SIGNATURE.fullmatch(signature)
     if found is None:
@@ -80,13 +97,16 @@ def fusion(signature: str, *formulas: str) -> Callable[[Condition], Fusion]:
     patterns = tuple(Pattern(_names(inputs), _names(outputs), formula) for formula in formulas)
     target = (DOMAINS[prefix] if prefix else "", op_type)
 
-    def declare(condition: Condition) -> Fusion:
+    def declare(function: Callable[..., Fused | dict[str, Any] | str]) -> Fusion:
+        takes_scope = len(inspect.signature(function).parameters) == 2
+        condition: Condition = function if takes_scope else lambda match, scope: function(match)
+
         def rewrite(node: ir.Node, scope: Scope) -> Verdict:
             return _fuse(node, scope, patterns, condition, target, int(since or 1))
 
         return Fusion(
-            condition.__name__,
-            inspect.cleandoc(condition.__doc__ or ""),
+            function.__name__,
+            inspect.cleandoc(function.__doc__ or ""),
             frozenset().union(*(pattern.roots for pattern in patterns)),
             rewrite,
             target,
@@ -127,7 +147,7 @@ def _fuse(
 def _apply(
     match: Match, pattern: Pattern, condition: Condition, scope: Scope, target: Operator, since: int
 ) -> str | None:
-    fused = condition(match)
+    fused = condition(match, scope)
     return fused if isinstance(fused, str) else _replace(match, pattern, fused, scope, target, since)
 
 
@@ -146,7 +166,7 @@ def _replace(
     outputs = _outputs(match, pattern)
     if problem := _read_too_early(outputs, match, scope):
         return problem
-    body = _body(match, pattern, nodes, scope, target)
+    body = _body(match, pattern, nodes, scope, target, fused)
     if isinstance(body, str):
         return body
     made = {
@@ -171,7 +191,8 @@ def _replace(
             name, old.name = old.name, None
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             new.name = name
-    scope.remove(nodes)
+    kept = {node for made_by, node in match.nodes.items() if made_by.is_shared}
+    scope.remove([node for node in nodes if node not in kept])
     scope.model.functions[body.identifier()] = body
     scope.model.opset_imports.setdefault(target[0], since)
     return None
@@ -223,7 +244,12 @@ def _is_read_outside(value: ir.Value, nodes: set[ir.Node]) -> bool:
 
 
 def _body(
-    match: Match, pattern: Pattern, nodes: Sequence[ir.Node], scope: Scope, target: Operator
+    match: Match,
+    pattern: Pattern,
+    nodes: Sequence[ir.Node],
+    scope: Scope,
+    target: Operator,
+    fused: Fused,
 ) -> ir.Function | str:
     """The matched nodes as a function; constants that the operator does not take are inside of it."""
     formals = [ir.Value(name=f"{name}.in") for name in pattern.inputs]
@@ -233,12 +259,13 @@ def _body(
         if given is not None and given not in proxies:
             formal.type = given.type
             proxies[given] = formal
-    inside: list[ir.Node] = []
+    inside = _computed_inside(fused, match, dict(zip(pattern.inputs, formals, strict=True)), proxies)
+    known = {match.names[name]: array for name, array in fused.known.items() if name in match.names}
     for node in nodes:
         for value in node.inputs:
             if value is None or value in proxies:
                 continue
-            constant = _constant(value)
+            constant = _constant(value, known.get(value))
             if constant is None:
                 return f"{value.name} is computed, and {target[1]} does not take it"
             inside.append(constant)
@@ -248,6 +275,24 @@ def _body(
     results = [proxies[first if value is None else value] for value in _outputs(match, pattern)]
     graph = ir.Graph(formals, results, nodes=inside, opset_imports=dict(scope.model.opset_imports))
     return ir.Function(*target, str(match.root.outputs[0].name), graph=graph, attributes=[])
+
+
+def _computed_inside(
+    fused: Fused, match: Match, formals: Mapping[str, ir.Value], proxies: dict[ir.Value, ir.Value]
+) -> list[ir.Node]:
+    nodes: list[ir.Node] = []
+    for name, how in fused.inside.items():
+        value, source = match.names[name], formals[how.source]
+        given = fused.inputs.get(how.source)
+        source.type = given.type if isinstance(given, ir.Value) else source.type
+        held = [_constant(value, array) for array in how.constants]
+        inputs = [source, *(node.outputs[0] for node in held if node is not None)]
+        made = ir.Value(name=value.name, type=value.type, shape=value.shape)
+        attributes = ir.convenience.convert_attributes(dict(how.attributes))
+        nodes += [node for node in held if node is not None]
+        nodes.append(ir.Node("", how.op_type, inputs, attributes, outputs=[made], version=how.version))
+        proxies[value] = made
+    return nodes
 
 
 def _copy(node: ir.Node, proxies: dict[ir.Value, ir.Value], scope: Scope) -> ir.Node:
@@ -267,9 +312,12 @@ def _copy(node: ir.Node, proxies: dict[ir.Value, ir.Value], scope: Scope) -> ir.
     )
 
 
-def _constant(value: ir.Value) -> ir.Node | None:
-    if constant_of(value) is None or value.const_value is None:
+def _constant(value: ir.Value, known: np.ndarray[Any, Any] | None) -> ir.Node | None:
+    tensor = value.const_value if known is None else ir.tensor(known, name=f"{value.name}.known")
+    if tensor is None or (known is None and constant_of(value) is None):
         return None
-    output = ir.Value(name=value.name, type=value.type, shape=value.shape)
-    held = [ir.AttrTensor("value", value.const_value)]
+    output = ir.Value(
+        name=tensor.name if known is not None else value.name, type=value.type, shape=value.shape
+    )
+    held = [ir.AttrTensor("value", tensor)]
     return ir.Node("", "Constant", [], held, outputs=[output], metadata_props={KEPT: ""})

@@ -21,7 +21,7 @@ def matmul_add(node: ir.Node, scope: Scope) -> Verdict:
             continue
         a, b = product.inputs
         if a is None or b is None or rank_of(a) != 2 or rank_of(b) != 2:
-            return f"{product.name} is no product of two matrices"
+            continue
         if a.dtype is None or a.dtype.name not in FLOATS or scope.opset(product) < 11:
             return f"Gemm of {a.dtype} is not in the standard" if a.dtype is not None else False
         if not only_use(product.outputs[0]):

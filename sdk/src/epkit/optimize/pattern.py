@@ -8,7 +8,8 @@ time; ``None`` for an input left out. Numbers and lists of numbers stand for con
 ``array(axes)`` for constants that the match remembers. Keywords are attributes: a literal must be equal, a
 name remembers what is there, if anything; attributes not mentioned must have their defaults.
 Add, Mul and their like match in either order. ``Any(f, g)`` is the first of f and g that fits.
-Values made inside must be read inside only, except those that the pattern gives out.
+Values made inside must be read inside only, except those that the pattern gives out, and what is made in
+``shared(f)``: that stays in the graph for its other readers.
 """
 
 from __future__ import annotations
@@ -93,9 +94,11 @@ class Pattern:
         """Why the match does not keep its values to itself, or None."""
         outputs = {match.names[name] for name in self.outputs if name in match.names}
         nodes = set(match.nodes.values())
-        for node in nodes:
+        for call, node in match.nodes.items():
             if node.graph is not match.root.graph:
                 return f"{node.name} is in an outer graph"
+            if call.is_shared:
+                continue
             for value in node.outputs:
                 if value in outputs:
                     continue

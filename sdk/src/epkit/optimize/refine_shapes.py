@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from math import prod
 
 import onnx_ir as ir
 
@@ -40,12 +42,42 @@ def _slice(node: ir.Node) -> Dims | None:
     axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
     if data is None or data.shape is None or axes is None:
         return None
-    touched = {int(axis) % len(data.shape) for axis in axes.ravel()}
+    rank = len(data.shape)
+    if any(not -rank <= axis < rank for axis in axes.ravel()):
+        return None  # an error, which the node reports when it runs
+    touched = {int(axis) % rank for axis in axes.ravel()}
     return [ir.SymbolicDim(None) if i in touched else dim for i, dim in enumerate(data.shape)]
+
+
+def _reshape(node: ir.Node) -> Dims | None:
+    """A reshape keeps the number of elements: where all other named dimensions are on both sides, one follows."""
+    data, output = node.inputs[0], node.outputs[0]
+    if data is None or data.shape is None or output.shape is None:
+        return None
+    before, after = list(data.shape), list(output.shape)
+    mine = Counter(dim.value for dim in before if isinstance(dim, ir.SymbolicDim))
+    theirs = Counter(dim.value for dim in after if isinstance(dim, ir.SymbolicDim))
+    if None in mine or theirs[None] > 1:
+        return None
+    unknown = [None] if theirs[None] else list((theirs - mine).elements())
+    theirs.subtract(unknown)
+    missing = list((mine - theirs).elements())
+    numbers = [prod(dim for dim in dims if isinstance(dim, int)) for dims in (before, after)]
+    if len(unknown) != 1 or not all(numbers) or (theirs - mine):
+        return None
+    found: int | ir.SymbolicDim
+    if not missing and numbers[0] % numbers[1] == 0:
+        found = numbers[0] // numbers[1]
+    elif len(missing) == 1 and numbers[0] == numbers[1]:
+        found = ir.SymbolicDim(missing[0])
+    else:
+        return None
+    (name,) = unknown
+    return [found if isinstance(dim, ir.SymbolicDim) and dim.value == name else dim for dim in after]
 
 
 def _unnamed(dim: int | ir.SymbolicDim) -> bool:
     return isinstance(dim, ir.SymbolicDim) and dim.value is None
 
 
-_RULES: dict[str, Callable[[ir.Node], Dims | None]] = {"Slice": _slice}
+_RULES: dict[str, Callable[[ir.Node], Dims | None]] = {"Slice": _slice, "Reshape": _reshape}

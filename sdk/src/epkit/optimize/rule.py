@@ -85,11 +85,16 @@ class Ledger:
 
 
 class Scope:
-    """One graph while rules change it: the nodes by operator, kept up to date by :meth:`insert`."""
+    """One graph while rules change it: the nodes by operator, kept up to date by :meth:`insert`.
+
+    Attributes:
+        memo: values that rules made and may use again.
+    """
 
     def __init__(self, graph: ir.Graph, model: ir.Model, used: set[str]) -> None:
         self.graph, self.model = graph, model
         self._used = used
+        self.memo: dict[object, ir.Value] = {}
         self._nodes: dict[Operator, list[ir.Node]] = {}
         self._place: dict[ir.Node, int] = {}
         for place, node in enumerate(graph):

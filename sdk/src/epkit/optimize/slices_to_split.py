@@ -34,7 +34,7 @@ def slices_to_split(node: ir.Node, scope: Scope) -> Verdict:
         return False
     cuts = sorted(cut for each in siblings if (cut := _cut(each, axis, size)) is not None)
     if len(cuts) != len(siblings) or not cuts:
-        return f"not all slices of {data.name} are cuts along the axis {axis}"
+        return False
     edges = [cut.start for cut in cuts] + [size]
     if edges[0] != 0 or any(cut.end != end for cut, end in zip(cuts, edges[1:], strict=True)):
         return f"the slices of {data.name} are {[(c.start, c.end) for c in cuts]}: not all of 0..{size}, once"
@@ -67,11 +67,11 @@ def _split(data: ir.Value, axis: int, cuts: list[_Cut], scope: Scope) -> None:
 def _axis(node: ir.Node) -> int | None:
     """The only axis of a slice with constant bounds, counted from the front."""
     data, axes, starts = node.inputs[0], constant_of(input_of(node, 3)), constant_of(input_of(node, 1))
-    if data is None or data.shape is None or starts is None or starts.size != 1:
+    if data is None or not data.shape or starts is None or starts.size != 1:
         return None
     if input_of(node, 3) is None:
         return 0
-    return None if axes is None or not len(data.shape) else int(axes.ravel()[0]) % len(data.shape)
+    return None if axes is None or axes.size != 1 else int(axes.ravel()[0]) % len(data.shape)
 
 
 def _cut(node: ir.Node, axis: int, size: int) -> _Cut | None:
@@ -79,7 +79,10 @@ def _cut(node: ir.Node, axis: int, size: int) -> _Cut | None:
         return None
     starts, ends = constant_of(input_of(node, 1)), constant_of(input_of(node, 2))
     steps = constant_of(input_of(node, 4)) if input_of(node, 4) is not None else np.array([1])
-    if starts is None or ends is None or steps is None or int(steps.ravel()[0]) != 1:
+    if any(each is None or each.size != 1 for each in (starts, ends, steps)):
+        return None  # not known, or an error, which the node reports when it runs
+    assert starts is not None and ends is not None and steps is not None
+    if int(steps.ravel()[0]) != 1:
         return None
     start, end, _ = slice(int(starts.ravel()[0]), int(ends.ravel()[0])).indices(size)
     return _Cut(start, end, node) if start < end else None

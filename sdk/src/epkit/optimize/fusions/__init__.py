@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ..fuse import Fusion
-from . import gelu, normalization
+from ..rule import Rule
+from . import activation, attention, convolution, gelu, normalization, rotary
 
-RULES: tuple[Fusion, ...] = (*gelu.RULES, *normalization.RULES)
+RULES: tuple[Rule, ...] = (
+    *gelu.RULES,
+    *normalization.RULES,
+    *rotary.RULES,
+    *attention.RULES,
+    *activation.RULES,
+    *convolution.RULES,
+)

@@ -50,12 +50,6 @@ def gelu_tanh(match: Match) -> dict[str, Any]:
     return {"approximate": "tanh"}
 
 
-@fusion("ms.QuickGelu(x) -> y", "y = x * Sigmoid(x * scalar(alpha))", "y = x * Sigmoid(x)")
-def quick_gelu(match: Match) -> dict[str, Any]:
-    """QuickGelu(x) = x σ(α x); with α = 1 it is SiLU, which is called Swish too."""
-    return {"alpha": float(match.attributes.get("alpha", 1.0))}
-
-
 @fusion("ms.BiasGelu(a, b) -> y", 'y = Gelu(a + b, approximate="none")')
 def bias_gelu(match: Match) -> dict[str, Any] | str:
     """BiasGelu(a, b) = Gelu(a + b), b being a vector along the last axis of a."""
@@ -85,4 +79,4 @@ def _as_bias(match: Match, data: str, bias: str) -> str | None:
     return f"neither {match[data].name} nor {match[bias].name} is a vector along the last axis of the other"
 
 
-RULES = (gelu, gelu_tanh, quick_gelu, bias_gelu, gelu_of_microsoft, fast_gelu)
+RULES = (gelu, gelu_tanh, bias_gelu, gelu_of_microsoft, fast_gelu)

@@ -1,0 +1,297 @@
+"""Attention. Vaswani et al., "Attention Is All You Need" (2017); shared keys and values: Ainslie et al. (2023).
+
+The standard's Attention is the hub: it takes masks that broadcast, and fewer heads of keys and values than of
+queries. It is made first from tensors of separate heads [batch, heads, length, size], then takes in the
+splitting into heads and their joining. For providers that know another name there are rules from the hub on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..fuse import Fused, fusion
+from ..pattern import Match
+from ..rule import Rule, Scope, Verdict, producer, rule
+from ..shapes import dims_text, rank_of, same_dim, same_dims
+
+_REPEATED = "Reshape(Expand(Unsqueeze({0}, array({0}_axes)), {0}_expanded), {0}_repeated)"
+
+_CORE = f"""
+    q = Any(query * scalar(q_factor), query / scalar(q_divisor), query)
+    all_keys = shared(Any({_REPEATED.format("key")}, key))
+    t = Transpose(all_keys, perm=[0, 1, 3, 2])
+    k = Any(t * scalar(k_factor), t)
+    product = MatMul(q, k)
+    scores = Any(product / scalar(divisor), product * scalar(factor), product)
+    weights = Softmax(Any(scores + mask, scores), axis=axis)
+    output = MatMul(weights, Any({_REPEATED.format("value")}, value))
+"""
+
+
+@rule("MatMul")
+def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
+    """q · Transpose(x, 0231) = q · Transpose(Transpose(x, 0213), 0132): the keys as [batch, heads, length, size]."""
+    keys = node.inputs[1]
+    scaled = producer(keys, "Mul")
+    if scaled is not None:
+        keys = next((value for value in scaled.inputs if producer(value, "Transpose")), None)
+    swap = producer(keys, "Transpose")
+    if swap is None or keys is None or not _leads_to_softmax(node):
+        return False
+    if list(swap.attributes["perm"].as_ints() if "perm" in swap.attributes else ()) != [0, 2, 3, 1]:
+        return False
+    whole = scope.make(swap, "Transpose", [swap.inputs[0]], {"perm": [0, 2, 1, 3]})
+    whole.type = keys.type
+    if keys.shape is not None:
+        whole.shape = ir.Shape([keys.shape[axis] for axis in (0, 1, 3, 2)])
+    swap.replace_input_with(0, whole)
+    swap.attributes["perm"] = ir.AttrInt64s("perm", [0, 1, 3, 2])
+    return True
+
+
+def _leads_to_softmax(node: ir.Node) -> bool:
+    for _ in range(4):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div", "Add", "Softmax"):
+            return False
+        node = readers[0]
+        if node.op_type == "Softmax":
+            return True
+    return False
+
+
+@fusion("Attention-23(query, key, value, mask) -> output", _CORE)
+def attention(match: Match) -> Fused | str:
+    """Attention(q, k, v, m) = Softmax(s q kᵀ + m) v; a head of k and v may serve several of q."""
+    query, key, value = match["query"], match["key"], match["value"]
+    problem = _four_axes(match) or _repeats(match, "key") or _repeats(match, "value")
+    if problem:
+        return problem
+    if key.shape is None or value.shape is None or not same_dim(key.shape[1], value.shape[1]):
+        return f"{dims_text(key)} and {dims_text(value)} have different heads"
+    mask = match.get("mask")
+    if mask is not None and (rank_of(mask) not in (2, 3, 4) or mask.dtype != query.dtype):
+        return f"the mask {dims_text(mask)} has another rank or type than the scores"
+    if mask is not None and not (_fits(mask, match) or _is_joined_like_query(match)):
+        return f"the mask {dims_text(mask)} may widen the scores"
+    given = match.attributes
+    scale = float(given.get("q_factor", 1)) * float(given.get("k_factor", 1)) * float(given.get("factor", 1))
+    scale /= float(given.get("divisor", 1)) * float(given.get("q_divisor", 1))
+    return Fused({"scale": scale}, known=_repeat_targets(match))
+
+
+def _four_axes(match: Match) -> str | None:
+    for name in ("query", "key", "value"):
+        if rank_of(match[name]) != 4:
+            return f"{dims_text(match[name])} should have 4 axes"
+    if match.attributes["axis"] not in (-1, 3):
+        return f"the softmax is over axis {match.attributes['axis']}"
+    return None
+
+
+def _fits(mask: ir.Value, match: Match) -> bool:
+    """Whether adding the mask leaves the shape of the scores [batch, heads, length, all] for certain.
+
+    Of the last axis the product with the values takes care: they have as many rows as there are keys.
+    """
+    query = match["query"].shape
+    if query is None or mask.shape is None:
+        return False
+    pairs = zip(list(mask.shape)[-2::-1], list(query)[2::-1], strict=False)
+    return all(dim == 1 or same_dim(dim, whole) for dim, whole in pairs)
+
+
+def _is_joined_like_query(match: Match) -> bool:
+    """Whether the result is reshaped to [batch, length, heads · size] of the query: then no mask has widened it.
+
+    (The number of elements would be another; and the product with the values fixes the mask's last axis.)
+    """
+    query, value, node = match["query"].shape, match["value"].shape, match.root
+    for op_type in ("Transpose", "Reshape"):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if len(readers) != 1 or readers[0].op_type != op_type:
+            return False
+        node = readers[0]
+    joined = node.outputs[0].shape
+    if joined is None or query is None or value is None or len(joined) != 3:
+        return False
+    heads, size = query[1], value[3]
+    width = heads * size if isinstance(heads, int) and isinstance(size, int) else None
+    return width is not None and same_dims(list(joined), [query[0], query[2], width])
+
+
+def _repeats(match: Match, name: str) -> str | None:
+    """Why the repetition of heads before the product is none of whole heads, or None."""
+    axes = match.attributes.get(f"{name}_axes")
+    if axes is None:
+        return None
+    expanded = match.get(f"{name}_expanded")
+    reader = None if expanded is None else next(iter(expanded.uses()), None)
+    before = match[name].shape
+    if list(axes) != [2] or before is None or reader is None:
+        return f"{dims_text(match[name])} is repeated along the axes {list(axes)}"
+    wide = _node_reading(match, expanded, "Expand").outputs[0]
+    result = _node_reading(match, match[f"{name}_repeated"], "Reshape").outputs[0]
+    if wide.shape is None or result.shape is None or len(wide.shape) != 5 or len(result.shape) != 4:
+        return f"{dims_text(wide)} and {dims_text(result)} are no repetition of heads"
+    heads, copies = before[1], wide.shape[2]
+    kept = [wide.shape[0], wide.shape[1], *list(wide.shape)[3:]]
+    if not same_dims(kept, list(before)) or not isinstance(heads, int) or not isinstance(copies, int):
+        return f"{dims_text(wide)} is not only copies of {dims_text(match[name])}"
+    if not same_dims(list(result.shape), [before[0], heads * copies, before[2], before[3]]):
+        return f"{dims_text(result)} does not have {heads * copies} heads"
+    return None
+
+
+def _node_reading(match: Match, value: ir.Value | None, op_type: str) -> ir.Node:
+    """The matched node of an operator that reads a value as its second input."""
+    return next(n for n in match.nodes.values() if n.op_type == op_type and n.inputs[1] is value)
+
+
+def _repeat_targets(match: Match) -> dict[str, np.ndarray[Any, Any]]:
+    """The targets of Expand and Reshape, computed outside, as constants."""
+    known: dict[str, np.ndarray[Any, Any]] = {}
+    for name in ("key", "value"):
+        if f"{name}_axes" not in match.attributes:
+            continue
+        wide = _node_reading(match, match[f"{name}_expanded"], "Expand").outputs[0].shape
+        before = match[name].shape
+        assert wide is not None and before is not None
+        copies, heads, size = wide[2], before[1], before[3]
+        assert isinstance(copies, int) and isinstance(heads, int)
+        known[f"{name}_expanded"] = np.array([1, 1, copies, 1, 1], np.int64)
+        known[f"{name}_repeated"] = np.array(
+            [0, heads * copies, -1, size if isinstance(size, int) else 0], np.int64
+        )
+    return known
+
+
+_PAST = """
+    present_{0} = Concat(past_{0}, {0}, axis=2)
+"""
+
+
+@fusion(
+    "Attention-23(query, key, value, mask, past_key, past_value) -> output, present_key, present_value",
+    """
+    present_key = Concat(past_key, key, axis=2)
+    present_value = Concat(past_value, value, axis=2)
+    output = Any(Attention(query, present_key, present_value, mask, scale=scale),
+                 Attention(query, present_key, present_value, scale=scale))
+    """,
+)
+def attention_with_past(match: Match) -> dict[str, Any] | str:
+    """Attention(q, [K, k], [V, v]) = Attention(q, k, v; past K, V), which also returns what it joined."""
+    return {"scale": match.attributes["scale"]}
+
+
+_HEADS = "Transpose(Reshape({0}, {0}_shape), perm=[0, 2, 1, 3])"
+
+
+@fusion(
+    "Attention-23(query, key, value, mask, past_key, past_value) -> output, present_key, present_value",
+    f"""
+    q = {_HEADS.format("query")}
+    k = {_HEADS.format("key")}
+    v = {_HEADS.format("value")}
+    whole, present_key, present_value = Attention(q, k, v, mask, past_key, past_value, scale=scale)
+    output = Reshape(Transpose(whole, perm=[0, 2, 1, 3]), output_shape)
+    """,
+    f"""
+    q = {_HEADS.format("query")}
+    k = {_HEADS.format("key")}
+    v = {_HEADS.format("value")}
+    whole = Any(Attention(q, k, v, mask, scale=scale), Attention(q, k, v, scale=scale))
+    output = Reshape(Transpose(whole, perm=[0, 2, 1, 3]), output_shape)
+    """,
+)
+def attention_of_joined_heads(match: Match) -> Fused | str:
+    """Attention over [batch, length, heads · size]: the heads are split before, and joined after."""
+    heads: dict[str, int] = {}
+    known: dict[str, np.ndarray[Any, Any]] = {}
+    for name in ("query", "key", "value"):
+        whole, split = match[name], _node_reading(match, match[f"{name}_shape"], "Reshape").outputs[0]
+        count = _heads(whole, split)
+        if isinstance(count, str):
+            return count
+        heads[name] = count
+        known[f"{name}_shape"] = np.array([0, 0, count, _last(whole) // count], np.int64)
+    if heads["key"] != heads["value"]:
+        return f"{heads['key']} heads of keys, and {heads['value']} of values"
+    query, output = match["query"], match["output"]
+    width = heads["query"] * (_last(match["value"]) // heads["value"])
+    assert query.shape is not None
+    if output.shape is None or not same_dims(list(output.shape), [query.shape[0], query.shape[1], width]):
+        return f"{dims_text(output)} does not join the heads of {dims_text(query)}"
+    known["output_shape"] = np.array([0, 0, width], np.int64)
+    attributes = {
+        "q_num_heads": heads["query"],
+        "kv_num_heads": heads["key"],
+        "scale": match.attributes["scale"],
+    }
+    return Fused(attributes, known=known)
+
+
+def _last(value: ir.Value) -> int:
+    last = None if value.shape is None else value.shape[-1]
+    assert isinstance(last, int)
+    return last
+
+
+def _heads(whole: ir.Value, split: ir.Value) -> int | str:
+    """Into how many heads a value is split, or why that is no splitting into heads."""
+    before, after = whole.shape, split.shape
+    if before is None or after is None or len(before) != 3 or len(after) != 4:
+        return f"{dims_text(split)} is not {dims_text(whole)} in heads"
+    count, size, width = after[2], after[3], before[2]
+    if (
+        not (isinstance(count, int) and isinstance(size, int) and isinstance(width, int))
+        or count * size != width
+    ):
+        return f"{dims_text(split)} is not {dims_text(whole)} in heads"
+    if not same_dims(list(before)[:2], list(after)[:2]):
+        return f"{dims_text(split)} has other first axes than {dims_text(whole)}"
+    return count
+
+
+@fusion(
+    "ms.MultiHeadAttention(query, key, value, bias, key_padding_mask, attention_bias) -> output",
+    """
+    output = Any(Attention(query, key, value, attention_bias, scale=scale, q_num_heads=heads, kv_num_heads=kv),
+                 Attention(query, key, value, scale=scale, q_num_heads=heads, kv_num_heads=kv))
+    """,
+)
+def multi_head_attention(match: Match) -> dict[str, Any] | str:
+    """MultiHeadAttention(q, k, v, attention_bias=m) = Attention(q, k, v, m), each head with keys of its own."""
+    heads, query, key = match.attributes["heads"], match["query"], match["key"]
+    if match.attributes["kv"] != heads:
+        return f"{heads} heads share {match.attributes['kv']} heads of keys and values"
+    bias = match.get("attention_bias")
+    if bias is not None:
+        dims = [] if bias.shape is None else list(bias.shape)
+        rows = None if query.shape is None else query.shape[1]
+        columns = None if key.shape is None else key.shape[1]
+        if len(dims) != 4 or rows is None or columns is None:
+            return f"the mask {dims_text(bias)} should have 4 axes"
+        if not same_dim(dims[2], rows) or not same_dim(dims[3], columns):
+            return f"the mask {dims_text(bias)} broadcasts along queries or keys, and MultiHeadAttention's does not"
+    scale = float(match.attributes["scale"])
+    default = 1 / math.sqrt(_last(query) // heads)
+    return (
+        {"num_heads": heads}
+        if math.isclose(scale, default, rel_tol=1e-7)
+        else {"num_heads": heads, "scale": scale}
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    expose_keys,
+    attention,
+    attention_with_past,
+    attention_of_joined_heads,
+    multi_head_attention,
+)
