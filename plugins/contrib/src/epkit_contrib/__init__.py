@@ -17,6 +17,7 @@ FAMILIES = (
     "gated_delta_net",
     "generation",
     "group_query",
+    "leftovers",
     "linear_attention",
     "matmul",
     "moe",

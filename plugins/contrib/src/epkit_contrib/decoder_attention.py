@@ -35,6 +35,8 @@ def infer_decoder(ctx: Any) -> None:
         width = over(query[2], 3)
     put(ctx, 0, elem(ctx, 0), query and [*query[:2], width])
     keys: Dim = value[2] if value is not None and len(value) == 4 else None
+    if width is not None and not ctx.has_input(5) and not (value is not None and len(value) == 4):
+        past_key = past_value = query and [query[0], heads, 0, over(width, heads)]  # the first token
     for output, past in ((1, past_key), (2, past_value)):
         present = past
         if past is not None and not attr(ctx, "past_present_share_buffer", 0):

@@ -68,8 +68,9 @@ def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]
 
 @lru_cache(maxsize=8)  # the operators of the installed packages come anew with every load
 def _custom_kernels(xp: Any, operators: tuple[CustomOperator, ...]) -> tuple[Kernel, ...]:
-    table = OperatorTable()
+    own = OperatorTable()
     for item in operators:
         attributes = () if item.schema is None else item.schema.attributes.keys()
-        table.add(make_operator(item.name, item.since, item.domain, item.function, attributes))
-    return tuple(portable_kernels(xp, operators=table))
+        own.add(make_operator(item.name, item.since, item.domain, item.function, attributes))
+    every = [*own, *table()]  # an operator older than the standard's holds until that
+    return tuple(as_kernel(xp, item, _until(item, every)) for item in own)

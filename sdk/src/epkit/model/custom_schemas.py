@@ -15,9 +15,9 @@ def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
 
 
 def _known(schema: onnx.defs.OpSchema) -> bool:
-    if not onnx.defs.has(schema.name, schema.domain):
+    known: onnx.defs.OpSchema
+    try:
+        known = onnx.defs.get_schema(schema.name, schema.since_version, schema.domain)
+    except onnx.defs.SchemaError:  # unknown, or of later versions only
         return False
-    return (
-        onnx.defs.get_schema(schema.name, schema.since_version, schema.domain).since_version
-        == schema.since_version
-    )
+    return known.since_version == schema.since_version

@@ -1,0 +1,71 @@
+"""Every operator that the package promises is there, with a schema, a rule for shapes and a test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contrib_node import inferred, model_of
+
+import epkit
+from epkit.backend import CustomOperator
+from epkit_contrib import FAMILIES, epkit_operators
+
+PROMISED = """
+MatMulNBits GroupQueryAttention RotaryEmbedding SkipSimplifiedLayerNormalization GatherBlockQuantized
+MultiHeadAttention QMoE MoE
+Attention SkipLayerNormalization EmbedLayerNormalization BiasGelu FastGelu Gelu QuickGelu FusedMatMul
+DynamicQuantizeMatMul MatMulIntegerToFloat QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu QLinearSoftmax
+QLinearConcat QLinearWhere QLinearAveragePool QLinearGlobalAveragePool QGemm QAttention DynamicQuantizeLSTM
+QuantizeLinear DequantizeLinear
+FusedConv FusedGemm NhwcMaxPool NhwcConv QLinearConv
+GridSample Pad Unique Trilu NGramRepeatBlock Inverse CDist ExpandDims Tokenizer BiasAdd BiasSoftmax BiasSplitGelu
+GroupNorm SkipGroupNorm SparseAttention DecoderMaskedMultiHeadAttention LinearAttention GatedDeltaNet
+CausalConvWithState MRotaryEmbedding GreedySearch Sampling
+"""
+
+DEFAULT_DOMAIN = [
+    "SimplifiedLayerNormalization",
+    "LayerNormalization",
+    "MeanVarianceNormalization",
+    "Scale",
+    "ImageScaler",
+    "Crop",
+    "DynamicSlice",
+]
+"""What files have in the default domain at versions at which the standard does not have it."""
+
+DECLARED = {(item.domain, item.name): item for item in epkit_operators()}
+
+
+@pytest.mark.parametrize("name", [*PROMISED.split(), *DEFAULT_DOMAIN])
+def test_the_operator_is_declared(name: str) -> None:
+    item = DECLARED["" if name in DEFAULT_DOMAIN else "com.microsoft", name]
+    assert item.schema is not None
+    assert item.schema.has_type_and_shape_inference_function
+    assert item.schema.doc.strip()
+
+
+@pytest.mark.parametrize("item", DECLARED.values(), ids=lambda item: item.name)
+def test_the_operator_has_a_test(item: CustomOperator) -> None:
+    tests = Path(__file__).parent
+    found = [path for path in tests.glob("test_*.py") if path != Path(__file__)]
+    assert any(re.search(rf'"{item.name}"', path.read_text(encoding="utf-8")) for path in found)
+
+
+def test_families_are_the_files_that_declare() -> None:
+    """A file with operators that is missing from the list would never be imported."""
+    package = Path(epkit_operators.__code__.co_filename).parent
+    declaring = {
+        path.stem for path in package.glob("*.py") if re.search(r"^@contrib\(", path.read_text(), re.M)
+    }
+    assert declaring == set(FAMILIES)
+
+
+def test_the_installed_package_is_found_by_itself() -> None:
+    model = model_of("QuickGelu", {"x": np.ones(3, np.float32)})
+    with epkit.load(model) as session:
+        np.testing.assert_allclose(session(x=np.zeros(3, np.float32))["y0"], 0)
+    assert inferred(model) == [(1, [3])]
