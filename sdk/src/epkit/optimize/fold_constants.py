@@ -62,6 +62,8 @@ def _fold(node: ir.Node, model: ir.Model) -> int:
         return 0  # the node stays, and reports its error with its place when it runs
     if not all(isinstance(r, np.ndarray | np.generic) for r in results[: len(node.outputs)]):
         return 0
+    if any(output.name for output in node.outputs[len(results) :]):
+        return 0  # more outputs than the operator has in this mode: the node reports it when it runs
     _replace(node, [np.asarray(result) for result in results])
     return 1
 
