@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from contrib_node import inferred, model_of
+from onnx.helper import get_attribute_value
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_internals
 
 import epkit
 from epkit.backend import CustomOperator
@@ -38,6 +42,8 @@ DEFAULT_DOMAIN = [
 """What files have in the default domain at versions at which the standard does not have it."""
 
 DECLARED = {(item.domain, item.name): item for item in epkit_operators()}
+ORACLE = {(s.domain, s.name, s.since_version): s for s in onnxruntime_internals.get_all_operator_schema()}
+NARROWER = {"GridSample"}  # onnxruntime's schema names all types, its kernel has float
 
 
 @pytest.mark.parametrize("name", [*PROMISED.split(), *DEFAULT_DOMAIN])
@@ -46,6 +52,39 @@ def test_the_operator_is_declared(name: str) -> None:
     assert item.schema is not None
     assert item.schema.has_type_and_shape_inference_function
     assert item.schema.doc.strip()
+
+
+def default_of(value: onnx.AttributeProto) -> Any:
+    return get_attribute_value(value) if value.type else None
+
+
+def formals(schema: Any) -> list[tuple[str, frozenset[str]]]:
+    """Single, optional or variadic, and the types, of each input and output."""
+    named = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+    found = []
+    for formal in (*schema.inputs, *schema.outputs):
+        spelt = getattr(formal, "typeStr", None) or formal.type_str
+        found.append((formal.option.name, named.get(spelt, frozenset({spelt}))))
+    return found
+
+
+@pytest.mark.parametrize("item", DECLARED.values(), ids=lambda item: item.name)
+def test_the_schema_has_what_onnxruntimes_has(item: CustomOperator) -> None:
+    theirs, ours = ORACLE[item.domain, item.name, item.since], item.schema
+    assert ours is not None
+    assert len(ours.inputs) == len(theirs.inputs)
+    for (option, types), (their_option, their_types) in zip(formals(ours), formals(theirs), strict=True):
+        assert option == their_option
+        assert types >= their_types or item.name in NARROWER
+    assert set(ours.attributes) == set(theirs.attributes)
+    for name, their_attribute in theirs.attributes.items():
+        attribute, default = ours.attributes[name], onnx.AttributeProto()
+        default.ParseFromString(their_attribute._default_value or b"")
+        assert (attribute.type.name, attribute.required) == (
+            their_attribute.type.name,
+            their_attribute.required,
+        )
+        assert default_of(attribute.default_value) == default_of(default)
 
 
 @pytest.mark.parametrize("item", DECLARED.values(), ids=lambda item: item.name)
