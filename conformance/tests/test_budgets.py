@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
 
-from epkit_conformance.budgets import BUDGETS, budget_for, table, ulp_error
+from epkit_conformance.budgets import BUDGETS, budget_for, page, table, ulp_error
 from epkit_conformance.catalogue import all_cases
 from epkit_conformance.corpus.dynamic import made_symbolic, resized
 from epkit_conformance.corpus.published import published
@@ -42,7 +44,19 @@ def test_errors_of_sums_are_measured_at_the_size_of_their_terms() -> None:
 
 def test_every_recipe_has_a_budget_with_a_source() -> None:
     assert set(RECIPES) | set(UNARY) | set(BINARY) <= set(BUDGETS)
-    assert all(source and allowed for _, allowed, _, source in table())
+    assert all(all(row) for row in table())
+
+
+def test_the_documentation_has_the_table_as_it_is() -> None:
+    path = Path(__file__).parents[2] / "docs" / "conformance-budgets.md"
+    assert path.read_text(encoding="utf-8") == page(), f"python -m epkit_conformance.budgets > {path}"
+
+
+def test_figures_by_element_type_are_those_of_their_source() -> None:
+    figures = {dtype: budget_for("Div", dtype).ulp for dtype in ("float64", "float32", "float16")}
+    assert figures == {"float64": 0.5, "float32": 2.5, "float16": 2}
+    assert [budget_for("Pow", dtype).ulp for dtype in ("float64", "float32", "float16")] == [16, 16, 4]
+    assert budget_for("Add", "bfloat16").ulp == budget_for("Add", "float64").ulp == 0.5
 
 
 def test_integers_have_no_budget() -> None:
