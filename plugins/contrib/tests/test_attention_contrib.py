@@ -128,6 +128,31 @@ def test_attention(name: str) -> None:
     check("Attention", given | inputs, outputs, num_heads=4, **attributes, atol=2e-5, rtol=1e-4)
 
 
+def test_multi_head_attention_in_a_shared_buffer() -> None:
+    one = {name: rand(2, 1, 32, seed=i) for i, name in enumerate(("query", "key", "value"))}
+    buffers = {"past_key": rand(2, 4, 6, 8), "past_value": rand(2, 4, 6, 8, seed=1)}
+    inputs = multi_head(**one, **buffers) | {"past_sequence_length": np.array([3], np.int32)}
+    shared = {"y1": "past_key", "y2": "past_value"}
+    wanted = run_ort("MultiHeadAttention", inputs, 3, num_heads=4, shared=shared)
+    for a, b in zip(run("MultiHeadAttention", inputs, 3, num_heads=4), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_a_shared_buffer_is_that_with_a_growing_past(masked: bool) -> None:
+    """Which onnxruntime's CPU declares and does not run."""
+    buffer = np.zeros((2, 2, 4, 9, 4), np.float32)
+    buffer[:, :, :, :3] = PAST
+    mask = (rand(2, 8) > -0.5).astype(np.int32) if masked else None
+    grown = {"input": X, "weights": WEIGHTS, "bias": BIAS, "mask_index": mask, "past": PAST}
+    wanted = check("Attention", grown, 2, num_heads=4, unidirectional=1, atol=2e-5)
+    inputs = grown | {"past": buffer, "added": None, "past_sequence_length": np.array([3], np.int32)}
+    y, present = run("Attention", inputs, 2, num_heads=4, unidirectional=1, past_present_share_buffer=1)
+    np.testing.assert_allclose(y, wanted[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(present[:, :, :, :8], wanted[1], rtol=1e-5, atol=1e-5)
+    assert present.shape == buffer.shape
+
+
 @pytest.mark.parametrize("dimension", [0, 2])
 def test_attention_turns_queries_and_keys_by_their_positions(dimension: int) -> None:
     """Which onnxruntime's CPU leaves to others: here the turn is written out, in float64."""

@@ -274,6 +274,27 @@ def test_quantised_moe_of_three_bits_and_of_bits_by_projection(bits: tuple[int, 
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-6)
 
 
+def test_quantised_moe_with_a_projection_of_its_own_for_the_linear_part() -> None:
+    """Which onnxruntime's CPU lacks; MoE says what it is."""
+    inputs, third = quantised(8), quantised(8, fused=1)
+    random = np.random.default_rng(3)
+    third["fc1"] = random.integers(0, 256, third["fc1"].shape, dtype=np.uint8)
+    inputs |= {"fc3": third["fc1"], "fc3_scales": third["fc1_scales"]}
+    found = run(
+        "QMoE",
+        inputs,
+        expert_weight_bits=4,
+        **{f"fc{i}_expert_weight_bits": 8 for i in (1, 2, 3)},
+        k=2,
+        activation_type="silu",
+    )[0]
+    plain = weights(bias=False) | {"fc2_bias": None, "fc3": None}
+    for name in ("fc1", "fc2", "fc3"):
+        plain[name] = (inputs[name].astype(np.float32) - 128) * inputs[f"{name}_scales"][..., None]
+    wanted = run("MoE", plain, k=2, activation_type="silu", normalize_routing_weights=1)[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_quantised_moe_in_float16() -> None:
     inputs = {
         name: x.astype(np.float16) if x is not None and x.dtype == np.float32 else x

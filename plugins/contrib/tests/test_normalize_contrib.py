@@ -28,6 +28,7 @@ def test_simplified_layer_normalization(dtype: Any) -> None:
         np.testing.assert_allclose(y.astype(np.float32), z, rtol=1e-2)
         return
     check("SimplifiedLayerNormalization", inputs, 2, domain="", epsilon=1e-3, rtol=tolerance, atol=tolerance)
+    check("SimplifiedLayerNormalization", inputs, domain="", stash_type=1, rtol=tolerance, atol=tolerance)
     inputs["scale"] = rand(3, 8).astype(dtype)
     check("SimplifiedLayerNormalization", inputs, domain="", axis=1, rtol=tolerance, atol=tolerance)
 
@@ -88,6 +89,7 @@ def test_embed_layer_normalization() -> None:
     check("EmbedLayerNormalization", embedding(), 3)
     check("EmbedLayerNormalization", embedding(mask=mask), 3, epsilon=1e-3)
     check("EmbedLayerNormalization", embedding(segments=None, kinds=None, mask=mask), 2)
+    check("EmbedLayerNormalization", embedding(mask=mask), 2, mask_index_type=0)
     check("EmbedLayerNormalization", embedding(position_ids=np.array([[3, 1, 0, 5]], np.int32)), 2)
     half = {
         k: v.astype(np.float16) if v is not None and v.dtype == np.float32 else v

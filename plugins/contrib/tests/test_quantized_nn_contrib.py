@@ -70,6 +70,19 @@ def test_attention_of_int8_is_that_of_the_same_numbers() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("past", [0, 3])
+def test_attention_turns_queries_and_keys(past: int) -> None:
+    """onnxruntime's CPU reads do_rotary and ignores it; the same numbers in Attention say what it is."""
+    x, w, bias = codes(np.uint8, BATCH, STEPS, SIZE), codes(np.int8, SIZE, 3 * HIDDEN), numbers(3 * HIDDEN)
+    before = numbers(2, BATCH, HEADS, past, HIDDEN // HEADS) if past else None
+    how = {"num_heads": HEADS, "do_rotary": 1, "unidirectional": 1, "outputs": 2}
+    found = ours("QAttention", x, w, bias, f(0.02), f(0.01), None, np.array(5, np.uint8), None, before, **how)
+    real = (x.astype(np.float32) - 5) * np.float32(0.02), w.astype(np.float32) * np.float32(0.01)
+    wanted = ours("Attention", *real, bias, None, before, **how)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_attention_refuses_masks_that_do_not_fit() -> None:
     x, w = codes(np.uint8, BATCH, STEPS, SIZE), codes(np.int8, SIZE, 3 * HIDDEN)
     mask = np.zeros((3, 3), np.int32)

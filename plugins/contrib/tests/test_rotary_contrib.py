@@ -77,3 +77,13 @@ def test_three_equal_positions_are_one() -> None:
 def test_refusals(change: dict[str, Any], how: dict[str, Any], message: str) -> None:
     with pytest.raises(epkit.EpkitError, match=message):
         run("RotaryEmbedding", {"x": rand(2, 3, 24), "ids": ids(2, 3), **caches(16, 4)} | change, **how)
+
+
+def test_packed_batches_have_positions_of_their_own() -> None:
+    inputs = {
+        "x": rand(1, 5, 16),
+        "position_ids": np.array([[0, 1, 2, 0, 1]], np.int64),
+        "cos": rand(8, 4),
+        "sin": rand(8, 4, seed=1),
+    }
+    check("RotaryEmbedding", inputs, num_heads=2, rotary_embedding_dim=8, is_packed_batching=1)

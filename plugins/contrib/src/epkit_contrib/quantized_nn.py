@@ -18,6 +18,7 @@ from epkit.kernels.cast import converted
 
 from . import quantized_elementwise  # noqa: F401 - declares its operators
 from ._codes import BYTES, SCALE, real
+from ._heads import turned_in_place
 from ._infer import attr, dims, elem, over, plus, put
 from ._layout import channels_first, in_layout
 from ._shapes import standard
@@ -95,9 +96,9 @@ def q_attention(
 
     ``mask_index`` holds per sequence its end (and then all starts), or a 1 for each key to be seen.
     """
-    if do_rotary or past_present_share_buffer:
+    if past_present_share_buffer:
         raise ValueError(
-            f"attributes do_rotary={do_rotary}, past_present_share_buffer={past_present_share_buffer}"
+            f"attribute past_present_share_buffer={past_present_share_buffer}: no input says how much of it is used"
         )
     if x.ndim != 3 or weight.ndim != 2 or weight.shape[1] % (3 * num_heads):
         raise ValueError(f"inputs input {x.shape} and weight {weight.shape} do not make {num_heads} heads")
@@ -119,6 +120,9 @@ def q_attention(
         if past.ndim != 5 or (2, *k.shape[:2], k.shape[3]) != (*past.shape[:3], past.shape[4]):
             raise ValueError(f"input past of shape {past.shape} does not fit keys of shape {k.shape}")
         before = past.shape[3]
+    if do_rotary:
+        q, k = (turned_in_place(xp, part, before, 0) for part in (q, k))
+    if past is not None:
         k, v = (xp.concat([wide(xp, past[i]), now], axis=2) for i, now in enumerate((k, v)))
     scores = heads.shared_product(xp, q, xp.permute_dims(k, (0, 1, 3, 2))) * heads.scale_of(scale, q.shape[3])
     if mask_index is not None:
