@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,10 @@ from .kernels import FAMILIES
 from .layers import Layer, nbytes
 from .machine import ChecksumError, Core, Machine
 from .memory import DeviceTensor
-from .quant import QTensor
+from .quant import QTensor, Unsupported
 from .schedule import ScratchpadError, Stream
 from .tile import Finish, View, dense
-from .timing import Timeline, simulate
+from .timing import LayerTime, Timeline, simulate
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, com
             stream.begin_layer(number)
             try:
                 _emit(layer, stream, bases)
-            except ScratchpadError as error:
+            except (ScratchpadError, Unsupported) as error:
                 raise CompileError(
                     f"{layer.operators} does not fit into the scratchpad: {error}",
                     where=Where(node=str(layer.node.name)),
@@ -180,14 +181,17 @@ class NpuProgram(Program):
 
     def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
         run = _Run(self, context, inputs)
-        begin = 0
+        begin, observed = 0, getattr(context, "observed", True)
+        if observed:
+            self._draw(context)
         for number, (layer, end) in enumerate(zip(self.layers, self.binary.ends, strict=True)):
             context.begin(layer.node)
             run.bind(layer)
             if self.mode == "functional" and end > begin:
                 run.submit(self.binary.commands[begin:end])
             begin = end
-            self._report(context, number)
+            if observed:
+                context.measure(**self.counters[number])
             context.end(layer.node)
         if self.mode == "cycles":
             run.submit(self.binary.timeline.order())
@@ -196,8 +200,33 @@ class NpuProgram(Program):
     def capture(self, context: RunContext, inputs: Sequence[Any]) -> Program | None:
         return NpuReplay(self)
 
-    def _report(self, context: RunContext, number: int) -> None:
-        """Give the profile what the simulated clock says."""
+    @cached_property
+    def counters(self) -> list[dict[str, float]]:
+        """What each layer counts: its share of the time, and what was done in it."""
+        timeline = self.binary.timeline
+        layers, shares = timeline.layers(), timeline.shares()
+        found = []
+        for number in range(len(self.layers)):
+            layer, cycles = layers.get(number, LayerTime()), shares.get(number, 0)
+            counts: dict[str, float] = {"cycles": cycles, "bytes": layer.loaded + layer.stored, "macs": layer.macs}
+            found.append({**counts, "peak_macs": cycles * self.binary.machine.array**2})
+        return found
+
+    def _draw(self, context: RunContext) -> None:
+        """The simulated timeline, one row an engine, from now on."""
+        timeline, now = self.binary.timeline, time.perf_counter_ns()
+        tick = 1e3 / self.binary.machine.clock_mhz
+        for command, start, end in zip(timeline.commands, timeline.starts, timeline.ends, strict=True):
+            name, row = type(command.op).__name__, f"npu_sim {isa.ENGINES[command.op.ENGINE]}"
+            node = str(self.layers[command.tag].node.name)
+            context.event(
+                name,
+                row,
+                now + round(start * tick),
+                round((end - start) * tick),
+                node=node,
+                cycles=end - start,
+            )
 
     def failed(self, error: Exception, command: isa.Command) -> RunError:
         """An error of the device with its place."""

@@ -42,6 +42,12 @@ class Faults:
         self._left -= 1
         return self._left < 0
 
+    def lasting(self, kind: str) -> bool:
+        """True from the time on that was named."""
+        if self.kind == kind:
+            self._left -= 1
+        return self.kind == kind and self._left < 0
+
 
 class NpuDevice:
     """One chip; belongs to one provider instance."""
@@ -59,8 +65,8 @@ class NpuDevice:
         if self.failure:
             raise DeviceError(self.failure)
 
-    def before_command(self) -> bool:
-        """Let ordered faults happen; True if the next load is to be flipped."""
+    def before_command(self) -> None:
+        """Let ordered faults happen."""
         self.check()
         if self.faults.kind == "slow":
             time.sleep(max(1, self.faults.at) / 1e6)
@@ -70,7 +76,6 @@ class NpuDevice:
             time.sleep(self.timeout_s)
             self.failure = f"a command did not end within {self.timeout_s * 1e3:g} ms"
         self.check()
-        return False
 
     def reset(self) -> None:
         """Start again: memory is empty, so that every program's image is written anew."""

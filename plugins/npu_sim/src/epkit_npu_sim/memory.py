@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,10 +114,13 @@ class NpuAllocator(Allocator):
 
     alignment = ALIGNMENT
 
-    def __init__(self, dram: Dram) -> None:
+    def __init__(self, dram: Dram, out_of_memory: Callable[[], bool] = lambda: False) -> None:
         self.dram = dram
+        self._out_of_memory = out_of_memory
 
     def allocate(self, nbytes: int) -> Buffer:
+        if self._out_of_memory():
+            raise MemoryError(f"{nbytes:,} bytes of DRAM wanted, and the fault that was ordered leaves none")
         return self.dram.allocate(nbytes)
 
     def free(self, buffer: Any) -> None:

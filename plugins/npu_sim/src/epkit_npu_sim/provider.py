@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from epkit.backend import (
@@ -29,6 +29,10 @@ from .memory import NpuAllocator
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+FAULTY_SCRATCHPAD = 2048
+"""What the fault ``out-of-scratchpad`` leaves, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,14 @@ class NpuSimProvider(Provider):
     def compile(self, subgraph: Subgraph) -> Program:
         layers = self.layers(subgraph)
         bases = Bases(layers, subgraph.inputs)
-        binary = assemble_layers(layers, bases, self.machine, self.options.compress_weights)
+        machine = self.machine
+        if self.chip.faults.due("out-of-scratchpad"):
+            machine = replace(machine, scratchpad=FAULTY_SCRATCHPAD)
+        binary = assemble_layers(layers, bases, machine, self.options.compress_weights)
         return NpuProgram(subgraph, layers, binary, self.chip, self.options.mode)
 
     def allocator(self, device: Device) -> Allocator:
-        return NpuAllocator(self.chip.dram)
+        return NpuAllocator(self.chip.dram, lambda: self.chip.faults.lasting("out-of-dram"))
 
     def stream(self, device: Device) -> Stream:
         return NpuStream()
@@ -125,6 +132,9 @@ class NpuSimProvider(Provider):
         return NpuProgram(
             subgraph, self.layers(subgraph), Binary.from_bytes(saved), self.chip, self.options.mode
         )
+
+    def reset(self) -> None:
+        self.chip.reset()
 
     def knows(self, domain: str, op_type: str) -> bool:
         return (domain, op_type) in QOPERATORS or (domain, op_type) == ("com.microsoft", "QLinearConcat")

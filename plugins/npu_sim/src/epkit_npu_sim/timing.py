@@ -138,6 +138,15 @@ class Timeline:
                 layer.stored += _bytes(command.op)
         return dict(found)
 
+    def shares(self) -> dict[int, int]:
+        """For each layer, the clocks by which it moved the end of the work so far; they sum to all."""
+        found: dict[int, int] = {}
+        reached = 0
+        for tag, layer in self.layers().items():
+            found[tag] = max(0, layer.end - reached)
+            reached = max(reached, layer.end)
+        return found
+
     def total(self) -> LayerTime:
         """All layers in one."""
         result = LayerTime(end=self.cycles)
