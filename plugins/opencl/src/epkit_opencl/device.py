@@ -1,0 +1,162 @@
+"""OpenCL devices: finding them, choosing one, and what it can do."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from epkit.backend import Device, Devices
+
+
+@dataclass(frozen=True)
+class Options:
+    """The provider's options.
+
+    Attributes:
+        device: an index, a type (``cpu``, ``gpu``, ``accelerator``) or part of a device's name; "" is the
+            first GPU, else the first device.
+        work_items, local_memory: use at most so many work-items in a group and bytes of local memory.
+        fp64, int64: False: do without these types.
+    """
+
+    device: str = ""
+    work_items: int | None = None
+    local_memory: int | None = None
+    fp64: bool = True
+    int64: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What kernels may use of a device. Quirks are decided here, by what the device reports.
+
+    Attributes:
+        work_items: of a work-group.
+        local_memory: bytes.
+        is_cpu: a CPU does best with few, large work-items; a GPU with many small ones.
+        fp64, fp16, int64: element types that kernels may use.
+        alignment: bytes, of buffers.
+    """
+
+    work_items: int
+    local_memory: int
+    is_cpu: bool
+    fp64: bool
+    fp16: bool
+    int64: bool
+    alignment: int
+
+
+class Gpu:
+    """One device with its context; shared by all sessions of the process."""
+
+    def __init__(self, handle: Any) -> None:
+        import pyopencl as cl
+
+        self.handle = handle
+        self.context = cl.Context([handle])
+        self.lock = threading.RLock()
+        self.programs: dict[str, Any] = {}
+
+    @property
+    def driver(self) -> str:
+        """Platform, device and driver, for fingerprints."""
+        handle = self.handle
+        return f"{handle.platform.version} | {handle.name} | {handle.version} | {handle.driver_version}"
+
+
+_opened: dict[int, Gpu] = {}
+_lock = threading.Lock()
+
+
+def open_device(handle: Any) -> Gpu:
+    """The device with its context, made once for the process."""
+    with _lock:
+        key = int(handle.int_ptr)
+        if key not in _opened:
+            _opened[key] = Gpu(handle)
+        return _opened[key]
+
+
+def limits_of(handle: Any, options: Options) -> Limits:
+    """What the device reports, and the options allow."""
+    import pyopencl as cl
+
+    extensions = handle.extensions.split()
+    return Limits(
+        min(handle.max_work_group_size, options.work_items or handle.max_work_group_size),
+        min(handle.local_mem_size, options.local_memory or handle.local_mem_size),
+        bool(handle.type & cl.device_type.CPU),
+        options.fp64 and "cl_khr_fp64" in extensions,
+        "cl_khr_fp16" in extensions,
+        options.int64,
+        max(64, handle.mem_base_addr_align // 8),
+    )
+
+
+def all_handles() -> list[Any]:
+    """Every device of every platform.
+
+    Raises:
+        ImportError, pyopencl.Error: if OpenCL is not there.
+    """
+    import pyopencl as cl
+
+    return [device for platform in cl.get_platforms() for device in platform.get_devices()]
+
+
+def find_devices(options: Options) -> Devices:
+    """The devices that the options allow, the best first; if there are none, why and what to do."""
+    try:
+        handles = all_handles()
+    except ImportError as error:
+        return Devices((), f"pyopencl cannot be imported: {error}", "pip install pyopencl")
+    except Exception as error:
+        return Devices((), f"no OpenCL platform: {error}", DRIVER)
+    if not handles:
+        return Devices((), "OpenCL platforms are installed, and none has a device", PERMISSION)
+    chosen = [index for index in ranked(handles) if fits(index, handles[index], options.device)]
+    if not chosen:
+        listed = "; ".join(f"{index}: {kind(handle)} {handle.name}" for index, handle in enumerate(handles))
+        return Devices((), f"no OpenCL device fits device={options.device!r}", f"the devices are: {listed}")
+    return Devices(tuple(describe(index, handles[index]) for index in chosen))
+
+
+DRIVER = "install a driver: your GPU maker's, or on Debian for the CPU: apt-get install pocl-opencl-icd"
+PERMISSION = "check that you may open the device files (group render or video), and that the hardware is on"
+
+
+def ranked(handles: list[Any]) -> list[int]:
+    """Indices with GPUs first, then accelerators, then CPUs."""
+    order = {"gpu": 0, "accelerator": 1, "cpu": 2}
+    return sorted(range(len(handles)), key=lambda index: (order.get(kind(handles[index]), 3), index))
+
+
+def fits(index: int, handle: Any, wanted: str) -> bool:
+    """True if the option ``device`` means this one."""
+    if wanted.isdecimal():
+        return int(wanted) == index
+    return wanted.lower() in (kind(handle), "") or (len(wanted) > 3 and wanted.lower() in handle.name.lower())
+
+
+def kind(handle: Any) -> str:
+    """``cpu``, ``gpu`` or ``accelerator``."""
+    import pyopencl as cl
+
+    for name in ("gpu", "cpu", "accelerator"):
+        if handle.type & getattr(cl.device_type, name.upper()):
+            return name
+    return "device"
+
+
+def describe(index: int, handle: Any) -> Device:
+    """The device as the core knows it; its name holds the index."""
+    return Device(
+        f"opencl:{index}", kind(handle), handle.name.strip(), handle.global_mem_size, host_memory=False
+    )
+
+
+def handle_of(device: Device) -> Any:
+    """The OpenCL device behind one of ours."""
+    return all_handles()[int(device.name.partition(":")[2])]

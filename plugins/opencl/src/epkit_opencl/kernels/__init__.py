@@ -1,0 +1,28 @@
+"""The kernels, one file a family."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from epkit.backend import Kernel
+
+from ..device import Limits
+from . import convolution, formulas, indexing, matmul, movement, normalize, pooling, reduce, views
+
+FAMILIES = (formulas, views, movement, indexing, matmul, convolution, pooling, reduce, normalize)
+
+
+def all_kernels(limits: Limits) -> list[Kernel]:
+    """Every kernel, with the element types that the device has."""
+    absent = {
+        name
+        for name, there in (("float64", limits.fp64), ("int64", limits.int64), ("uint64", limits.int64))
+        if not there
+    }
+    return [_without(kernel, absent) for family in FAMILIES for kernel in family.KERNELS]
+
+
+def _without(kernel: Kernel, absent: set[str]) -> Kernel:
+    if not absent or not kernel.types or kernel.op_type in views.NAMES:
+        return kernel
+    return replace(kernel, types={name: allowed - absent for name, allowed in kernel.types.items()})

@@ -1,0 +1,186 @@
+"""Softmax and the normalisations: one work-item for each row, in three passes over it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from epkit.backend import Kernel, RunContext, kernel
+
+from ..launch import c_type, launch, pragma
+from ..memory import Tensor
+from .formulas import FLOATS
+from .movement import fresh
+from .views import whole_axes
+
+TYPES = {"T": FLOATS}
+
+
+def softmax_rows(context: RunContext, node: Any, x: Tensor, sizes: tuple[int, int, int], log: bool) -> Tensor:
+    """Along the middle of (outer, size, inner)."""
+    out = fresh(context, node, x.shape, x)
+    outer, size, inner = sizes
+    t = c_type(x.dtype)
+    end = "q[oq + at] = p[op + at] - top - total;" if log else "q[oq + at] = q[oq + at] / s;"
+    source = f"""{pragma([t])}
+__kernel void softmax(const int size, const int inner, __global const {t}* p, const long op,
+                      __global {t}* q, const long oq) {{
+  const int i = get_global_id(0);
+  const long start = (long)(i / inner) * size * inner + i % inner;
+  {t} top = -INFINITY, s = 0;
+  for (int j = 0; j < size; j++) {{ const {t} v = p[op + start + (long)j * inner]; top = v != v || v > top ? v : top; }}
+  for (int j = 0; j < size; j++) {{
+    const long at = start + (long)j * inner;
+    const {t} e = exp(p[op + at] - top);
+    {"" if log else "q[oq + at] = e;"}
+    s += e;
+  }}
+  {"const " + t + " total = log(s);" if log else ""}
+  for (int j = 0; j < size; j++) {{ const long at = start + (long)j * inner; {end} }}
+}}
+"""
+    launch(context, source, "softmax", [outer * inner if size else 0], [size, max(1, inner), x, out])
+    return out
+
+
+def softmax_of(name: str, log: bool) -> list[Kernel]:
+    """Until opset 12 everything from the axis on is one row."""
+
+    @kernel(name, until=12, types=TYPES)
+    def flattened(x: Tensor, *, axis: int = 1, context: RunContext, node: Any) -> Tensor:
+        at = axis + x.ndim if axis < 0 else axis
+        sizes = (math.prod(x.shape[:at]), math.prod(x.shape[at:]), 1)
+        return softmax_rows(context, node, x, sizes, log)
+
+    @kernel(name, since=13, types=TYPES)
+    def along(x: Tensor, *, axis: int = -1, context: RunContext, node: Any) -> Tensor:
+        (at,) = whole_axes([axis], x.ndim)
+        sizes = (math.prod(x.shape[:at]), x.shape[at], math.prod(x.shape[at + 1 :]))
+        return softmax_rows(context, node, x, sizes, log)
+
+    return [flattened, along]
+
+
+def normalized(
+    context: RunContext,
+    node: Any,
+    x: Tensor,
+    shape: tuple[int, int, int],
+    scale: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    *,
+    centred: bool = True,
+    per_row: bool = False,
+) -> Tensor:
+    """(x - mean) / sqrt(var + epsilon) scale + bias over rows.
+
+    Args:
+        context, node, x: as usual.
+        shape: (rows, elements of a row, elements of a row for each number of ``scale`` and ``bias``).
+        scale, bias: numbers by place in the row, or with ``per_row`` by channel.
+        epsilon: against division by zero.
+        centred: False leaves the mean out (RMS normalisation).
+        per_row: the row's number, modulo the scale's size times the channels of a row, chooses the number.
+    """
+    out = fresh(context, node, x.shape, x)
+    rows, size, each = shape
+    t = c_type(x.dtype)
+    extra = f", __global const {t}* b, const long ob" if bias is not None else ""
+    place = f"((long)i * (size / each) + j / each) % {scale.size}" if per_row else f"j % {scale.size}"
+    shift = f"b[ob + {place}]" if bias is not None else "0"
+    source = f"""{pragma([t])}
+__kernel void normalize(const int size, const int each, const {t} epsilon, __global const {t}* p, const long op,
+                        __global const {t}* g, const long og, __global {t}* q, const long oq{extra}) {{
+  const int i = get_global_id(0);
+  const long start = (long)i * size;
+  {t} mean = 0, s = 0;
+  {"for (int j = 0; j < size; j++) mean += p[op + start + j]; mean /= size;" if centred else ""}
+  for (int j = 0; j < size; j++) {{ const {t} v = p[op + start + j] - mean; s += v * v; }}
+  const {t} factor = 1 / sqrt(s / size + epsilon);
+  for (int j = 0; j < size; j++)
+    q[oq + start + j] = (p[op + start + j] - mean) * factor * g[og + {place}] + {shift};
+}}
+"""
+    arguments = [size, max(1, each), x.dtype.type(epsilon), x, scale, out, *([] if bias is None else [bias])]
+    launch(context, source, "normalize", [rows if size else 0], arguments)
+    return out
+
+
+def alone(node: Any) -> bool | str:
+    """Mean and deviation are not asked for."""
+    more = [value for value in node.outputs[1:] if value.name]
+    return not more or "LayerNormalization with mean and deviation has no kernel"
+
+
+@kernel("LayerNormalization", since=17, types={"T": FLOATS, "U": FLOATS}, when=alone)
+def layer_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    context: RunContext,
+    node: Any,
+) -> Tensor:
+    """Over all axes from ``axis`` on."""
+    (at,) = whole_axes([axis], x.ndim)
+    shape = (math.prod(x.shape[:at]), math.prod(x.shape[at:]), 1)
+    return normalized(context, node, x, shape, scale, bias, epsilon)
+
+
+@kernel("RMSNormalization", since=23, types={"T": FLOATS, "V": FLOATS})
+def rms_normalization(
+    x: Tensor,
+    scale: Tensor,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    context: RunContext,
+    node: Any,
+) -> Tensor:
+    """x / sqrt(mean of squares + epsilon) scale."""
+    (at,) = whole_axes([axis], x.ndim)
+    shape = (math.prod(x.shape[:at]), math.prod(x.shape[at:]), 1)
+    return normalized(context, node, x, shape, scale, None, epsilon, centred=False)
+
+
+@kernel("InstanceNormalization", since=6, types=TYPES)
+def instance_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5, context: RunContext, node: Any
+) -> Tensor:
+    """Over the spatial axes of each channel of each picture."""
+    inner = math.prod(x.shape[2:])
+    shape = (x.shape[0] * x.shape[1], inner, inner)
+    return normalized(context, node, x, shape, scale, bias, epsilon, per_row=True)
+
+
+@kernel("GroupNormalization", since=21, types=TYPES)
+def group_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    context: RunContext,
+    node: Any,
+) -> Tensor:
+    """Over groups of channels of each picture."""
+    inner = math.prod(x.shape[2:])
+    shape = (x.shape[0] * num_groups, x.shape[1] // num_groups * inner, inner)
+    return normalized(context, node, x, shape, scale, bias, epsilon, per_row=True)
+
+
+KERNELS = (
+    *softmax_of("Softmax", log=False),
+    *softmax_of("LogSoftmax", log=True),
+    layer_normalization,
+    rms_normalization,
+    instance_normalization,
+    group_normalization,
+)

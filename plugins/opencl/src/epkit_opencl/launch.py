@@ -1,0 +1,130 @@
+"""Building OpenCL programs, and launching their kernels. Binaries are kept by pyopencl, by device and driver."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from epkit.backend import RunContext
+from epkit.errors import CompileError, Where
+
+from .device import Gpu
+from .memory import ClStream, Tensor
+
+C_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "half",
+    "int8": "char",
+    "uint8": "uchar",
+    "int16": "short",
+    "uint16": "ushort",
+    "int32": "int",
+    "uint32": "uint",
+    "int64": "long",
+    "uint64": "ulong",
+    "bool": "uchar",
+}
+
+
+def c_type(dtype: np.dtype[Any]) -> str:
+    """The OpenCL C type of an element."""
+    return C_TYPES[dtype.name]
+
+
+def pragma(types: Sequence[str]) -> str:
+    """What a program must say before it uses doubles."""
+    return "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" if "double" in types else ""
+
+
+def built(gpu: Gpu, source: str) -> Any:
+    """The program of a source text; built once.
+
+    Raises:
+        CompileError: with the compiler's words and the lines they are about.
+    """
+    import pyopencl as cl
+
+    key = hashlib.sha256(source.encode()).hexdigest()
+    with gpu.lock:
+        if key not in gpu.programs:
+            try:
+                gpu.programs[key] = cl.Program(gpu.context, source).build(options=["-cl-std=CL1.2"])
+            except cl.Error as error:
+                raise CompileError(
+                    f"{gpu.handle.name.strip()} did not compile a kernel: {_explained(str(error), source)}",
+                    where=Where(stage="compile", provider="opencl"),
+                    remedy="report it with this text, and the versions that `epkit providers` shows",
+                ) from error
+        return gpu.programs[key]
+
+
+def _explained(log: str, source: str) -> str:
+    """The log, and the source lines that it names."""
+    lines = source.splitlines()
+    numbers = sorted({int(found) for found in re.findall(r":(\d+):\d+:", log)})
+    told = [f"  line {n}: {lines[n - 1].strip()}" for n in numbers[:5] if 0 < n <= len(lines)]
+    return "\n".join([log.strip()[-1500:], *told])
+
+
+def launch(
+    context: RunContext,
+    source: str,
+    name: str,
+    size: Sequence[int],
+    arguments: Sequence[Any],
+    *,
+    group: Sequence[int] | None = None,
+) -> None:
+    """Enqueue a kernel on the run's queue. A tensor becomes two arguments, the buffer and the first element;
+    integers are ``int``, NumPy scalars what they are.
+    """
+    import pyopencl as cl
+
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    if 0 in size:
+        return
+    kernel = cl.Kernel(built(stream.gpu, source), name)
+    flat: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            flat += [argument.buffer, np.int64(argument.offset // max(1, argument.dtype.itemsize))]
+        elif isinstance(argument, int):
+            flat.append(np.int32(argument))
+        else:
+            flat.append(argument)
+    kernel.set_args(*flat)
+    cl.enqueue_nd_range_kernel(stream.queue, kernel, tuple(size), None if group is None else tuple(group))
+
+
+def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor's values on the host; waits for the queue, unless the host knows them already."""
+    import pyopencl as cl
+
+    if tensor.host is not None:
+        return tensor.host
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    result = np.empty(tensor.shape, tensor.dtype)
+    if result.nbytes:
+        flat = result.reshape(-1).view(np.uint8)
+        cl.enqueue_copy(stream.queue, flat, tensor.buffer, src_offset=tensor.offset, is_blocking=True)
+    return result
+
+
+def upload(context: RunContext, array: np.ndarray[Any, Any], tensor: Tensor) -> Tensor:
+    """Write host values into a tensor; the host remembers them."""
+    import pyopencl as cl
+
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    tensor.host = np.ascontiguousarray(array).reshape(tensor.shape)
+    if array.nbytes:
+        flat = tensor.host.reshape(-1).view(np.uint8)
+        cl.enqueue_copy(stream.queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=True)
+    return tensor
