@@ -7,9 +7,30 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from ..model.walk import all_graphs
 
+TYPES = (ir.AttributeType.TYPE_PROTO, ir.AttributeType.TYPE_PROTOS)
+
 
 def share_subexpressions(model: ir.Model) -> int:
     """Equal operators with equal inputs and attributes become one (onnx_ir's pass; random operators stay)."""
     before = sum(len(graph) for graph in all_graphs(model.graph))
-    CommonSubexpressionEliminationPass()(model)
+    types = _types_as_text(model)
+    try:
+        CommonSubexpressionEliminationPass()(model)
+    finally:
+        for node, attribute in types:
+            node.attributes[attribute.name] = attribute
     return before - sum(len(graph) for graph in all_graphs(model.graph))
+
+
+def _types_as_text(model: ir.Model) -> list[tuple[ir.Node, ir.Attr]]:
+    """Write attributes that are types (Optional has one) as text, which unlike them can be hashed; what was there."""
+    found = [
+        (node, attribute)
+        for graph in all_graphs(model.graph)
+        for node in graph
+        for attribute in node.attributes.values()
+        if attribute.type in TYPES and not attribute.is_ref()
+    ]
+    for node, attribute in found:
+        node.attributes[attribute.name] = ir.AttrString(attribute.name, str(attribute.value))
+    return found
