@@ -47,14 +47,14 @@ def greedy(feeds: dict[str, Any], subgraph: Any = None, **attributes: Any) -> An
     assert found.dtype == np.int32
     assert found.shape == wanted.shape
     written = np.nonzero((found != attributes["pad_token_id"]).any(axis=0))[0]
-    width = max(PROMPTS.shape[1], *(written + 1))  # onnxruntime leaves the rest as it finds it
+    width = max(feeds["input_ids"].shape[1], *(written + 1))  # onnxruntime leaves the rest as it finds it
     np.testing.assert_array_equal(found[:, :width], wanted[:, :width])
     return found
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("outside", [False, True])
-@pytest.mark.parametrize("opset", [14, 17, 21])
+@pytest.mark.parametrize(
+    ("layers", "outside", "opset"), [(1, False, 14), (2, False, 17), (2, True, 17), (1, True, 21)]
+)
 def test_greedy_search(layers: int, outside: bool, opset: int) -> None:
     feeds = {"input_ids": PROMPTS, "max_length": ints(12)}
     found = greedy(feeds, decoder(layers, seed=4, outside=outside), opset=opset)
@@ -68,7 +68,7 @@ def test_greedy_search(layers: int, outside: bool, opset: int) -> None:
     st.integers(0, 8),
     st.integers(0, VOCABULARY - 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_greedy_search_of_any_prompt(seed: int, batch: int, length: int, more: int, eos: int) -> None:
     prompt = np.random.default_rng(seed).integers(0, VOCABULARY, (batch, length), dtype=np.int32)
     feeds = {"input_ids": prompt, "max_length": ints(length + 1 + more)}
@@ -225,6 +225,13 @@ def test_sampling_from_the_likeliest_alone_is_greedy_search(custom: int) -> None
     (ours,), theirs = sample(feeds, top_p=1e-6, custom=custom, sharpness=3.0)
     np.testing.assert_array_equal(ours, greedy(feeds))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_sampling_keeps_the_likeliest_token_whatever_top_p() -> None:
+    """0 is the default; onnxruntime's CPU then filters all tokens, and draws from all."""
+    feeds = {"input_ids": PROMPTS, "max_length": ints(12)}
+    (ours,), _ = sample(feeds, sharpness=3.0)
+    np.testing.assert_array_equal(ours, greedy(feeds))
 
 
 def test_sampling_is_the_same_for_the_same_seed_alone() -> None:
