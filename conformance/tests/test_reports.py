@@ -125,7 +125,10 @@ def test_the_page_holds_every_case() -> None:
     text = page.split('id="data">')[1].split("</script>")[0]
     data = json.loads(text)
     assert [row[0] for row in data["rows"]] == [entry.name for entry in made().entries]
-    assert HOSTILE in data["details"]
+    assert (
+        HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\ud800", "\ufffd")
+        in data["details"]
+    )
 
 
 @pytest.mark.parametrize(

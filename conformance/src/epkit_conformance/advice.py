@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -196,7 +196,10 @@ def advise(entry: Entry) -> Advice:
     """The member at fault for a case that ended in an error."""
     if entry.state is State.UNEXPECTED_PASS:
         return UNEXPECTED
-    return next(advice for pattern, advice in BY_CASE if fnmatchcase(entry.name, pattern))
+    advice = next(advice for pattern, advice in BY_CASE if fnmatchcase(entry.name, pattern))
+    if advice is KERNEL and onnx.defs.has(entry.operator):
+        return Advice(f'@kernel("{entry.operator}")', KERNEL.why, skeleton(entry.operator, (entry.dtype,)))
+    return advice
 
 
 # ---- for the whole run ----
@@ -209,8 +212,9 @@ def next_step(report: Report, certification: Certification) -> Advice | None:
         return None
     own = [entry for entry in report.entries if entry.level == verdict.level.number]
     if verdict.status is Status.FAILING:
-        worst = Counter(advise(entry) for entry in own if entry.state.is_error)
-        return worst.most_common(1)[0][0]
+        found = [advise(entry) for entry in own if entry.state.is_error]
+        (write, _), *_ = Counter(advice.write for advice in found).most_common(1)
+        return next(advice for advice in found if advice.write == write)
     if verdict.level.number in (1, 2):
         wanted = next_operator(report.entries)
         if wanted is not None:
@@ -232,13 +236,13 @@ def next_operator(entries: Sequence[Entry]) -> Advice | None:
     return Advice(f'@kernel("{operator}")', why, skeleton(operator, (nearest.dtype,)))
 
 
-def skeleton(operator: str, dtypes: Iterable[str]) -> str:
+def skeleton(operator: str, dtypes: Sequence[str]) -> str:
     """A kernel for the newest version of an operator, its inputs and attributes as the schema has them."""
     schema = onnx.defs.get_schema(operator)
     types = ", ".join(f'"{dtype}"' for dtype in dtypes)
     variable = schema.inputs[0].type_str if schema.inputs else schema.outputs[0].type_str
     known = {constraint.type_param_str for constraint in schema.type_constraints}
-    constraint = f', types={{"{variable}": {{{types}}}}}' if variable in known else ""
+    constraint = f', types={{"{variable}": {{{types}}}}}' if variable in known and any(dtypes) else ""
     parameters = [*map(_input, schema.inputs)]
     attributes = [_attribute(attribute) for _, attribute in sorted(schema.attributes.items())]
     name = operator.lower() + ("_" if keyword.iskeyword(operator.lower()) else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +69,7 @@ def run(
     limits = Limits(timeout, int(memory * 1e9))
     plan = Plan(provider, level, tuple(only or ()), jobs or cores(), limits, expectations)
     cases = catalogue(provider)
+    signal.signal(signal.SIGTERM, _interrupt)
     shown = Silent() if as_json else watcher(console(stderr=True))
     done = run_plan(plan, cases, shown)
     certification = certify(done.entries)
@@ -82,6 +84,11 @@ def run(
 
         show(done, certification, worse, written)
     raise typer.Exit(code)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A CI that cancels a job asks with SIGTERM: what was done is reported all the same."""
+    raise KeyboardInterrupt
 
 
 def cores() -> int:

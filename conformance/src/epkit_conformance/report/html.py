@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..advice import Advice, advise, next_step
-from ..certification import Certification, certify
+from ..certification import Certification, Status, certify
 from ..operator_sets import SETS, Standing, standings
 from ..record import Entry, Report
 from ..result import State
@@ -17,6 +17,7 @@ from .page import (
     STATUS_CLASSES,
     bar,
     classes,
+    clean,
     definitions,
     esc,
     legend,
@@ -118,7 +119,10 @@ def _levels(certification: Certification) -> str:
 
 
 def _next(report: Report, certification: Certification) -> str:
-    advice = next_step(report, certification) if not report.only else None
+    """The next step; errors tell theirs themselves."""
+    if report.only or certification.next is None or certification.next.status is Status.FAILING:
+        return ""
+    advice = next_step(report, certification)
     return _advice(advice) if advice else ""
 
 
@@ -129,11 +133,12 @@ def _advice(advice: Advice) -> str:
 
 def _errors(errors: Sequence[Entry]) -> str:
     """Errors by the member at fault; each group with its advice once."""
-    groups: dict[Advice, list[Entry]] = defaultdict(list)
+    groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in errors[:MOST_ERRORS]:
-        groups[advise(entry)].append(entry)
+        groups[advise(entry).write].append(entry)
     parts = []
-    for advice, entries in groups.items():
+    for entries in groups.values():
+        advice = advise(entries[0])
         items = "".join(
             f'<details><summary><i class="{classes(entry.state)}"></i><b>{esc(entry.name)}</b> '
             f"<span>{esc(entry.state.value)}</span></summary><p>{esc(entry.result.detail)}</p></details>"
@@ -269,7 +274,7 @@ def case_data(entries: Sequence[Entry]) -> dict[str, Any]:
     states = list(State)
     return {
         "states": [[state.value, classes(state)] for state in states],
-        "details": list(details),
+        "details": list(map(clean, details)),
         "rows": [
             [
                 entry.name,

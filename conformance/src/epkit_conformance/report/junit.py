@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
 
 from ..record import Entry, Report
 from ..result import State
-
-NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from .page import clean
 
 ERRORS = (State.CRASHED, State.HUNG)
 FAILURES = (State.FAILED, State.UNEXPECTED_PASS)
@@ -29,7 +27,7 @@ def junit_xml(report: Report) -> str:
         suite = ET.SubElement(root, "testsuite", {**head, **_sums(entries)})
         properties = ET.SubElement(suite, "properties")
         for key, value in {"provider": str(report.provider), **report.environment}.items():
-            ET.SubElement(properties, "property", {"name": key, "value": _clean(value)})
+            ET.SubElement(properties, "property", {"name": key, "value": clean(value)})
         for entry in entries:
             _case(suite, entry, report.provider.name)
     ET.indent(root)
@@ -60,14 +58,9 @@ def _case(suite: ET.Element, entry: Entry, provider: str) -> None:
     kind = _kind(entry)
     if not kind:
         return
-    detail = _clean(entry.result.detail)
+    detail = clean(entry.result.detail)
     first = (detail.splitlines() or [""])[0]
     told = ET.SubElement(case, kind, {"message": f"{entry.state.value}: {first}"})
     if kind != "skipped":
         told.set("type", entry.state.value)
         told.text = detail
-
-
-def _clean(text: str) -> str:
-    """Without the characters that XML forbids."""
-    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from html import escape
@@ -63,9 +64,18 @@ SHORT = {
 """Short names of element types for narrow columns."""
 
 
+FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What may stand neither in XML nor in HTML."""
+
+
+def clean(text: object) -> str:
+    """Text without control characters and halves of characters, which devices are known to put into messages."""
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
 def esc(text: object) -> str:
     """Text as HTML."""
-    return escape(str(text), quote=True)
+    return escape(clean(text), quote=True)
 
 
 def classes(state: State) -> str:
