@@ -108,3 +108,14 @@ def test_the_installed_package_is_found_by_itself() -> None:
     with epkit.load(model) as session:
         np.testing.assert_allclose(session(x=np.zeros(3, np.float32))["y0"], 0)
     assert inferred(model) == [(1, [3])]
+
+
+def test_cases_of_the_standard_are_not_more_for_the_package() -> None:
+    """Its schemas of the default domain are registered with onnx, among those of the standard."""
+    from epkit_conformance.corpus.generated import cases
+
+    inferred(model_of("QuickGelu", {"x": np.ones(3, np.float32)}))
+    assert {1} < {
+        s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == "LayerNormalization"
+    }
+    assert {case.version for case in cases() if case.operator == "LayerNormalization"} == {17}
