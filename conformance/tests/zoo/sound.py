@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,7 +31,7 @@ from epkit.backend.kernel_provider import KernelProgram
 from epkit.testing.awkward import chains, claim_groups
 from epkit.testing.device import KERNELS, FakeDeviceProvider
 from epkit.testing.memory import FakeMemory
-from epkit.testing.stream import LateStream, Queue
+from epkit.testing.stream import LateStream, Queue, ThreadStream
 from epkit_conformance.meanings import words
 from epkit_conformance.result import State
 
@@ -85,9 +86,12 @@ class SoundDevice(FakeDeviceProvider):
 
 
 class Unusual(SoundDevice):
-    """Right, and odd in every choice: a late device, claims in groups of three, saves, captures."""
+    """Right, and odd in every choice: a late device whose memory is aligned to pages, claims in groups of three,
+    saves, captures.
+    """
 
     name = "unusual"
+    memory = FakeMemory(alignment=4096)
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         return claim_groups(self, _threes_or_less, graph)
@@ -112,6 +116,41 @@ def _threes_or_less(graph: Subgraph) -> Iterable[Any]:
     for group in chains(3)(graph):
         taken = [not isinstance(table.find(node, graph), Refusal) for node in group]
         yield from [group] if all(taken) else [(node,) for node in group]
+
+
+class Busy(SoundDevice):
+    """Right, on a device that works in threads of its own, with memory for little."""
+
+    name = "busy"
+    memory = FakeMemory(alignment=8, limit=1 << 20)
+
+    def stream(self, device: Device) -> Stream:
+        return ThreadStream(Queue())
+
+
+class _Backwards(Program):
+    """One run at a time; wants contiguous inputs, and gives results whose strides are negative."""
+
+    def __init__(self, inner: Program) -> None:
+        self.inner = inner
+        self.lock = threading.Lock()
+
+    def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
+        with self.lock:
+            results = self.inner.run(context, [np.array(x, order="C") for x in inputs])
+        return [np.array(np.flip(x))[(slice(None, None, -1),) * x.ndim] for x in results]
+
+
+class Contrary(Sound):
+    """Right, on the host, with outputs that are views from the end to the start, and read-only weights copied."""
+
+    name = "contrary"
+
+    def constant(self, array: Any) -> Any:
+        return np.array(array, order="F")
+
+    def compile(self, subgraph: Subgraph) -> Program:
+        return _Backwards(super().compile(subgraph))
 
 
 class Capturing(KernelProgram):

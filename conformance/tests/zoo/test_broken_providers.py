@@ -9,7 +9,7 @@ import pytest
 import wrong_devices  # noqa: F401 - fills the zoo
 import wrong_manners  # noqa: F401
 import wrong_results  # noqa: F401
-from sound import ZOO, Sound, SoundDevice, Specimen, Unusual
+from sound import ZOO, Busy, Contrary, Sound, SoundDevice, Specimen, Unusual
 
 import epkit
 from epkit.backend import Refusal
@@ -89,7 +89,9 @@ def assert_reported(specimen: Specimen, others: Iterable[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("provider", [Sound, SoundDevice], ids=lambda provider: provider.__name__)
+@pytest.mark.parametrize(
+    "provider", [Sound, SoundDevice, Contrary, Busy], ids=lambda provider: provider.__name__
+)
 def test_a_sound_provider_has_no_errors(provider: type[epkit.backend.Provider]) -> None:
     results = run(provider, [*SAMPLE, *SLOW])
     assert not {name: result.detail for name, result in results.items() if result.state.is_error}

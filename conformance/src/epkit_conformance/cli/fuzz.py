@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from epkit.errors import EpkitError
@@ -12,10 +10,9 @@ from epkit.errors import EpkitError
 def fuzz(ctx: typer.Context) -> None:
     """Try operators and small graphs at random until interrupted; what is found is made small and written down."""
     try:
-        from .. import fuzz as fuzzing
+        from ..fuzz import main
     except ImportError as error:
         raise EpkitError(
             f"fuzzing needs a package that is missing: {error}", remedy="pip install epkit-conformance[fuzz]"
         ) from None
-    main: Any = fuzzing.main
     raise typer.Exit(main(list(ctx.args)))

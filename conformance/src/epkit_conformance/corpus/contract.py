@@ -123,7 +123,7 @@ def gives_outputs_away(subject: Subject) -> None:
             assert array.tobytes() == kept[name].tobytes(), (
                 f"{subject.probe.label}: a later run changed output {name} of an earlier one"
             )
-            array.view(np.uint8)[...] = 0x7F
+            array[...] = np.frombuffer(b"\x7f" * array.itemsize, array.dtype)[0]
         subject.check(session.run(None, first), first, "after the caller wrote into an earlier output")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import onnx
 
@@ -21,6 +22,8 @@ from ..result import Result, State
 from .graphs import OTHERS, whole_graphs
 
 DEVICE = "conformance_device"
+FEW = 3
+"""Graphs that are tried with what else is installed: its drivers may take long to start."""
 
 Partner = Callable[[], tuple[type[Provider], Callable[[], None]]]
 
@@ -61,13 +64,35 @@ def cases() -> Iterator[Case]:
         for first in (True, False):
             place = "before" if first else "after"
             yield Case(f"pairs/{place}_{name}", 3, "pairs", _runner(partner, first))
+    for first in (True, False):
+        place = "before" if first else "after"
+        yield Case(f"pairs/{place}_installed", 3, "pairs", _installed(first), seconds=300)
 
 
-def _runner(partner: Partner, first: bool) -> Callable[[str], Result]:
+def _installed(first: bool) -> Callable[[str], Result]:
+    """With every other provider that is installed and ready here."""
+
+    def run(provider: str) -> Result:
+        others = [
+            state.name for state in epkit.providers() if state.state == "ready" and state.name != provider
+        ]
+        if not others:
+            return Result(State.UNSUPPORTED, "no other provider is installed and ready")
+        results = [
+            _runner(lambda name=name: (default.provider_type(name), _quiet), first, FEW)(provider)  # type: ignore[misc]
+            for name in others
+        ]
+        shown = [name for name, result in zip(others, results, strict=True) if result.state is State.PASSED]
+        return Result(State.PASSED, f"with {', '.join(shown)}") if shown else results[0]
+
+    return run
+
+
+def _runner(partner: Partner, first: bool, at_most: int | None = None) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
         seen = {provider: 0, "partner": 0}
         refusal = ""
-        for model in whole_graphs(native_type(provider)):
+        for model in islice(whole_graphs(native_type(provider)), at_most):
             counts, reason = run_pair(model, provider, partner, first)
             refusal = refusal or reason
             for name, count in counts.items():
