@@ -240,6 +240,28 @@ def test_endless_lengths_do_not_hang(length: int) -> None:
     assert checked.model.graph.outputs[0].shape == [length]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[L] x, float[3] q) => (float[N] y) { s = Cast <to = 7> (x) y = Expand(q, s) }",
+        "g (float[L] x, float[3] q, bool c) => (float[N] y) { s = If(c) < then_branch = t () => (int64[A] a) { b = Neg(x) a = Cast <to = 7> (b) }, else_branch = e () => (int64[B] d) { d = Cast <to = 7> (x) } > y = Reshape(q, s) }",
+        "g (int64 n, float[L] x) => (float[N] y) { s, t = Loop(n, , x) < body = f (int64 i, bool k, float[M] z) => (bool l, float[M] w, float[N] v) { l = Identity(k) w = Neg(z) p = Cast <to = 7> (z) v = ConstantOfShape(p) } > y = Identity(s) }",
+        "g (float[L] x, float[3] q) => (float[N] y) { y = f.F(x, q) } <domain: 'f', opset_import: ['': 17]> F (a, b) => (c) { s = Cast <to = 7> (a) c = Expand(b, s) }",
+    ],
+)
+def test_endless_lengths_that_become_shapes_do_not_hang(text: str) -> None:
+    text = text.replace("[L]", f"[{2**31}]").replace("'", '"')
+    check(read(parse('<ir_version: 8, opset_import: ["": 17, "f": 1]> ' + text)))
+
+
+def test_a_length_that_is_only_read_stays_known() -> None:
+    """A recording of fixed length: its shape is read, but it is no shape."""
+    checked_model = check(
+        read(parse("g (float[160000] x) => (float[N] y) { s = Shape(x) y = Reshape(x, s) }"))
+    ).model
+    assert checked_model.graph.outputs[0].shape == [160000]
+
+
 def test_endless_lengths_in_bodies_do_not_hang() -> None:
     body = "then_branch = t () => (float[4294967295] a) { a = Mul(x, x) }, else_branch = e () => (float[N] a) { a = Neg(x) }"
     check(read(parse(f"g (float[N] x, bool c) => (float[N] y) {{ y = If(c) < {body} > }}")))

@@ -7,6 +7,7 @@ made on purpose may know more ways: who loads models of strangers should do so i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
@@ -21,6 +22,10 @@ _EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 LONG = 1 << 16
 _INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 _HIDDEN = "epkit:length:"
+# the result has as many dimensions as an input after the first has elements; ConstantOfShape: the first
+_BY_LENGTH = {"CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "Pad", "Reshape", "Resize"} | {
+    *("Tile", "Upsample")
+}
 # data propagation makes one object for each element of a 1-D input of these
 _PROPAGATED = {"Add", "Cast", "Concat", "Gather", "MeanVarianceNormalization", "Mul"} | {
     *("Size", "Slice", "Squeeze", "Sub", "Unsqueeze")
@@ -73,12 +78,39 @@ def may_propagate(model: onnx.ModelProto) -> bool:
 
 
 def hide_lengths(model: onnx.ModelProto) -> None:
-    """Turn lengths of 1-D integers into names: used as a shape, each element would become a dimension."""
-    for graph in graphs(model):
-        for info in (*graph.input, *graph.value_info):
-            length = _length(info)
-            if length > LONG and info.type.tensor_type.elem_type in _INTEGERS:
-                info.type.tensor_type.shape.dim[0].dim_param = f"{_HIDDEN}{length}"
+    """Turn lengths of 1-D values into names where they may be used as a shape: each element would be a dimension."""
+    infos = [
+        info for graph in graphs(model) for info in (*graph.input, *graph.value_info) if _length(info) > LONG
+    ]
+    shaping = _shaping(model) if infos else set()
+    for info in infos:
+        if info.name in shaping or info.type.tensor_type.elem_type in _INTEGERS:
+            info.type.tensor_type.shape.dim[0].dim_param = f"{_HIDDEN}{_length(info)}"
+
+
+def _shaping(model: onnx.ModelProto) -> set[str]:
+    """The values from which a length may get into a shape: backwards from there, up to where it is read off."""
+    found: set[str] = set()
+    functions = {(function.domain, function.name) for function in model.functions}
+    inner = any(node.op_type in _BY_LENGTH for function in model.functions for node in function.node)
+
+    def sweep(nodes: Sequence[onnx.NodeProto]) -> None:
+        for node in reversed(nodes):
+            if not found.isdisjoint(node.output) and node.op_type not in ("Shape", "Size"):
+                found.update(node.input)
+            if node.op_type in _BY_LENGTH:
+                found.update(node.input[node.op_type != "ConstantOfShape" :])
+            elif inner and (node.domain, node.op_type) in functions:
+                found.update(node.input)
+            for graph in (a.g for a in node.attribute if a.HasField("g")):
+                if not found.isdisjoint(node.output):
+                    found.update(output.name for output in graph.output)
+                sweep(graph.node)
+                if any(given.name in found for given in graph.input):
+                    found.update(node.input)
+
+    sweep(model.graph.node)
+    return found
 
 
 def _length(info: onnx.ValueInfoProto) -> int:
