@@ -2,4 +2,6 @@
 #pragma once
 
 #define EPK_OPERATORS(X) \
-  X(pointwise) X(reshape) X(shape) X(gemm) X(gemm_pack)
+  X(pointwise) X(reshape) X(shape) X(gemm) X(gemm_pack) \
+  X(transpose) X(expand) X(slice) X(split) X(concat) X(pad) X(tile) X(depth_space) X(range) X(constant_of_shape) \
+  X(trilu) X(gather) X(gather_elements) X(gather_nd) X(scatter_nd) X(scatter_elements) X(reduce) X(arg_extreme) X(cum_sum) X(top_k)
