@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
@@ -33,8 +33,8 @@ STYLES = {
 SECONDS = {0: 0.05, 1: 2.0, 2: 0.02, 3: 0.4, 4: 0.3, 5: 0.5, 6: 2.0, 7: 1.0}
 """Rough seconds of a case by level, so that the time left does not jump when the dearer levels come."""
 
-SETTLED = 3.0
-"""Seconds before an estimate is shown."""
+SETTLED = 0.02
+"""The part of the work that must be done before an estimate of the rest is worth showing."""
 
 BEAT = 10.0
 """Seconds between plain lines."""
@@ -71,15 +71,15 @@ class Silent:
 class Tally:
     """What is known of a run while it runs; the clock can be replaced."""
 
-    def __init__(self, cases: Sequence[Case], clock: object = None) -> None:
-        self.clock = clock if callable(clock) else time.monotonic
+    def __init__(self, cases: Sequence[Case], clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.total = len(cases)
         self.done = 0
         self.work = sum(SECONDS[case.level] for case in cases) or 1.0
         self.worked = 0.0
         self.running: dict[str, None] = {}
         self.counts: Counter[State] = Counter()
-        self.start: float = self.clock()
+        self.start = clock()
 
     def began(self, case: Case) -> None:
         """It is running now."""
@@ -94,9 +94,9 @@ class Tally:
 
     def left(self) -> str:
         """The time left, by the work done so far: ``1:23 left``; empty while nothing can be said."""
-        elapsed = self.clock() - self.start
-        if not self.worked or elapsed < SETTLED:
+        if self.worked < SETTLED * self.work:
             return ""
+        elapsed = self.clock() - self.start
         seconds = round(elapsed * (self.work - self.worked) / self.worked)
         return f"{seconds // 60}:{seconds % 60:02d} left"
 
