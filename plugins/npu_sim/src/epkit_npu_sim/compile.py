@@ -208,7 +208,11 @@ class NpuProgram(Program):
         found = []
         for number in range(len(self.layers)):
             layer, cycles = layers.get(number, LayerTime()), shares.get(number, 0)
-            counts: dict[str, float] = {"cycles": cycles, "bytes": layer.loaded + layer.stored, "macs": layer.macs}
+            counts: dict[str, float] = {
+                "cycles": cycles,
+                "bytes": layer.loaded + layer.stored,
+                "macs": layer.macs,
+            }
             found.append({**counts, "peak_macs": cycles * self.binary.machine.array**2})
         return found
 

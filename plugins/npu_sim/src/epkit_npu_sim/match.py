@@ -121,8 +121,9 @@ class _Matcher:
     def _no_integers(self, node: ir.Node) -> Unsupported:
         kind = element_type(node.inputs[0]) if node.inputs else ""
         if node.op_type not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            return Unsupported("no-kernel", f"the machine has no {node.op_type}; it has {known}")
+            return Unsupported(
+                "no-kernel", f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
+            )
         return Unsupported(
             "dtype",
             f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear "

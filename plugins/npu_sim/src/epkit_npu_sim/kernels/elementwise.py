@@ -38,6 +38,9 @@ FUNCTIONS = (
 )
 """Functions of one real number; the table is made from the portable kernels."""
 
+SMOOTH = ("Sigmoid", "Tanh", "Gelu", "Erf", "Softplus", "Mish")
+"""Those that parabolas follow closely everywhere."""
+
 
 def tile_elements(stream: Stream, shape: Ints, bytes_each: int) -> int:
     """How many elements a tile may have if each takes so many bytes, double buffered, in half the scratchpad."""
@@ -139,6 +142,14 @@ def check_function(unit: Unit, machine: Machine) -> Unit:
         "dtype",
         f"{x.dtype} to {y.dtype}",
         "int8, or int16 to int16",
+    )
+    smooth = x.size == 1 or unit.kind in SMOOTH
+    require(
+        smooth,
+        "dtype",
+        f"{unit.kind} of 16 bits; the polynomial unit follows {', '.join(SMOOTH)}",
+        "8 bits",
+        x.dtype,
     )
     if x.size == 1:
         derived: dict[str, Any] = {"table": byte_table(unit, lambda reals: function_of(unit, reals))}

@@ -1,0 +1,137 @@
+"""The instruction set, the memory, and the counters that keep the order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from epkit_npu_sim import isa
+from epkit_npu_sim.compile import Binary
+from epkit_npu_sim.engines.vector import integer_root, rounded, scaled
+from epkit_npu_sim.machine import ChecksumError, Core, Machine
+from epkit_npu_sim.memory import Dram, packed, unpacked
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from npu_node import integers, on_npu
+from npu_streams import network, program_of, stream_of_a_network
+
+import epkit
+
+FEW = settings(max_examples=50, deadline=None)
+WORDS = st.integers(-(2**31), 2**31 - 1)
+
+
+@st.composite
+def commands(draw: Any) -> isa.Command:
+    kind = draw(st.sampled_from(isa.INSTRUCTIONS))
+    operands = {field.name: draw(WORDS) for field in fields(kind)}
+    waits = tuple(draw(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4)))
+    return isa.Command(kind(**operands), draw(st.integers(0, 2**16 - 1)), waits)
+
+
+@FEW
+@given(st.lists(commands(), max_size=5))
+def test_binary_and_text_forms_hold_everything(stream: list[isa.Command]) -> None:
+    code = isa.encode(stream)
+    assert len(code) == 128 * len(stream)
+    assert isa.decode(code) == stream
+    assert isa.assemble(isa.disassemble(stream)) == stream
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("frobnicate a=1", "no instruction 'frobnicate'"),
+        ("barrier\nload base=x", "line 2"),
+        ("matmul a=1", "missing"),
+    ],
+)
+def test_the_assembler_says_what_is_wrong(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        isa.assemble(text)
+
+
+def test_streams_of_no_instruction_are_refused() -> None:
+    with pytest.raises(ValueError, match="opcode 99"):
+        isa.decode(bytes([99]) + bytes(127))
+    with pytest.raises(ValueError, match="multiple of 128"):
+        isa.decode(bytes(100))
+
+
+def test_a_binary_survives_as_bytes_and_notices_damage() -> None:
+    binary = stream_of_a_network()
+    whole = binary.to_bytes()
+    again = Binary.from_bytes(whole)
+    assert (again.commands, again.ends, again.image, again.machine) == (
+        binary.commands,
+        binary.ends,
+        binary.image,
+        binary.machine,
+    )
+    with pytest.raises(ValueError, match="damaged"):
+        Binary.from_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="version 9"):
+        Binary.from_bytes(whole.replace(b'"isa": 1', b'"isa": 9'))
+
+
+def test_counters_are_enough_and_are_needed() -> None:
+    """In the order of the simulated clock the result is that of the stream's order; without counters it is not."""
+    feeds = {"x": integers(np.random.default_rng(1), (1, 16, 20, 20), "int8")}
+    results = []
+    for careless in (False, True):
+        chosen = [("npu_sim", {"scratchpad_kib": 32, "mode": "cycles"})]
+        with epkit.load(network(), chosen, fallback="error", optimise="none") as session:
+            program = program_of(session)
+            if careless:
+                commands = tuple(replace(c, waits=isa.NO_WAITS) for c in program.binary.commands)
+                program.binary = replace(program.binary, commands=commands)
+            results.append(session.run(None, feeds)["y"])
+    assert np.array_equal(results[0], on_npu(network(), feeds))
+    assert not np.array_equal(results[0], results[1])
+
+
+@FEW
+@given(st.integers(-(2**31), 2**31 - 1), st.integers(1, 2**24 - 1), st.integers(0, 40))
+def test_rounding_is_exact_in_both_forms(value: int, mult: int, shift: int) -> None:
+    want = round(Fraction(value * mult, 2**shift))
+    assert int(rounded(np.array([value * mult], np.int64), shift)[0]) == want
+    assert int(scaled(np.array([float(value)]), mult, shift)[0]) == want
+
+
+@FEW
+@given(st.integers(0, 2**62 - 1))
+def test_integer_roots(value: int) -> None:
+    assert int(integer_root(np.array([value], np.int64))[0]) == math.isqrt(value)
+
+
+@FEW
+@given(st.binary(max_size=200), st.integers(0, 100))
+def test_compression_loses_nothing(data: bytes, zeros: int) -> None:
+    array = np.frombuffer(data + bytes(zeros), np.uint8)
+    stored = np.frombuffer(packed(array), np.uint8)
+    assert unpacked(stored, len(array)).tobytes() == array.tobytes()
+
+
+def test_memory_is_reused_and_runs_out() -> None:
+    dram = Dram(4096)
+    first, second = dram.allocate(1000), dram.allocate(1000)
+    dram.free(first)
+    with pytest.raises(ValueError, match="freed twice"):
+        dram.free(first)
+    assert dram.allocate(900).address == first.address
+    with pytest.raises(MemoryError, match="dram_mib"):
+        dram.allocate(4000)
+    dram.free(second)
+
+
+def test_a_load_is_checked_and_stays_in_memory() -> None:
+    core = Core(Machine(scratchpad=4096), Dram(4096))
+    core.dram.bytes[:] = 7
+    with pytest.raises(ChecksumError, match="expected 00000001"):
+        core.step(isa.Load(0, 0, 0, 1, 1, 1, 16, 0, 0, 1, 1), [256])
+    with pytest.raises(IndexError, match="beyond the end of DRAM"):
+        core.step(isa.Load(0, 0, 0, 1, 1, 1, 16, 0, 0, 1), [4090])
