@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import knobs
@@ -12,11 +13,13 @@ from .aliases import DEFAULT_FALLBACK, resolve
 from .backend.custom import CustomOperator
 from .backend.hooks import Notice
 from .backend.registry import Registry, default
+from .compiling import Compiled
 from .errors import EpkitError, OptionError
 from .model.limits import Limits
-from .partition.pins import pins_of
+from .partition.pins import Pins, pins_of
 from .partition.policy import POLICIES
 from .pipeline import Source, build
+from .runtime.recovery import ON_FAILURE, VERIFY, Recovery
 from .runtime.session import Session
 from .settings import ProviderChoice, Settings
 from .trace import Recorder
@@ -36,6 +39,8 @@ def load(
     policy: str = "priority",
     placement: Mapping[str, str] | str | os.PathLike[str] | None = None,
     capture: bool = False,
+    on_failure: str = "error",
+    verify: str = "never",
     registry: Registry | None = None,
 ) -> Session:
     """Load a model for the given providers.
@@ -57,6 +62,10 @@ def load(
         placement: nodes pinned to providers: ``{"op:Conv": "acme", "encoder/*": "cpu"}``, or the file of a
             placement saved by ``epkit explain --save``.
         capture: let providers record the work of a run and replay it for inputs of the same shapes.
+        on_failure: ``"fallback"`` moves a partition whose provider fails in a run to the fallback, and runs
+            again; placement and warnings say so. By default the failure is raised.
+        verify: ``"first-run"`` computes each partition's first results by the fallback as well, and moves a
+            partition whose results are wrong.
         registry: the plugins to choose from; by default those installed.
 
     Raises:
@@ -68,6 +77,7 @@ def load(
     settings = make_settings(
         providers, fallback, optimise, fix, operators, limits, base_dir, cache, policy, placement
     )
+    recovery = _recovery(model, settings, registry, on_failure, verify)
     recorder = Recorder()
     start = time.perf_counter()
     try:
@@ -77,12 +87,35 @@ def load(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
         )
         raise
-    session = Session(compiled, registry, recorder, capture=capture)
+    session = Session(compiled, registry, recorder, capture=capture, recovery=recovery)
     registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
     registry.notify(
         Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
     )
     return session
+
+
+def _recovery(
+    model: Source, settings: Settings, registry: Registry, on_failure: str, verify: str
+) -> Recovery | None:
+    """What the session does about faulty partitions; None if it only raises."""
+    for name, value, known in (("on_failure", on_failure, ON_FAILURE), ("verify", verify, VERIFY)):
+        if value not in known:
+            raise OptionError(f"unknown {name} {value!r}", remedy=f"choose one of {', '.join(known)}")
+    if on_failure == "error" and verify == "never":
+        return None
+    if settings.fallback == "error":
+        raise OptionError(
+            'a fallback is needed to move or to verify partitions, and fallback="error" forbids it',
+            remedy="name a fallback, or leave on_failure and verify out",
+        )
+
+    def load_with(pins: Pins) -> Compiled:
+        return build(model, replace(settings, pins=pins), registry)
+
+    return Recovery(
+        settings.fallback, on_failure == "fallback", verify == "first-run", settings.pins, load_with
+    )
 
 
 def make_settings(

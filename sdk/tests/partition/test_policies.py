@@ -125,7 +125,7 @@ def test_times_that_were_measured_decide(own_cache: Path) -> None:
     registry = registry_of(ACME)
     with epkit.load(MODEL, ["acme"], registry=registry, policy="cost") as session:
         assert session.placement.counts() == {"acme": 4}
-        bounds = session._bounds
+        bounds = session._engine.bounds
     model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(MODEL))
     tune(MODEL, epkit_settings("acme"), {"x": X}, registry=registry)
     store = CostStore(knobs.CACHE_DIR.get())

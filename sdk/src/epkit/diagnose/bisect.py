@@ -24,8 +24,8 @@ from ..model.extract import extract
 from ..partition.edges import Edges, edges_of
 from ..partition.partitions import cut
 from ..pipeline import Source
+from ..runtime.difference import Difference, difference, tolerance
 from ..settings import Settings
-from .compare import Difference, difference, tolerance
 from .observe import Observed, all_values, observe
 from .verify import Verification, check_observed
 

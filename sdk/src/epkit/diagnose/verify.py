@@ -12,8 +12,8 @@ from ..backend.registry import Registry
 from ..backend.registry import default as installed
 from ..backend.subgraph import operator_name
 from ..pipeline import Source
+from ..runtime.difference import Difference, difference, tolerance
 from ..settings import Settings
-from .compare import Difference, difference, tolerance
 from .observe import Observed, all_values, is_constant, observe
 
 

@@ -175,6 +175,7 @@ class Executor:
 
     def _to_device(self, action: Transfer, source: Any, state: RunState, lease: Lease) -> Tensor:
         bound = self._bounds[action.to_place]
+        source = np.asarray(source) if isinstance(source, np.generic) else source
         if not isinstance(source, np.ndarray) or source.dtype.kind == "O":
             raise RunError(
                 f"{action.value.name} is a {type(source).__name__}, which cannot be copied to "

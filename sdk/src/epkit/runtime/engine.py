@@ -1,0 +1,165 @@
+"""A compiled model with its executors and its memory: what a session runs, and may exchange for another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..backend.blame import blame
+from ..backend.program import ProgramMemory
+from ..compiling import Compiled
+from ..errors import EpkitError
+from ..memory.arena import ArenaStatistics
+from ..memory.planner import MemoryPlan
+from ..partition.schedule import HOST_PLACE, RunPartition
+from .context import RunState
+from .executor import Executor, make_arenas
+from .options import RunOptions
+from .replay import Replays
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Memory of a session's values (weights apart).
+
+    Attributes:
+        arenas: what each device's arena holds, used at most, and how often it was reused.
+        plans: the plans of all graphs, those learnt for shapes that came up included.
+    """
+
+    arenas: tuple[ArenaStatistics, ...]
+    plans: tuple[MemoryPlan, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} "
+            f"allocations, {a.reused} reuses"
+            for a in self.arenas
+        ]
+        return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
+
+
+class Engine:
+    """Runs one compiled model. ``running`` counts the runs under way; the session minds it."""
+
+    def __init__(self, compiled: Compiled, *, capture: bool = False) -> None:
+        plan = compiled.plan
+        self.compiled = compiled
+        self.bounds = plan.partitioned.bounds
+        self.running = 0
+        self._programs = compiled.programs
+        self._arenas = make_arenas(self.bounds)
+        self._replays = {name: Replays(p) for name, p in compiled.programs.items()} if capture else {}
+        self.main = Executor(
+            plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays
+        )
+
+    def run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
+        """Compute the model's outputs."""
+        state = RunState(options, self.bounds)
+        try:
+            results = own(self.main.run(state, values), values)
+        except BaseException:
+            with suppress(EpkitError):  # the first error says what happened
+                state.close()
+            raise
+        state.close()
+        return results
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Memory of the values: planned, held and peak. What programs hold themselves counts too."""
+        plans = tuple(plan for space in self.main.all_spaces() for plan in space.plans())
+        arenas = {place: arena.statistics() for place, arena in self._arenas.items()}
+        for program in self._programs.values():
+            if (held := program.memory()) is not None:
+                arenas[HOST_PLACE] = _with_program(arenas[HOST_PLACE], held)
+        return MemoryReport(tuple(arenas.values()), plans)
+
+    def shortcut(self) -> Callable[[Any], Any] | None:
+        """The ``feed`` of the only program, if the whole model is that program on the host."""
+        plan = self.compiled.plan
+        if self._replays or len(plan.schedule.actions) != 1:
+            return None
+        action = plan.schedule.actions[0]
+        if not isinstance(action, RunPartition):
+            return None
+        program = self._programs[action.partition.name]
+        made = list(action.partition.subgraph.outputs)
+        if (
+            program.feed is None
+            or action.place != HOST_PLACE
+            or made != list(plan.partitioned.model.graph.outputs)
+        ):
+            return None
+        return program.feed
+
+    def reset(self) -> None:
+        """Start the devices again.
+
+        Raises:
+            BrokenProviderError: if a provider raises in ``reset``.
+        """
+        for bound in self.bounds:
+            with blame(bound.name, "reset", "run"):
+                bound.provider.reset()
+
+    def close(self, problem: Callable[[str], None]) -> None:
+        """Give everything back; a plugin that raises here is told of, and keeps nothing else open."""
+        for name, replays in self._replays.items():
+            _close(f"the replays of {name}", replays.close, problem)
+        for name, program in self._programs.items():
+            _close(f"the program of {name}", program.close, problem)
+        for arena in self._arenas.values():
+            _close(f"the memory of {arena.device}", arena.close, problem)
+        for bound in self.bounds:
+            _close(f"provider {bound.name!r}", bound.provider.close, problem)
+
+
+def _close(what: str, close: Callable[[], None], problem: Callable[[str], None]) -> None:
+    try:
+        close()
+    except Exception as error:
+        problem(f"{what} could not be closed: {type(error).__name__}: {error}")
+
+
+def _with_program(arena: ArenaStatistics, held: ProgramMemory) -> ArenaStatistics:
+    """The statistics of an arena and of memory that a program manages beside it."""
+    return replace(
+        arena,
+        held=arena.held + held.held,
+        peak=arena.peak + held.peak,
+        allocations=arena.allocations + held.allocations,
+        reused=arena.reused + held.reused,
+    )
+
+
+def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Make sure that results share memory with no input, no weight and no other result: such are copied."""
+    given = list(_arrays(inputs))
+    finished: list[Any] = []
+    for result in results:
+        if isinstance(result, np.generic):
+            result = np.asarray(result)
+        if isinstance(result, np.ndarray):
+            others = given + [other for other in finished if isinstance(other, np.ndarray)]
+            shared = not result.flags.writeable or any(np.may_share_memory(result, other) for other in others)
+            finished.append(result.copy() if shared else result)
+        elif isinstance(result, list):
+            finished.append([item.copy() if isinstance(item, np.ndarray) else item for item in result])
+        else:
+            finished.append(result)
+    return finished
+
+
+def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """All arrays among values, those in sequences included."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, list):
+            yield from _arrays(value)
