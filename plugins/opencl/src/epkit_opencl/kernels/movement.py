@@ -344,14 +344,16 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR", context: Run
 
 
 @kernel("SpaceToDepth", types=TYPES)
-def space_to_depth(x: Tensor, *, blocksize: int, context: RunContext, node: Any) -> Tensor:
+def space_to_depth(
+    x: Tensor, *, blocksize: int, mode: str = "DCR", context: RunContext, node: Any
+) -> Tensor:
     """Blocks of the picture become channels."""
     n, c, h, w = x.shape
     b = blocksize
     if b < 1 or h % b or w % b:
         raise ValueError(f"a picture of {h} x {w} is not made of blocks of {b}")
     inner = (n, c, h // b, b, w // b, b)
-    own, order = contiguous(inner), (0, 3, 5, 1, 2, 4)
+    own, order = contiguous(inner), ((0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4))
     shape = [inner[a] for a in order]
     out = fresh(context, node, (n, c * b * b, h // b, w // b), x)
     copy(context, x, out, shape, [own[a] for a in order], contiguous(shape))

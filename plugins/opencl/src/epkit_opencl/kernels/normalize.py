@@ -90,7 +90,7 @@ def normalized(
     place = f"((long)i * (size / each) + j / each) % {scale.size}" if per_row else f"j % {scale.size}"
     shift = f"b[ob + {place}]" if bias is not None else "0"
     source = f"""{pragma([t])}
-__kernel void normalize(const int size, const int each, const {t} epsilon, __global const {t}* p, const long op,
+__kernel void norm_rows(const int size, const int each, const {t} epsilon, __global const {t}* p, const long op,
                         __global const {t}* g, const long og, __global {t}* q, const long oq{extra}) {{
   const int i = get_global_id(0);
   const long start = (long)i * size;
@@ -103,7 +103,7 @@ __kernel void normalize(const int size, const int each, const {t} epsilon, __glo
 }}
 """
     arguments = [size, max(1, each), x.dtype.type(epsilon), x, scale, out, *([] if bias is None else [bias])]
-    launch(context, source, "normalize", [rows if size else 0], arguments)
+    launch(context, source, "norm_rows", [rows if size else 0], arguments)
     return out
 
 
