@@ -109,9 +109,9 @@ def fusion(signature: str, *formulas: str) -> Callable[[Callable[..., Fused | di
             inspect.cleandoc(function.__doc__ or ""),
             frozenset().union(*(pattern.roots for pattern in patterns)),
             rewrite,
-            target,
-            int(since or 1),
-            patterns,
+            target=target,
+            since=int(since or 1),
+            patterns=patterns,
         )
 
     return declare
@@ -274,7 +274,8 @@ def _body(
     first = match.root.outputs[0]  # in the place of an output that is not made, and that nothing reads
     results = [proxies[first if value is None else value] for value in _outputs(match, pattern)]
     graph = ir.Graph(formals, results, nodes=inside, opset_imports=dict(scope.model.opset_imports))
-    return ir.Function(*target, str(match.root.outputs[0].name), graph=graph, attributes=[])
+    declared = ir.convenience.convert_attributes(dict(fused.attributes))
+    return ir.Function(*target, str(match.root.outputs[0].name), graph=graph, attributes=declared)
 
 
 def _computed_inside(

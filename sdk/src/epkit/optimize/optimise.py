@@ -14,10 +14,9 @@ from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer
 from ..model.walk import all_graphs, reads
-from .fuse import Fusion
 from .levels import LEVELS, PREPARE, Pass, Phase
 from .rule import Applied, Ledger, Missed, Rule, apply_rule, make_scopes
-from .select import wanted
+from .wanted import wanted
 
 ROUNDS = 8
 """A pass may make work for an earlier one; real models settle in two or three rounds."""
@@ -101,10 +100,7 @@ def optimise(
 def _for_providers(phase: Phase, providers: Sequence[Provider] | None) -> Phase:
     if providers is None:
         return phase
-    fusions = [each for each in phase.rules if isinstance(each, Fusion)]
-    chosen = {each.name for each in wanted(fusions, [provider.knows for provider in providers])}
-    rules = tuple(r for r in phase.rules if not isinstance(r, Fusion) or r.name in chosen)
-    return Phase(phase.passes, rules)
+    return Phase(phase.passes, wanted(phase.rules, [provider.knows for provider in providers]))
 
 
 class _Work:

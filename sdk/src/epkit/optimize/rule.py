@@ -34,20 +34,22 @@ class Rule:
         mathematics: what is equal to what.
         roots: the operators at whose nodes it starts.
         rewrite: see the top of this file.
+        serves: the rules that it prepares the graph for; without them it has no use.
     """
 
     name: str
     mathematics: str
     roots: frozenset[Operator]
     rewrite: Callable[[ir.Node, Scope], Verdict]
+    serves: tuple[str, ...] = ()
 
 
-def rule(*roots: str) -> Callable[[Callable[[ir.Node, Scope], Verdict]], Rule]:
+def rule(*roots: str, serves: tuple[str, ...] = ()) -> Callable[[Callable[[ir.Node, Scope], Verdict]], Rule]:
     """Declare a function as a rule for nodes of these operators of the standard; its docstring is the maths."""
 
     def declare(function: Callable[[ir.Node, Scope], Verdict]) -> Rule:
         found = frozenset(("", name) for name in roots)
-        return Rule(function.__name__, inspect.cleandoc(function.__doc__ or ""), found, function)
+        return Rule(function.__name__, inspect.cleandoc(function.__doc__ or ""), found, function, serves)
 
     return declare
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from ..rule import Rule
-from . import activation, attention, convolution, gelu, normalization, rotary
+from . import (
+    activation,
+    attention,
+    convolution,
+    embedding,
+    gelu,
+    normalization,
+    quantized,
+    rotary,
+)
 
 RULES: tuple[Rule, ...] = (
     *gelu.RULES,
     *normalization.RULES,
+    *embedding.RULES,
+    *normalization.SKIP_RULES,
     *rotary.RULES,
     *attention.RULES,
     *activation.RULES,
+    *quantized.RULES,
     *convolution.RULES,
 )

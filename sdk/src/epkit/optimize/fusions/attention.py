@@ -32,7 +32,7 @@ _CORE = f"""
 """
 
 
-@rule("MatMul")
+@rule("MatMul", serves=("attention",))
 def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
     """q · Transpose(x, 0231) = q · Transpose(Transpose(x, 0213), 0132): the keys as [batch, heads, length, size]."""
     keys = node.inputs[1]

@@ -132,9 +132,8 @@ def _is_vector(match: Match, name: str, data: str) -> str | None:
     return f"{dims_text(value)} is no vector along the last axis of {dims_text(of)}"
 
 
-RULES = (
-    layer_normalization,
-    simplified_layer_normalization,
+RULES = (layer_normalization, simplified_layer_normalization)
+SKIP_RULES = (
     skip_layer_normalization,
     skip_simplified_layer_normalization,
 )

@@ -11,7 +11,7 @@ from ..rule import Rule, Scope, Verdict, producer, rule
 from ..shapes import dims_text, same_dim
 
 
-@rule("Cos", "Sin")
+@rule("Cos", "Sin", serves=("rotary_embedding", "rotary_embedding_of_microsoft"))
 def halve_angles(node: ir.Node, scope: Scope) -> Verdict:
     """cos([f, f]) = [cos f, cos f], and so for the sine: half the work, and both halves are known to be equal."""
     joined = producer(node.inputs[0], "Concat")
