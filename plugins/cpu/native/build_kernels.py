@@ -8,14 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 KERNELS = Path(__file__).parent / "kernels"
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-         "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # fmt: skip
+FLAGS = [
+    *("-std=c++17", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"),
+    *("-Wno-maybe-uninitialized", "-Wno-uninitialized"),  # GCC 12 on its own intrinsics
+]
 ISAS = {
     "baseline": [],
     "avx2": ["-march=x86-64-v3"],
@@ -40,12 +45,11 @@ def build(isas: list[str] | None = None, extra: tuple[str, ...] = ()) -> Path:
     """The shared library, compiled where its sources, headers or flags have changed. Raises CalledProcessError."""
     cache = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"epkit-kernels-{os.getuid()}"
     cache.mkdir(exist_ok=True)
-    headers = b"".join(header.read_bytes() for header in sorted(KERNELS.glob("*.h")))
     jobs = []
     for isa in isas or machine_isas():
         for source in sorted(KERNELS.glob("*.cpp")):
             command = ["g++", *FLAGS, *ISAS[isa], *extra, f"-DEPK_ISA={isa}", "-c", str(source)]
-            key = hashlib.sha256(repr(command).encode() + headers + source.read_bytes()).hexdigest()[:16]
+            key = hashlib.sha256(repr(command).encode() + _with_headers(source)).hexdigest()[:16]
             jobs.append((command, cache / f"{source.stem}-{isa}-{key}.o"))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_compile, jobs))
@@ -56,6 +60,15 @@ def build(isas: list[str] | None = None, extra: tuple[str, ...] = ()) -> Path:
         subprocess.run(["g++", "-shared", *extra, "-o", partial, *objects, "-lm", "-lpthread"], check=True)
         os.replace(partial, library)
     return library
+
+
+def _with_headers(source: Path) -> bytes:
+    """The text of a source and of all the headers of this folder that it includes."""
+    found = [source]
+    for file in found:
+        names = re.findall(r'^#include "(.+)"', file.read_text(), re.MULTILINE)
+        found += [path for name in names if (path := file.parent / name) not in found]
+    return b"".join(file.read_bytes() for file in found)
 
 
 def _compile(job: tuple[list[str], Path]) -> None:

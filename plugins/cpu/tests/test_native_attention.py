@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from math_library import ISAS, call, parallel, scratch
 
 Array = np.ndarray[Any, Any]
-I, P, F = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+I64, P, F = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 STRIDES = [f"{tensor}_{axis}" for tensor in ("q", "k", "v", "out") for axis in ("batch", "head", "row")]
 
 
 class Attention(ctypes.Structure):
-    _fields_ = [*[(name, I) for name in ("batch", "heads", "kv_heads", "queries", "keys", "size", "value_size")],
-                ("q", P), ("k", P), ("v", P), ("out", P), *[(name, I) for name in STRIDES], ("scale", F), ("softcap", F),
-                ("causal", ctypes.c_int32), ("past", I), ("window", I), ("mask", P), ("allowed", P), ("mask_batch", I),
-                ("mask_head", I), ("mask_row", I), ("lengths", P)]  # fmt: skip
+    _fields_ = [*[(name, I64) for name in ("batch", "heads", "kv_heads", "queries", "keys", "size", "value_size")],
+                ("q", P), ("k", P), ("v", P), ("out", P), *[(name, I64) for name in STRIDES], ("scale", F), ("softcap", F),
+                ("causal", ctypes.c_int32), ("past", I64), ("window", I64), ("mask", P), ("allowed", P), ("mask_batch", I64),
+                ("mask_head", I64), ("mask_row", I64), ("lengths", P)]  # fmt: skip
 
 
 def heads_last(

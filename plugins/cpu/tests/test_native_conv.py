@@ -15,12 +15,12 @@ from math_library import ISAS, aligned, call, parallel, scratch
 from test_native_gemm import ACTIVATIONS, Epilogue
 
 Array = np.ndarray[Any, Any]
-I = ctypes.c_int64
+I64 = ctypes.c_int64
 
 
 class Conv(ctypes.Structure):
-    _fields_ = [("n", I), ("channels", I), ("filters", I), ("group", I), ("in_", I * 3), ("out", I * 3),
-                ("kernel", I * 3), ("stride", I * 3), ("dilation", I * 3), ("pad", I * 3), ("transposed", ctypes.c_int32),
+    _fields_ = [("n", I64), ("channels", I64), ("filters", I64), ("group", I64), ("in_", I64 * 3), ("out", I64 * 3),
+                ("kernel", I64 * 3), ("stride", I64 * 3), ("dilation", I64 * 3), ("pad", I64 * 3), ("transposed", ctypes.c_int32),
                 ("in_blocked", ctypes.c_int32), ("out_blocked", ctypes.c_int32), ("epilogue", Epilogue)]  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def check(
     given_residual = blocked(residual) if layouts[1] else residual
     found = np.full_like(given_residual, np.nan)
     triples = [
-        (I * 3)(*v) for v in (case.size, case.out(), case.kernel, case.stride, case.dilation, case.pad)
+        (I64 * 3)(*v) for v in (case.size, case.out(), case.kernel, case.stride, case.dilation, case.pad)
     ]
     epilogue = Epilogue(
         1.0, activation, -0.5, 0.75, None, None, given_residual.ctypes.data if add else None, 0
@@ -107,7 +107,7 @@ def check(
     conv = Conv(
         case.n, case.channels, case.filters, case.group, *triples, case.transposed, *layouts, epilogue
     )
-    packed = aligned(call(isa, "conv_packed_size_f32", ctypes.byref(conv), returns=I))
+    packed = aligned(call(isa, "conv_packed_size_f32", ctypes.byref(conv), returns=I64))
     guards = packed[-64:].copy()
     call(isa, "conv_pack_f32", ctypes.byref(conv), w, b if bias else None, packed, parallel(threads))
     space = scratch(isa, "conv_scratch_f32", ctypes.byref(conv), ctypes.c_int(threads))

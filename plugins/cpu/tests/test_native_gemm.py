@@ -14,17 +14,17 @@ from math_library import ISAS, aligned, call, parallel, scratch
 
 Array = np.ndarray[Any, Any]
 P = ctypes.c_void_p
-I = ctypes.c_int64
+I64 = ctypes.c_int64
 
 
 class Epilogue(ctypes.Structure):
     _fields_ = [("scale", ctypes.c_float), ("activation", ctypes.c_int32), ("alpha", ctypes.c_float),
-                ("beta", ctypes.c_float), ("bias", P), ("row_bias", P), ("add", P), ("add_row", I)]  # fmt: skip
+                ("beta", ctypes.c_float), ("bias", P), ("row_bias", P), ("add", P), ("add_row", I64)]  # fmt: skip
 
 
 class Gemm(ctypes.Structure):
-    _fields_ = [("m", I), ("n", I), ("k", I), ("a", P), ("a_row", I), ("a_column", I), ("b", P), ("b_row", I),
-                ("b_column", I), ("packed", P), ("out", P), ("out_row", I), ("batch", I), ("a_offset", P),
+    _fields_ = [("m", I64), ("n", I64), ("k", I64), ("a", P), ("a_row", I64), ("a_column", I64), ("b", P), ("b_row", I64),
+                ("b_column", I64), ("packed", P), ("out", P), ("out_row", I64), ("batch", I64), ("a_offset", P),
                 ("b_offset", P), ("out_offset", P), ("epilogue", Epilogue)]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def run(isa: str, a: Array, b: Array, out: Array, packed: bool, threads: int, ep
     n = b.shape[2]
     memory = None
     if packed:
-        memory = aligned(call(isa, "gemm_packed_size_f32", k, n, returns=I))
+        memory = aligned(call(isa, "gemm_packed_size_f32", k, n, returns=I64))
         call(isa, "gemm_pack_f32", b[0], k, n, b.strides[1] // 4, b.strides[2] // 4, memory, None)
     offsets = [np.arange(batch, dtype=np.int64) * (x.strides[0] // 4) * (x.shape[0] > 1) for x in (a, b, out)]
     g = Gemm(m, n, k, a.ctypes.data, a.strides[1] // 4, a.strides[2] // 4, None if packed else b.ctypes.data,
@@ -88,7 +88,11 @@ def test_products(isa: str, data: Any) -> None:
     b = strided(generator, (1 if packed else batch, k, n), data.draw(st.booleans()))
     activation, scale = data.draw(st.integers(0, 10)), data.draw(st.sampled_from([1.0, 0.125]))
     bias, row_bias = generator.standard_normal(n).astype("f"), generator.standard_normal(m).astype("f")
-    with_bias, with_rows, with_add = data.draw(st.booleans()), data.draw(st.booleans()), data.draw(st.booleans())
+    with_bias, with_rows, with_add = (
+        data.draw(st.booleans()),
+        data.draw(st.booleans()),
+        data.draw(st.booleans()),
+    )
     out = np.full((batch, m, n + 5), np.float32(77))
     add = generator.standard_normal(out.shape).astype(np.float32)
     epilogue = Epilogue(scale, activation, -0.5, 0.75, bias.ctypes.data if with_bias else None,

@@ -14,7 +14,7 @@ from math_library import ISAS, call, parallel
 from test_native_conv import blocked, planar
 
 Array = np.ndarray[Any, Any]
-I = ctypes.c_int64
+I64 = ctypes.c_int64
 close = np.testing.assert_allclose
 
 
@@ -25,7 +25,9 @@ def random(*shape: int) -> Array:
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=40, deadline=None)
 @given(
-    st.tuples(st.integers(1, 4), st.integers(1, 70), st.sampled_from([1, 1, 3, 16, 33])), st.booleans(), st.booleans()
+    st.tuples(st.integers(1, 4), st.integers(1, 70), st.sampled_from([1, 1, 3, 16, 33])),
+    st.booleans(),
+    st.booleans(),
 )
 def test_softmax(isa: str, shape: tuple[int, int, int], logarithm: bool, masked: bool) -> None:
     x = 20 * random(*shape)
@@ -46,7 +48,13 @@ def test_softmax(isa: str, shape: tuple[int, int, int], logarithm: bool, masked:
 @pytest.mark.parametrize("n", [1, 5, 16, 100, 768])
 @pytest.mark.parametrize("rms", [False, True])
 def test_layer_norm(isa: str, n: int, rms: bool) -> None:
-    x, skip, skip_bias, scale, bias = random(7, n) + 3, random(7, n + 1)[:, :n].copy(), random(n), random(n), random(n)
+    x, skip, skip_bias, scale, bias = (
+        random(7, n) + 3,
+        random(7, n + 1)[:, :n].copy(),
+        random(n),
+        random(n),
+        random(n),
+    )
     for with_skip in (False, True):
         out, total, mean, inverse = np.empty_like(x), np.empty_like(x), np.empty(7, "f"), np.empty(7, "f")
         extra = [skip, skip_bias] if with_skip else [None, None]
@@ -85,8 +93,8 @@ def test_channel_affine(isa: str, channels: int) -> None:
 
 
 class Pool(ctypes.Structure):
-    _fields_ = [("n", I), ("channels", I), ("in_", I * 3), ("out", I * 3), ("kernel", I * 3), ("stride", I * 3),
-                ("dilation", I * 3), ("pad", I * 3), ("pad_end", I * 3), ("average", ctypes.c_int32),
+    _fields_ = [("n", I64), ("channels", I64), ("in_", I64 * 3), ("out", I64 * 3), ("kernel", I64 * 3), ("stride", I64 * 3),
+                ("dilation", I64 * 3), ("pad", I64 * 3), ("pad_end", I64 * 3), ("average", ctypes.c_int32),
                 ("count_padding", ctypes.c_int32), ("blocked", ctypes.c_int32)]  # fmt: skip
 
 
@@ -125,7 +133,7 @@ def test_pooling(isa: str, data: Any) -> None:
     if not all(np.isfinite(exact).ravel()):
         return
     for layout in (False, True):
-        triples = [(I * 3)(*v) for v in (size, out, kernel, stride, dilation, pad, end)]
+        triples = [(I64 * 3)(*v) for v in (size, out, kernel, stride, dilation, pad, end)]
         pool = Pool(2, channels, *triples, average, count, layout)
         found = np.empty((2, channels, *out), np.float32)
         found = blocked(found) if layout else found
@@ -141,6 +149,8 @@ def test_global_pooling(isa: str, pixels: int, average: bool) -> None:
     exact = x.astype(np.float64).mean(2) if average else x.max(2)
     out, there = np.empty((2, 19), np.float32), np.empty((2, 2, 16), np.float32)
     call(isa, "global_pool_f32", x, out, 2, 19, pixels, ctypes.c_int(average), ctypes.c_int(0), parallel(2))
-    call(isa, "global_pool_f32", blocked(x), there, 2, 19, pixels, ctypes.c_int(average), ctypes.c_int(1), None)
+    call(
+        isa, "global_pool_f32", blocked(x), there, 2, 19, pixels, ctypes.c_int(average), ctypes.c_int(1), None
+    )
     close(out, exact, rtol=1e-5, atol=1e-6)
     close(there.reshape(2, -1)[:, :19], exact, rtol=1e-5, atol=1e-6)
