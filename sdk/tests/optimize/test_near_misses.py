@@ -1,0 +1,177 @@
+"""Rules refuse what only looks like their formula, and say why; and keep hands off what others still read."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from epkit.model.check import check
+from epkit.model.read import read
+from epkit.optimize.optimise import Optimised, optimise
+from epkit.testing.models import model
+
+HALVES = "half = Constant <value_float = 0.5> ()  one = Constant <value_float = 1.0> ()"
+GELU = "d = Div(x, r)  e = Erf(d)  s = Add(e, one)  h = Mul(x, half)"
+
+
+def optimised(text: str | onnx.ModelProto, level: str = "extended", opset: int = 18) -> Optimised:
+    proto = model(text, opset=opset) if isinstance(text, str) else text
+    return optimise(check(read(proto)).model, level)
+
+
+def operators(found: Optimised) -> list[str]:
+    return [node.op_type for node in found.model.graph]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason", "text"),
+    [
+        pytest.param(
+            "gelu",
+            "e is read by",
+            f"g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z) {{ {HALVES} r = Constant <value_float = 1.4142135> () {GELU} y = Mul(h, s)  z = Neg(e) }}",
+            id="a value inside has another reader",
+        ),
+        pytest.param(
+            "gelu",
+            "e is a result",
+            f"g (float[2, 3] x) => (float[2, 3] y, float[2, 3] e) {{ {HALVES} r = Constant <value_float = 1.4142135> () {GELU} y = Mul(h, s) }}",
+            id="a value inside is a result",
+        ),
+        pytest.param(
+            "layer_normalization",
+            "over the axes [1]",
+            """g (float[2, 3, 4] x) => (float[2, 3, 4] y) <float[4] scale = {1, 2, 3, 4}, float e = {0.1}, int64[1] a = {1}> {
+               m = ReduceMean(x, a)  d = Sub(x, m)  q = Mul(d, d)  v = ReduceMean(q, a)  w = Add(v, e)  r = Sqrt(w)
+               n = Div(d, r)  y = Mul(n, scale) }""",
+            id="the mean is over another axis",
+        ),
+        pytest.param(
+            "layer_normalization",
+            "is no vector along the last axis",
+            """g (float[4, 4] x, float[4, 1] scale) => (float[4, 4] y) <float e = {0.1}, int64[1] a = {-1}> {
+               m = ReduceMean(x, a)  d = Sub(x, m)  q = Mul(d, d)  v = ReduceMean(q, a)  w = Add(v, e)  r = Sqrt(w)
+               n = Div(d, r)  y = Mul(n, scale) }""",
+            id="the scale is a column",
+        ),
+        pytest.param(
+            "skip_layer_normalization",
+            "do not have one shape for certain",
+            """g (float[N, M, 4] x, float[K, M, 4] z) => (float[P, M, 4] y) <float[4] s = {1, 2, 3, 4}> {
+               t = Add(x, z)  y = LayerNormalization <axis = -1> (t, s) }""",
+            id="the skip may broadcast",
+        ),
+        pytest.param(
+            "skip_layer_normalization",
+            "not at the last",
+            """g (float[2, 3, 4] x, float[2, 3, 4] z) => (float[2, 3, 4] y) <float[4] s = {1, 2, 3, 4}> {
+               t = Add(x, z)  y = LayerNormalization <axis = 1> (t, s) }""",
+            id="two axes are normalised",
+        ),
+        pytest.param(
+            "conv_add_activation",
+            "may not have the shape",
+            """g (float[1, 1, 4, 4] x, float[1, 1, 1, 1] z) => (float[1, 1, 4, 4] y) <float[1, 1, 1, 1] w = {2}> {
+               c = Conv(x, w)  t = Add(c, z)  y = Relu(t) }""",
+            id="what is added broadcasts",
+        ),
+        pytest.param(
+            "attention",
+            "may widen the scores",
+            """g (float[B, 2, S, 4] q, float[B, 2, S, 4] k, float[B, 2, S, 4] v, float[M, 1, S, S] m) => (float[P, 2, S, 4] y) {
+               t = Transpose <perm = [0, 1, 3, 2]> (k)  p = MatMul(q, t)  b = Add(p, m)  w = Softmax <axis = -1> (b)
+               y = MatMul(w, v) }""",
+            id="the mask has a batch of its own",
+        ),
+        pytest.param(
+            "scaled_matmul",
+            "not in its last two axes",
+            """g (float[3, 2, 3] a, float[3, 2, 3] b) => (float[2, 3, 3] y) {
+               t = Transpose <perm = [1, 0, 2]> (a)  u = Transpose <perm = [1, 2, 0]> (b)  y = MatMul(t, u) }""",
+            id="other axes are exchanged",
+        ),
+        pytest.param(
+            "fold_affine",
+            "varies along other axes",
+            """g (float[1, 1, 2, 2] x) => (float[1, 1, 2, 2] y) <float[1, 1, 1, 1] w = {2}, float[2, 1] s = {1, 2}> {
+               c = Conv(x, w)  y = Mul(c, s) }""",
+            id="the factor varies along the rows",
+        ),
+        pytest.param(
+            "fold_affine",
+            "not finite in float16",
+            """g (float16[1, 1, 2, 2] x) => (float16[1, 1, 2, 2] y) <float16[1, 1, 1, 1] w = {31743}, float16 s = {17408}> {
+               c = Conv(x, w)  y = Mul(c, s) }""",
+            id="the new weights overflow (65504 times 4, as bits)",
+        ),
+        pytest.param(
+            "remove_neutral",
+            "may widen",
+            "g (float[N] x) => (float[3, N] y) <float[3, 1] one = {1, 1, 1}> { y = Mul(x, one) }",
+            id="the ones broadcast",
+        ),
+        pytest.param(
+            "merge_casts",
+            "does not hold every value",
+            "g (float[3] x) => (int64[3] y) { i = Cast <to = 6> (x)  y = Cast <to = 7> (i) }",
+            id="the first cast rounds",
+        ),
+        pytest.param(
+            "cancel_unsqueeze",
+            "is over the axes",
+            """g (float[1, 3] x) => (float[3, 1] y) <int64[1] two = {2}, int64[1] zero = {0}> {
+               u = Unsqueeze(x, two)  y = Squeeze(u, zero) }""",
+            id="other axes are squeezed",
+        ),
+        pytest.param(
+            "slices_to_split",
+            "not all of 0..4",
+            """g (float[2, 4] x) => (float[2, 2] y, float[2, 1] z) <int64[1] a = {0}, int64[1] b = {2}, int64[1] c = {3}, int64[1] n = {4}, int64[1] ax = {1}> {
+               y = Slice(x, a, b, ax)  z = Slice(x, c, n, ax) }""",
+            id="the slices leave a gap",
+        ),
+        pytest.param(
+            "requantize",
+            "scale of",
+            """g (int8[3] x) => (int8[3] y) <float s = {0.5}, float t = {0.25}, int8 z = {0}> {
+               d = DequantizeLinear(x, s, z)  y = QuantizeLinear(d, t, z) }""",
+            id="another scale",
+        ),
+        pytest.param(
+            "fix_reshape_target",
+            "is not that of",
+            """g (float[N, 4] x, float[M, 2] z) => (float[M, K] y) <int64[1] last = {-1}> {
+               s = Shape <start = 0, end = 1> (z)  t = Concat <axis = 0> (s, last)  y = Reshape(x, t) }""",
+            id="a dimension of another value",
+        ),
+    ],
+)
+def test_a_near_miss_does_not_fire_and_says_why(rule: str, reason: str, text: str) -> None:
+    found = optimised(text)
+    assert not [each for each in found.applied if each.rule == rule]
+    assert any(reason in each.reason for each in found.missed if each.rule == rule), found.missed
+
+
+@pytest.mark.parametrize("root", [1.5, 1.41])
+def test_other_constants_are_another_function(root: float) -> None:
+    text = f"g (float[2] x) => (float[2] y) {{ {HALVES} r = Constant <value_float = {root}> () {GELU} y = Mul(h, s) }}"
+    assert "Gelu" not in operators(optimised(text))
+
+
+def test_a_constant_with_more_axes_than_x_would_widen_the_result() -> None:
+    text = f"g (float[2] x) => (float[1, 2] y) <float[1, 1] r = {{1.4142135}}> {{ {HALVES} {GELU} y = Mul(h, s) }}"
+    assert "Gelu" not in operators(optimised(text))
+
+
+def test_a_value_needed_before_the_rest_can_be_made_is_not_swallowed() -> None:
+    """The sum feeds the residual that the normalisation's scale comes from: one node could not make both."""
+    text = """g (float[2, 4] x, float[2, 4] z) => (float[2, 4] y) <int64[1] a = {0}> {
+        t = Add(x, z)  n = Neg(t)  g2 = ReduceMax <keepdims = 0> (n, a)  y = LayerNormalization <axis = -1> (t, g2) }"""
+    found = optimised(text)
+    assert "SkipLayerNormalization" not in operators(found)
+    assert any("before" in each.reason for each in found.missed)
+
+
+def test_an_overridable_initializer_is_no_constant() -> None:
+    proto = model("g (float[2] x, float[1] one) => (float[2] y) <float[1] one = {1}> { y = Mul(x, one) }")
+    assert operators(optimised(proto)) == ["Mul"]
