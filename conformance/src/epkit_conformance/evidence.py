@@ -17,6 +17,7 @@ import onnx
 import epkit
 
 from .compare import difference
+from .observer import EXPECTED, OBSERVER, HiddenWork
 from .result import Result, State
 
 
@@ -73,9 +74,18 @@ def run_model(
 
 
 def recorded_run(session: epkit.Session, feeds: dict[str, Any]) -> tuple[dict[str, Any], epkit.Profile]:
-    """Run with a dispatch record."""
+    """Run with a dispatch record.
+
+    Raises:
+        HiddenWork: if a program ran a session of its own, so that the record does not say who worked.
+    """
     profile = epkit.Profile()
-    return session.run(None, feeds, epkit.RunOptions(profile=profile)), profile
+    with OBSERVER.listening() as heard:
+        outputs = session.run(None, feeds, epkit.RunOptions(tag=EXPECTED, profile=profile))
+    others = [model for kind, model in heard if kind == "run"]
+    if others:
+        raise HiddenWork(f"the work was done by a session of the provider's own: {others[0]}")
+    return outputs, profile
 
 
 def ran_elsewhere(profile: epkit.Profile, provider: str) -> dict[str, str]:

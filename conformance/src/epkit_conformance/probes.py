@@ -28,6 +28,7 @@ from epkit.backend.registry import default
 from epkit.dtypes import CODE, numpy_dtype
 
 from .compare import difference
+from .evidence import recorded_run
 from .result import Result, State
 
 ROWS = 3
@@ -306,6 +307,18 @@ def _subject(provider: str, probe: Probe) -> tuple[Subject | None, str]:
     return None, reason
 
 
+def see_who_works(provider: str) -> None:
+    """Raise HiddenWork if another session does the provider's work; for cases that run without a record."""
+    _see_who_works(provider, default.provider_type(provider))
+
+
+@cache
+def _see_who_works(provider: str, provider_type: type[Provider]) -> None:
+    for subject in subjects(provider)[0][:1]:
+        with subject.load() as session:
+            recorded_run(session, subject.probe.feeds())
+
+
 def _is_known(subject: Subject) -> bool:
     """True if the reference has an answer in this type."""
     try:
@@ -333,4 +346,5 @@ def on_each(
         return Result(State.REFUSED, f"no probe that this is about was claimed whole: {refusal}{left}")
     for subject in chosen:
         check(subject)
+    see_who_works(provider)
     return Result(State.PASSED, f"on {', '.join(subject.probe.label for subject in chosen)}")

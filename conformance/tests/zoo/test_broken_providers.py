@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 import pytest
 import wrong_devices  # noqa: F401 - fills the zoo
-import wrong_manners  # noqa: F401
+import wrong_manners
 import wrong_results  # noqa: F401
 from sound import ZOO, Busy, Contrary, Sound, SoundDevice, Specimen, Unusual
 
@@ -132,18 +132,32 @@ class Lazy(Sound):
         return (Refusal(node, "cost", "somebody else will do it") for node in graph.nodes)
 
 
-def test_a_provider_that_computes_nothing_passes_nothing() -> None:
-    patterns = [
+EVERYTHING = (
+    *(
         *SAMPLE,
         *SLOW,
         "published/reduce_*",
+        "published/simple/*",
         "graphs/*",
+        "quantised/*",
         "pairs/before_*",
-        "partitions/*",
-        "models/*",
-    ]
-    results = run(Lazy, patterns)
+    ),
+    *("partitions/*", "models/*/one"),
+)
+
+
+def test_a_provider_that_computes_nothing_passes_nothing() -> None:
+    results = run(Lazy, EVERYTHING)
     levels = {case.name: case.level for case in all_cases()}
     above = {name: result.state for name, result in results.items() if levels[name] > 0}
     assert len(above) > 150
     assert set(above.values()) <= {State.REFUSED, State.UNSUPPORTED}
+
+
+def test_a_provider_that_lets_another_compute_passes_nothing_however_much_it_claims() -> None:
+    results = run(wrong_manners.LetsTheCpuWork, EVERYTHING)
+    levels = {case.name: case.level for case in all_cases()}
+    above = {name: result for name, result in results.items() if levels[name] > 0}
+    assert not {name: result.detail for name, result in above.items() if result.state is State.PASSED}
+    assert sum(result.state is State.FALLBACK for result in above.values()) > 50
+    assert above["contract/computes_itself"].state is State.FAILED

@@ -7,7 +7,6 @@ import gc
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 
 import epkit
-from epkit.backend import Notice, hookimpl
 from epkit.backend.registry import default
 from epkit.errors import CancelledError, EpkitError, InputError, OptionError
 
 from ..case import Case
-from ..probes import PROBES, ROWS, Subject, is_plain, is_valid, native_type, on_each
+from ..observer import OBSERVER
+from ..probes import PROBES, ROWS, Subject, is_plain, is_valid, native_type, on_each, see_who_works
 from ..result import Result, State
 from ..watch import watched
 
@@ -48,6 +47,7 @@ def explains_every_refusal(provider: str) -> Result:
                         )
     if not claimed:
         return Result(State.REFUSED, "no node of any probe was claimed")
+    see_who_works(provider)
     return Result(State.PASSED)
 
 
@@ -251,39 +251,12 @@ def reports_what_it_runs(subject: Subject) -> None:
 
 def computes_itself(subject: Subject) -> None:
     """The provider does not hand its work to another session behind the record's back."""
-    default.add_extension(_OBSERVER)
-    with _OBSERVER.listening() as seen, subject.load() as session:
+    with OBSERVER.listening() as heard, subject.load() as session:
         session.run(None, subject.probe.feeds())
     for notice in (("load", session.name), ("run", session.name)):
-        if notice in seen:
-            seen.remove(notice)
-    assert not seen, f"{subject.probe.label}: the provider used a session of its own: {seen}"
-
-
-class _Observer:
-    """Hears of every session in this process."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[str, str]] | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[list[tuple[str, str]]]:
-        """The loads and runs of a while."""
-        seen: list[tuple[str, str]] = []
-        self._seen = seen
-        try:
-            yield seen
-        finally:
-            self._seen = None
-
-    @hookimpl
-    def epkit_notice(self, notice: Notice) -> None:
-        """Note loads and runs."""
-        if self._seen is not None and notice.kind in ("load", "run"):
-            self._seen.append((notice.kind, notice.model))
-
-
-_OBSERVER = _Observer()
+        if notice in heard:
+            heard.remove(notice)
+    assert not heard, f"{subject.probe.label}: the provider used a session of its own: {heard}"
 
 
 # ---- what is left over ----

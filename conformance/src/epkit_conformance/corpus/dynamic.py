@@ -6,8 +6,9 @@ Two changes, both mechanical:
   stay as published. Left out: models whose inputs are not all tensors with shapes, and those without inputs.
 * *rows*: the leading dimension also gets other sizes: none, one, several. For that, axis 0 of an operator must be
   like any other element of a batch (``BATCHED``): all its inputs that have the first one's leading size and rank
-  change with it, by repeating or dropping rows. What must come out is asked of ``onnx.reference``; sizes that it
-  cannot compute are left out when the case runs, which then says so.
+  change with it, by repeating or dropping rows. The outputs of batches change in the same way; for elementwise
+  operators, whose inputs broadcast, they are asked of ``onnx.reference``, and sizes that it cannot compute are left
+  out when the case runs, which then says so.
 """
 
 from __future__ import annotations
@@ -102,7 +103,11 @@ def _symbolic(item: Any) -> Callable[[str], Result]:
 def _resized(item: Any, rows: int) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
         model = made_symbolic(item.model)
-        inputs = resized([as_value(value) for value in item.data_sets[0][0]], rows)
+        given, published = ([as_value(value) for value in values] for values in item.data_sets[0])
+        inputs = resized(given, rows)
+        if item.model.graph.node[0].op_type not in ELEMENTWISE:  # each item of a batch stays what it was
+            expected = [value[np.arange(rows) % len(given[0])] for value in published]
+            return run_model(model, [(inputs, expected)], provider, tolerance(item))
         feeds = {info.name: value for info, value in zip(model.graph.input, inputs, strict=False)}
         try:
             expected = reference(model, feeds)

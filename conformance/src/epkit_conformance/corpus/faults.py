@@ -15,7 +15,7 @@ from epkit.backend.registry import default
 from epkit.errors import EpkitError
 
 from ..case import Case
-from ..probes import Subject, subjects
+from ..probes import Subject, see_who_works, subjects
 from ..result import Result, State
 from ..watch import Watch, watched
 
@@ -56,6 +56,7 @@ def _runner(member: str) -> Callable[[str], Result]:
         tried = [subject.probe.label for subject in found[:AT_MOST] if recovers(subject, member)]
         if not tried:
             return Result(State.UNSUPPORTED, f"{member} was not called in any right run")
+        see_who_works(provider)
         return Result(State.PASSED, f"on {', '.join(tried)}")
 
     return run

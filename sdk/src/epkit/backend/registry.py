@@ -212,6 +212,10 @@ class Registry:
         """Register an object or module with hook implementations in this process."""
         self._add_module(plugin)
 
+    def remove_extension(self, plugin: object) -> None:
+        """Undo :meth:`add_extension`."""
+        self._manager.unregister(plugin)
+
     def operators(self) -> list[CustomOperator]:
         """The custom operators of all imported plugins."""
         self.load_extensions()
