@@ -6,11 +6,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.numpy_helper
+import onnx.parser
 from epkit_npu_sim.compile import Binary, NpuProgram
+from epkit_npu_sim.provider import NpuSimProvider
 from npu_node import integers
 
 import epkit
+from epkit.backend import Subgraph
+from epkit.testing.plugins import registry_of
 
 NETWORK = """<ir_version: 10, opset_import: ["" : 21]>
 g (int8[1, 16, 20, 20] x) => (int8[1, 32, 18, 18] y, int8[1, 32, 18, 18] p)
@@ -33,10 +37,25 @@ def network() -> onnx.ModelProto:
     return model
 
 
-def program_of(session: epkit.Session) -> NpuProgram:
-    """The only program on npu_sim."""
-    (found,) = [p for p in session._programs.values() if isinstance(p, NpuProgram)]
-    return found
+class Seen:
+    """The provider under its own name, with its programs in view.
+
+    Attributes:
+        programs: what was compiled, in order.
+        registry: for ``epkit.load``.
+    """
+
+    def __init__(self) -> None:
+        self.programs: list[NpuProgram] = []
+        seen = self.programs
+
+        class Watched(NpuSimProvider):
+            def compile(self, subgraph: Subgraph) -> NpuProgram:
+                program = super().compile(subgraph)
+                seen.append(program)
+                return program
+
+        self.registry = registry_of(Watched)
 
 
 def stream_of_a_network(**options: Any) -> Binary:
@@ -46,5 +65,7 @@ def stream_of_a_network(**options: Any) -> Binary:
 
 def stream_of(model: onnx.ModelProto, **options: Any) -> Binary:
     """A model's stream, compiled for a chip."""
-    with epkit.load(model, [("npu_sim", options)], fallback="error", optimise="none") as session:
-        return program_of(session).binary
+    seen = Seen()
+    chosen = [("npu_sim", options)]
+    epkit.load(model, chosen, fallback="error", optimise="none", registry=seen.registry).close()
+    return seen.programs[0].binary

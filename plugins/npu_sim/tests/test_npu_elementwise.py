@@ -8,6 +8,7 @@ from typing import Any
 
 import npu_reference as reference
 import numpy as np
+import onnx.parser
 import onnx.reference
 import pytest
 from hypothesis import given, settings

@@ -99,11 +99,25 @@ def test_an_unknown_fault_lists_those_there_are() -> None:
 def test_a_reset_waits_for_no_run() -> None:
     """While a run is under way, a reset is refused; afterwards it is taken."""
     with load(fault="slow@200") as session:
-        started = threading.Thread(target=session.run, args=(None, FEEDS))
-        started.start()
-        while not session._running:
-            pass
+        runner = threading.Thread(target=session.run, args=(None, FEEDS))
+        runner.start()
         with pytest.raises(RunError, match="under way"):
-            session.reset()
-        started.join()
+            while runner.is_alive():
+                session.reset()
+        runner.join()
         session.reset()
+
+
+@pytest.mark.parametrize("fault", ["device-lost@7", "bit-flip@3"])
+def test_where_the_application_wants_it_the_partition_moves(fault: str) -> None:
+    """The run goes on elsewhere, and the placement, the warnings and the record say so."""
+    chosen = [("npu_sim", {"fault": fault})]
+    with epkit.load(network(), chosen, on_failure="fallback") as session:
+        outputs = session.run(None, FEEDS)
+        assert set(session.placement.counts()) == {"cpu"}
+        assert any("npu_sim:0 was moved to cpu: the device failed" in text for text in session.warnings)
+        profile = epkit.Profile()
+        session.run(None, FEEDS, epkit.RunOptions(profile=profile))
+        assert set(profile.dispatched().values()) == {"cpu"}
+    for name, want in right().items():
+        assert np.abs(outputs[name].astype(int) - want.astype(int)).max() <= 2  # three roundings in a row

@@ -17,7 +17,7 @@ from epkit_npu_sim.memory import Dram, packed, unpacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_node import integers, on_npu
-from npu_streams import network, program_of, stream_of_a_network
+from npu_streams import Seen, network, stream_of_a_network
 
 import epkit
 
@@ -84,8 +84,9 @@ def test_counters_are_enough_and_are_needed() -> None:
     results = []
     for careless in (False, True):
         chosen = [("npu_sim", {"scratchpad_kib": 32, "mode": "cycles"})]
-        with epkit.load(network(), chosen, fallback="error", optimise="none") as session:
-            program = program_of(session)
+        seen = Seen()
+        with epkit.load(network(), chosen, fallback="error", registry=seen.registry) as session:
+            (program,) = seen.programs
             if careless:
                 commands = tuple(replace(c, waits=isa.NO_WAITS) for c in program.binary.commands)
                 program.binary = replace(program.binary, commands=commands)

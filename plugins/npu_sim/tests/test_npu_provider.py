@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.numpy_helper
+import onnx.parser
 import pytest
+from epkit_npu_sim.provider import NpuSimOptions, NpuSimProvider
 from npu_node import Q, integers, qdq
 from npu_streams import network, stream_of
 
@@ -99,9 +101,8 @@ def test_16_bits_are_not_approximated_where_they_must_be_exact() -> None:
 
 
 def test_options_describe_a_chip() -> None:
-    with epkit.load(network(), [("npu_sim", {"array": 16, "clock_mhz": 500.0})]) as session:
-        described = [b.provider.devices().found[0].description for b in session._bounds][0]
-    assert "16x16 int8" in described and "500 MHz" in described
+    (found,) = NpuSimProvider(NpuSimOptions(array=16, clock_mhz=500.0)).devices().found
+    assert "16x16 int8" in found.description and "500 MHz" in found.description and not found.host_memory
     with pytest.raises(OptionError, match="array must be positive"):
         epkit.load(network(), [("npu_sim", {"array": 0})])
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from epkit_npu_sim import isa
+from epkit_npu_sim.compile import Binary
 from epkit_npu_sim.machine import Machine
 from epkit_npu_sim.timing import Timeline, duration, simulate, transfer_cycles
 from hypothesis import given, settings
@@ -54,7 +56,7 @@ def test_more_of_anything_is_never_slower(
 
     (A larger array has a longer way through it, so that a small product may take more clocks there.)
     """
-    commands = stream_of_a_network().commands
+    commands = stream().commands
     slow = simulate(Machine(**{name: 1 << low}), commands)
     fast = simulate(Machine(**{name: 1 << low + more}), commands)
     assert fast.cycles <= slow.cycles
@@ -87,6 +89,11 @@ def test_double_buffering_hides_loads() -> None:
 def test_a_stream_that_would_hang_is_refused() -> None:
     with pytest.raises(ValueError, match="waits for command 1 of the vector engine"):
         simulate(CHIP, [isa.Command(isa.Barrier(), waits=(0, 0, 0, 1))])
+
+
+@cache
+def stream() -> Binary:
+    return stream_of_a_network()
 
 
 # ---- the data sheet ----

@@ -239,7 +239,7 @@ class NpuProgram(Program):
         return RunError(
             f"the device failed at {name} of {node.op_type}: {error}",
             where=Where(stage="run", provider="npu_sim", partition=self.name, node=str(node.name)),
-            remedy="call session.reset(), which starts the device again, and run anew",
+            remedy="call session.reset() and run anew, or load with on_failure='fallback'",
         )
 
 

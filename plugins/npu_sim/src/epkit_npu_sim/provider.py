@@ -106,7 +106,7 @@ class NpuSimProvider(Provider):
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         return memory_steps(self.layers(subgraph))
 
-    def compile(self, subgraph: Subgraph) -> Program:
+    def compile(self, subgraph: Subgraph) -> NpuProgram:
         layers = self.layers(subgraph)
         bases = Bases(layers, subgraph.inputs)
         machine = self.machine
