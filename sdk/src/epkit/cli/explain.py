@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..knobs import STOP_AFTER
 from . import _render
 from ._options import (
     FALLBACK,
@@ -21,7 +23,6 @@ from ._options import (
     Fallback,
     Fix,
     Json,
-    Model,
     Optimise,
     Pin,
     Placement,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: Model,
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="an ONNX file")] = None,
     provider: Providers = None,
     fallback: Fallback = FALLBACK,
     optimise: Optimise = OPTIMISE,
@@ -57,14 +58,38 @@ def explain(
         bool, typer.Option("--run", help="run once on invented inputs, and tell times in the page")
     ] = False,
     nodes: Annotated[bool, typer.Option("--nodes", help="list every node")] = False,
+    rules: Annotated[
+        bool,
+        typer.Option(
+            "--rules", help="list the optimiser's rules; with a MODEL, what they did, and nearly did"
+        ),
+    ] = False,
+    stop_optimiser: Annotated[
+        int | None,
+        typer.Option("--stop-after", metavar="N", help="let the optimiser do only its first N changes"),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show who would run what, and why not elsewhere. Nothing is compiled or run, unless --run is given."""
+    from ..optimize.optimise import Optimised
     from ..planning import Plan as Planned
     from ._load import stop_after
+    from ._rules import show_all, show_applied
 
+    if stop_optimiser is not None:
+        os.environ[STOP_AFTER.name] = str(stop_optimiser)
+    if model is None:
+        if not rules:
+            raise typer.BadParameter("name an ONNX file, or ask for --rules", param_hint="MODEL")
+        show_all(as_json)
+        return
     settings = make_settings(provider, fallback, optimise, fix, policy, placement, pin)
+    if rules:
+        optimised = stop_after(model, settings, "optimise")
+        assert isinstance(optimised, Optimised)
+        show_applied(model.name, optimised, as_json)
+        return
     plan = stop_after(model, settings, "plan")
     assert isinstance(plan, Planned)
     if html is not None:
