@@ -110,19 +110,6 @@ def resize(
 
     Opset 18 added antialias, axes and keep_aspect_ratio_policy, opset 19 half_pixel_symmetric.
     """
-    choice(mode, ("nearest", "linear", "cubic"), "mode")
-    choice(nearest_mode, tuple(ROUNDINGS), "nearest_mode")
-    choice(coordinate_transformation_mode, COORDINATES, "coordinate_transformation_mode")
-    listed = tuple(range(x.ndim)) if axes is None else all_axes(axes, x.ndim)
-    regions = [WHOLE] * len(listed)
-    if coordinate_transformation_mode == "tf_crop_and_resize":
-        regions = read_roi(roi, len(listed))
-    if absent(scales) == absent(sizes):
-        raise ValueError("exactly one of the inputs scales and sizes must be given")
-    if absent(sizes):
-        plan = scaled_axes(x, listed, np.asarray(scales.tolist(), dtype=np.float32), regions)
-    else:
-        plan = sized_axes(x, listed, ints(sizes), regions, keep_aspect_ratio_policy)
     rule = Filter(
         mode,
         coordinate_transformation_mode,
@@ -132,7 +119,29 @@ def resize(
         extrapolation_value,
         bool(antialias),
     )
-    return resized(xp, x, plan, rule)
+    return resized(xp, x, planned(x, roi, scales, sizes, rule, axes, keep_aspect_ratio_policy), rule)
+
+
+def planned(
+    x: Any, roi: Any, scales: Any, sizes: Any, rule: Filter, axes: Sequence[int] | None, policy: str
+) -> list[Axis]:
+    """The axes to resize, from the inputs of Resize; of ``x`` only the shape is looked at.
+
+    Raises:
+        ValueError: if inputs or attributes do not fit.
+    """
+    choice(rule.mode, ("nearest", "linear", "cubic"), "mode")
+    choice(rule.nearest, tuple(ROUNDINGS), "nearest_mode")
+    choice(rule.coordinates, COORDINATES, "coordinate_transformation_mode")
+    listed = tuple(range(x.ndim)) if axes is None else all_axes(axes, x.ndim)
+    regions = [WHOLE] * len(listed)
+    if rule.coordinates == "tf_crop_and_resize":
+        regions = read_roi(roi, len(listed))
+    if absent(scales) == absent(sizes):
+        raise ValueError("exactly one of the inputs scales and sizes must be given")
+    if absent(sizes):
+        return scaled_axes(x, listed, np.asarray(scales.tolist(), dtype=np.float32), regions)
+    return sized_axes(x, listed, ints(sizes), regions, policy)
 
 
 def absent(values: Any) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from epkit.backend import Kernel
 
 from ..device import Limits
-from . import convolution, formulas, indexing, matmul, movement, normalize, pooling, reduce, views
+from . import convolution, formulas, indexing, matmul, movement, normalize, pooling, reduce, sampling, views
 
-FAMILIES = (formulas, views, movement, indexing, matmul, convolution, pooling, reduce, normalize)
+FAMILIES = (formulas, views, movement, indexing, matmul, convolution, pooling, reduce, normalize, sampling)
 
 
 def all_kernels(limits: Limits) -> list[Kernel]:

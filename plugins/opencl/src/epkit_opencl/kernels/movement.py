@@ -344,9 +344,7 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR", context: Run
 
 
 @kernel("SpaceToDepth", types=TYPES)
-def space_to_depth(
-    x: Tensor, *, blocksize: int, mode: str = "DCR", context: RunContext, node: Any
-) -> Tensor:
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR", context: RunContext, node: Any) -> Tensor:
     """Blocks of the picture become channels."""
     n, c, h, w = x.shape
     b = blocksize
