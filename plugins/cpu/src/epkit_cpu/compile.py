@@ -16,6 +16,7 @@ from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
 from epkit.kernels.attributes import attribute_values
 
 from .fuse import Fuser
+from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
@@ -151,6 +152,7 @@ class _Builder:
             step = item if isinstance(item, Step) else fuser.step(item)
             if step is not None:
                 self.steps.append(step)
+        self.steps = keep_blocked(self.steps, self.graph)
 
     def _lowered(self, view: View) -> Step | None:
         lowering = LOWERINGS.get((view.node.domain, view.op))
@@ -160,9 +162,11 @@ class _Builder:
         known = all(native_type(kind_of(v))[1] for v in step.outputs if v is not None)
         return step if known else None
 
-    def _prepare(self, kernel: str, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The bytes that a kernel makes of a constant."""
-        return prepare(self._table[kernel], attributes, array)
+    def _prepare(
+        self, kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any]:
+        """The bytes that a kernel makes of constants."""
+        return prepare(self._table[kernel], attributes, arrays)
 
     # ---- slots ----
 
@@ -173,8 +177,12 @@ class _Builder:
         key = id(operand) if isinstance(operand, np.ndarray) else operand
         if key not in self._slots:
             self._slots[key] = len(self._types)
-            array = operand if isinstance(operand, np.ndarray) else self.graph.constant(operand)
-            if isinstance(operand, np.ndarray):
+            array = None
+            if not isinstance(operand, Blocked):
+                array = operand if isinstance(operand, np.ndarray) else self.graph.constant(operand)
+            if isinstance(operand, Blocked):
+                self._types.append("float32")
+            elif isinstance(operand, np.ndarray):
                 self._kept.append(operand)  # its id stays its own
                 self._types.append(name_of(operand.dtype))
             else:
@@ -204,8 +212,10 @@ class _Builder:
         constants = [(slot, _settled(self._constants[slot])) for slot in sorted(self._constants)]
         return module.Program(slots, inputs, constants, steps, outputs, threads)
 
-    def _result(self, value: ir.Value | None) -> int:
+    def _result(self, value: Operand) -> int:
         """The slot of an output; none if nobody reads it."""
+        if isinstance(value, Blocked):
+            return self._slot(value)
         if value is None or not (value.uses() or value in self.graph.outputs):
             return ABSENT
         return self._slot(value)
@@ -227,13 +237,18 @@ class _Builder:
         return portable_step(node, kernel, self.graph)
 
 
-def prepare(kernel: int, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Run one kernel on one array: an array of the bytes that it gives."""
+def prepare(
+    kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None]
+) -> np.ndarray[Any, Any]:
+    """Run one kernel on constants: an array of the bytes that it gives."""
     module: Any = engine()
-    kinds = (name_of(array.dtype), "uint8")
-    slots = [(*native_type(kind), numpy_dtype(kind), True) for kind in kinds]
-    step: tuple[Any, ...] = (kernel, attributes, [0], [1], [])
-    program = module.Program(slots, [], [(0, _settled(array))], [step], [("y", 1)], cpus())
+    given = [array for array in arrays if array is not None]
+    slots = [(*native_type(k), numpy_dtype(k), True) for k in (*(name_of(a.dtype) for a in given), "uint8")]
+    numbers = iter(range(len(given)))
+    reads = [ABSENT if array is None else next(numbers) for array in arrays]
+    step: tuple[Any, ...] = (kernel, attributes, reads, [len(given)], [])
+    constants = [(index, _settled(array)) for index, array in enumerate(given)]
+    program = module.Program(slots, [], constants, [step], [("y", len(given))], cpus())
     (result,) = program.run([], None, None, None)
     return result  # type: ignore[no-any-return]
 

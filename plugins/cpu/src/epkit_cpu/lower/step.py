@@ -18,7 +18,24 @@ from .types import kind_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Operand: TypeAlias = "ir.Value | np.ndarray[Any, Any] | None"
+Operand: TypeAlias = Any
+"""An ``ir.Value``, a constant array that a lowering made, a ``layout.Blocked`` value, or None where absent."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the layout needs to know of a step that works on images.
+
+    Attributes:
+        kind: "conv", "pool" or "global".
+        channels, filters: of the input and of the result.
+        attributes: makes the step's attributes for a blocked input (0 or 1) and output.
+    """
+
+    kind: str
+    channels: int
+    filters: int
+    attributes: Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -32,21 +49,23 @@ class Step:
         attributes: bytes in the layout that the kernel reads.
         nodes: the nodes that the step stands for; the last one is where it runs.
         alias: True if the output may be the first input's memory under another shape.
+        image: what the layout needs to know, for steps that work on images.
     """
 
     kernel: str
     inputs: tuple[Operand, ...]
-    outputs: tuple[ir.Value | None, ...]
+    outputs: tuple[Operand, ...]
     attributes: bytes = b""
     nodes: tuple[ir.Node, ...] = ()
     alias: bool = False
+    image: Image | None = None
 
 
-Prepare = Callable[[str, bytes, "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
-"""Runs a kernel on a constant, once, at compile time: its name, its attributes, the constant; gives bytes."""
+Prepare = Callable[..., "np.ndarray[Any, Any]"]
+"""Runs a kernel on constants, once, at compile time: its name, its attributes, the constants; gives bytes."""
 
 
-def _unprepared(kernel: str, attributes: bytes, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _unprepared(kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
     raise NotImplementedError("this view is for looking only")
 
 

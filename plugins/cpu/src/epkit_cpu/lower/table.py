@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from .conv import CONV
 from .matmul import MATMUL
 from .movement import MOVEMENT
+from .norm import NORM
 from .reduce import REDUCE
 from .shapes import SHAPES
 from .step import Lowering
 
-LOWERINGS: dict[tuple[str, str], Lowering] = {**MATMUL, **MOVEMENT, **REDUCE, **SHAPES}
+LOWERINGS: dict[tuple[str, str], Lowering] = {
+    **CONV,
+    **MATMUL,
+    **MOVEMENT,
+    **NORM,
+    **REDUCE,
+    **SHAPES,
+}

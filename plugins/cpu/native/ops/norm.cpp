@@ -1,0 +1,101 @@
+// Normalisations and softmax around the math kernels.
+#include "../kernels/norm.h"
+
+#include "../kernels/softmax.h"
+#include "ops.h"
+
+namespace EPK_NS {
+namespace {
+
+struct NormAttributes {
+  int64_t axis;      // of LayerNormalization and Softmax; groups of GroupNormalization
+  int64_t flag;      // rms; logarithm; 1: instance normalisation
+  float epsilon;
+  int32_t flat;      // Softmax until opset 12: everything from the axis on is one row
+};
+
+const float *floats(const DLTensor *in, int n_in, int index) {
+  return index < n_in && !absent(in[index]) ? static_cast<const float *>(in[index].data) : nullptr;
+}
+
+}  // namespace
+
+EPK_OPERATOR(softmax) {
+  const auto &how = *static_cast<const NormAttributes *>(attributes);
+  const DLTensor &x = in[0];
+  int axis = normal_axis(how.axis, x.ndim);
+  if (how.flat && how.axis == x.ndim) axis = x.ndim;
+  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  if (epk_size(&x) == 0) return EPK_OK;
+  const int64_t outer = product(x.shape, axis);
+  const int64_t n = how.flat ? product(x.shape + axis, x.ndim - axis) : x.shape[axis];
+  const int64_t inner = how.flat ? 1 : product(x.shape + axis + 1, x.ndim - axis - 1);
+  Threads threads(ctx);
+  EPK(softmax_f32)(static_cast<const float *>(x.data), y, outer, n, inner, int(how.flag), &threads);
+  return EPK_OK;
+}
+
+// Inputs: x, scale, bias, skip, skip bias (all but x may be absent). Outputs: y, mean, inverse, sum.
+EPK_OPERATOR(layer_norm) {
+  const auto &how = *static_cast<const NormAttributes *>(attributes);
+  const DLTensor &x = in[0];
+  const int axis = normal_axis(how.axis, x.ndim);
+  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
+  const int64_t n = product(x.shape + axis, x.ndim - axis), rows = product(x.shape, axis);
+  for (int i = 1; i < n_in; i++) {
+    if (!absent(in[i]) && epk_size(&in[i]) != (i == 3 ? rows * n : n)) {
+      return ctx->fail(ctx, EPK_UNSUPPORTED, "an input of shape %s beside %s", ShapeText(in[i]).text, ShapeText(x).text);
+    }
+  }
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  float *statistics[2] = {}, *sum = nullptr;
+  int64_t shape[MAX_RANK];
+  for (int i = 0; i < x.ndim; i++) shape[i] = i < axis ? x.shape[i] : 1;
+  for (int i = 0; i < 2; i++) {
+    if (n_out > 1 + i && out[1 + i].ndim >= 0 && !(statistics[i] = (float *)ctx->output(ctx, 1 + i, x.ndim, shape))) return EPK_FAILED;
+  }
+  if (n_out > 3 && out[3].ndim >= 0 && !(sum = (float *)ctx->output(ctx, 3, x.ndim, x.shape))) return EPK_FAILED;
+  if (epk_size(&x) == 0) return EPK_OK;
+  Threads threads(ctx);
+  EPK(layer_norm_f32)(static_cast<const float *>(x.data), floats(in, n_in, 3), floats(in, n_in, 4), floats(in, n_in, 1),
+                      floats(in, n_in, 2), y, sum, statistics[0], statistics[1], rows, n, how.epsilon, int(how.flag), &threads);
+  return EPK_OK;
+}
+
+// Inputs: x [n, c, ...], scale [c], bias [c].
+EPK_OPERATOR(group_norm) {
+  const auto &how = *static_cast<const NormAttributes *>(attributes);
+  const DLTensor &x = in[0];
+  if (x.ndim < 2) return ctx->fail(ctx, EPK_INVALID, "the input X %s has no channels", ShapeText(x).text);
+  const int64_t channels = x.shape[1], groups = how.flag ? channels : how.axis;
+  if (groups < 1 || channels % groups || epk_size(&in[1]) != channels || epk_size(&in[2]) != channels) {
+    return ctx->fail(ctx, EPK_INVALID, "%lld groups, scale %s and bias %s do not fit X %s", (long long)groups, ShapeText(in[1]).text, ShapeText(in[2]).text, ShapeText(x).text);
+  }
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  if (epk_size(&x) == 0) return EPK_OK;
+  Threads threads(ctx);
+  EPK(group_norm_f32)(static_cast<const float *>(x.data), floats(in, n_in, 1), floats(in, n_in, 2), y, x.shape[0], channels,
+                      product(x.shape + 2, x.ndim - 2), groups, how.epsilon, &threads);
+  return EPK_OK;
+}
+
+// Inputs: x [n, c, ...], factor [c], term [c].
+EPK_OPERATOR(channel_affine) {
+  const DLTensor &x = in[0];
+  if (x.ndim < 2 || epk_size(&in[1]) != x.shape[1] || epk_size(&in[2]) != x.shape[1]) {
+    return ctx->fail(ctx, EPK_INVALID, "scale %s does not fit X %s", ShapeText(in[1]).text, ShapeText(x).text);
+  }
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  if (epk_size(&x) == 0) return EPK_OK;
+  Threads threads(ctx);
+  EPK(channel_affine_f32)(static_cast<const float *>(x.data), floats(in, n_in, 1), floats(in, n_in, 2), y, x.shape[0],
+                          x.shape[1], product(x.shape + 2, x.ndim - 2), 0, &threads);
+  return EPK_OK;
+}
+
+}  // namespace EPK_NS
