@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,32 +99,23 @@ def sklearn_models() -> Iterator[Export]:
 
 
 def tensorflow_models() -> Iterator[Export]:
-    """tf2onnx from a function: a convolution in TensorFlow's layout, and a while loop."""
+    """tf2onnx from a function: a convolution in TensorFlow's layout, then a resize."""
     import tensorflow as tf
     import tf2onnx
 
     rng = np.random.default_rng(0)
-    kernel = tf.constant(rng.normal(size=(3, 3, 3, 4)).astype(np.float32))
+    kernel = rng.normal(size=(3, 3, 3, 4)).astype(np.float32)
 
     def convolve(x: Any) -> Any:
-        y = tf.nn.relu6(tf.nn.conv2d(x, kernel, 2, "SAME"))
+        y = tf.nn.relu6(tf.nn.conv2d(x, tf.constant(kernel), 2, "SAME"))
         return tf.reduce_mean(tf.image.resize(y, (7, 5)), axis=-1)
 
-    def loop(x: Any) -> Any:
-        step = lambda i, y: (i + 1, tf.tanh(y) + x)  # noqa: E731
-        return tf.while_loop(lambda i, y: tf.reduce_sum(y) < 9, step, (0, x))[1]
-
-    for name, function, shapes in (
-        ("convolution", convolve, [(1, 9, 8, 3), (2, 12, 8, 3)]),
-        ("loop", loop, [(2, 3), (4, 3)]),
-    ):
-        signature = [
-            tf.TensorSpec((None, None, *shapes[0][2:]) if len(shapes[0]) > 2 else (None, 3), name="x")
-        ]
-        model, _ = tf2onnx.convert.from_function(tf.function(function), signature, opset=15)
-        feeds = [{"x": rng.uniform(0, 1, shape).astype(np.float32)} for shape in shapes]
-        outputs = [[function(tf.constant(feed["x"])).numpy()] for feed in feeds]
-        yield Export(f"tf2onnx-{name}", model.SerializeToString(), feeds, outputs)
+    signature = [tf.TensorSpec((None, None, 8, 3), name="x")]
+    model, _ = tf2onnx.convert.from_function(tf.function(convolve), signature, opset=15)
+    shapes = [(1, 9, 8, 3), (2, 12, 8, 3)]
+    feeds = [{"x": rng.uniform(0, 1, shape).astype(np.float32)} for shape in shapes]
+    outputs = [[convolve(tf.constant(feed["x"])).numpy()] for feed in feeds]
+    yield Export("tf2onnx-convolution", model.SerializeToString(), feeds, outputs)
 
 
 def jax_models() -> Iterator[Export]:
@@ -144,11 +136,62 @@ def jax_models() -> Iterator[Export]:
     yield Export("jax2onnx-layer", model.SerializeToString(), feeds, [[layer(f[name])] for f in feeds])
 
 
+def booster_models() -> Iterator[Export]:
+    """onnxmltools for xgboost and lightgbm; catboost by itself."""
+    import catboost
+    import lightgbm
+    import onnxmltools
+    import xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 4)).astype(np.float32)
+    target, classes = x[:, 0] - 2 * x[:, 1] * x[:, 2], (x[:, 0] > x[:, 3]).astype(int)
+    kinds = [("x", FloatTensorType([None, 4]))]
+    regressor = xgboost.XGBRegressor(n_estimators=6, max_depth=3).fit(x, target)
+    model = onnxmltools.convert_xgboost(regressor, initial_types=kinds, target_opset=15)
+    predicted = [[regressor.predict(x[:n]).reshape(-1, 1)] for n in (1, 20)]
+    yield Export("onnxmltools-xgboost", model.SerializeToString(), [{"x": x[:1]}, {"x": x[:20]}], predicted)
+    classifier = lightgbm.LGBMClassifier(n_estimators=6, max_depth=3, verbose=-1).fit(x, classes)
+    model = onnxmltools.convert_lightgbm(classifier, initial_types=kinds, target_opset=15, zipmap=False)
+    yield Export("onnxmltools-lightgbm", model.SerializeToString(), [{"x": x[:1]}, {"x": x[:20]}])
+    cat = catboost.CatBoostRegressor(iterations=6, depth=3, verbose=False, allow_writing_files=False)
+    cat.fit(x, target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        cat.save_model(str(path), format="onnx")
+        predicted = [[cat.predict(x[:n]).reshape(-1, 1)] for n in (1, 20)]
+        feeds = [{"features": x[:1]}, {"features": x[:20]}]
+        yield Export("catboost-regressor", path.read_bytes(), feeds, predicted)
+
+
+def ndonnx_models() -> Iterator[Export]:
+    """ndonnx: array programs with masks, sorting and integers."""
+    import ndonnx as ndx
+
+    x, n = ndx.argument(shape=("N", 3), dtype=ndx.float64), ndx.argument(shape=("N",), dtype=ndx.int64)
+    y = ndx.where(x > 0, ndx.sqrt(ndx.abs(x)), x * 2) + ndx.expand_dims(
+        ndx.astype(n % 3, ndx.float64), axis=1
+    )
+    model = ndx.build({"x": x, "n": n}, {"y": ndx.cumulative_sum(ndx.sort(y, axis=1), axis=1)})
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(size=(k, 3)), "n": np.arange(-2, k - 2)} for k in (1, 6)]
+    outputs = []
+    for feed in feeds:
+        mod = (feed["n"] % 3)[:, None]
+        with np.errstate(invalid="ignore"):
+            parts = np.where(feed["x"] > 0, np.sqrt(np.abs(feed["x"])), feed["x"] * 2) + mod
+        outputs.append([np.sort(parts, 1).cumsum(1)])
+    yield Export("ndonnx-program", model.SerializeToString(), feeds, outputs)
+
+
 EXPORTERS: dict[str, Callable[[], Iterator[Export]]] = {
     "torch": torch_models,
     "sklearn": sklearn_models,
     "tensorflow": tensorflow_models,
     "jax": jax_models,
+    "boosters": booster_models,
+    "ndonnx": ndonnx_models,
 }
 
 
