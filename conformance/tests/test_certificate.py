@@ -128,6 +128,12 @@ def test_any_change_voids_it(made: Certificate, change: Callable[[Certificate], 
     assert "digest of the certificate" not in void(signed(forged))
 
 
+@pytest.mark.parametrize("part", ["provider", "suite", "corpus", "waivers", "level", "host"])
+def test_a_part_that_is_missing_or_of_another_kind_voids_it(made: Certificate, part: str) -> None:
+    assert void({key: value for key, value in made.items() if key != part})
+    assert void({**made, part: None})
+
+
 def test_a_plugin_that_changed_voids_it(made: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {**made["provider"]["files"], "epkit/new.py": "1"}
     monkeypatch.setattr(verification, "plugin_files", lambda provider: files)

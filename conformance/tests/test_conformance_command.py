@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import epkit.backend.null
+from epkit.backend.registry import default
 from epkit.cli.app import app
 from epkit_conformance.cli import exits
 
@@ -152,6 +155,43 @@ def test_the_workflow_is_for_the_provider(cli: Cli) -> None:
     text = cli("ci", "my_npu").out
     assert "epkit conformance my_npu" in text and "acme" not in text
     assert "actions/upload-artifact" in text and "--baseline" in text
+
+
+class Unplugged(epkit.backend.null.NullProvider):
+    """Installed, and its hardware is not there."""
+
+    name = "made_unplugged"
+
+    def devices(self) -> epkit.backend.Devices:
+        return epkit.backend.Devices((), reason="no card on the bus", remedy="seat the card")
+
+
+def test_a_provider_without_hardware_is_asked_nothing_more(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(default._types, Unplugged.name, Unplugged)
+    result = cli(Unplugged.name, "--jobs", "1", "--no-report", "--json")
+    assert result.code == exits.FAILED
+    assert "no card on the bus" in result.json["stopped"]
+    assert result.json["levels"]["0"] == "failing"
+    assert set(result.json["levels"].values()) == {"failing", "not run"}
+
+
+class Lazy(epkit.backend.null.NullProvider):
+    """Refuses everything, and lets others work."""
+
+    name = "made_lazy"
+
+    def claim(self, graph: epkit.backend.Subgraph) -> Iterator[epkit.backend.Refusal]:
+        return (epkit.backend.Refusal(node, "cost", "somebody else will do it") for node in graph.nodes)
+
+
+def test_who_computes_nothing_is_certified_for_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(default._types, Lazy.name, Lazy)
+    patterns = ("published/ab*", "graphs/*/3_rows", "generated/Add/*", "partitions/*")
+    only = [text for pattern in patterns for text in ("--only", pattern)]
+    result = cli(Lazy.name, *only, "--jobs", "2", "--no-report", "--json")
+    assert result.code == exits.NOT_SHOWN
+    assert set(result.json["counts"]) <= {"refused", "unsupported"}
+    assert result.json["counts"]["refused"] > 50
 
 
 def test_two_reports_side_by_side(cli: Cli, tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def check_offline(
         cases: all cases of the installed suite.
         wheel: the plugin's wheel file, if it is not the installed plugin that is asked about.
     """
+    try:
+        return _check(certificate, cases, wheel)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # parts are missing or of another kind
+        return [Finding("form of the certificate", False, f"{type(error).__name__}: {error}")]
+
+
+def _check(certificate: Mapping[str, Any], cases: Sequence[Case], wheel: Path | None) -> list[Finding]:
     found = [_own_digest(certificate), _plugin(certificate, wheel)]
     same = {
         "suite": certificate["suite"]["digest"] == suite_digest(),
