@@ -53,24 +53,30 @@ def run_model(
         if provider not in session.placement.counts():
             return Result(State.REFUSED, reasons(session, provider))
         elsewhere: dict[str, str] = {}
-        copied = 0
-        latency = 0.0
+        measures: dict[str, Any] = {}
         for inputs, expected in data:
             names = [info.name for info in session.inputs]
             feeds = dict(zip(names, map(as_value, inputs), strict=False))
             outputs, profile = recorded_run(session, feeds)
             elsewhere.update(ran_elsewhere(profile, provider))
             compare_outputs(session, outputs, expected, expectation or Expectation())
-            copied = max(copied, copied_bytes(profile))
-            start = time.perf_counter()
-            session.run(None, feeds)
-            latency = time.perf_counter() - start
-        peak = sum(arena.peak for arena in session.memory.arenas)
+            measures = measured(session, feeds, profile)
     state, detail = State.PASSED, ""
     if elsewhere:
         state = State.FALLBACK
         detail = "ran elsewhere: " + ", ".join(f"{node} on {who}" for node, who in sorted(elsewhere.items()))
-    return Result(state, detail, latency=latency, copied_bytes=copied, peak_bytes=peak)
+    return Result(state, detail, **measures)
+
+
+def measured(session: epkit.Session, feeds: dict[str, Any], profile: epkit.Profile) -> dict[str, Any]:
+    """What a result tells besides its state: the latency of one warm run, copies, peak memory."""
+    start = time.perf_counter()
+    session.run(None, feeds)
+    return {
+        "latency": time.perf_counter() - start,
+        "copied_bytes": copied_bytes(profile),
+        "peak_bytes": sum(arena.peak for arena in session.memory.arenas),
+    }
 
 
 def recorded_run(session: epkit.Session, feeds: dict[str, Any]) -> tuple[dict[str, Any], epkit.Profile]:

@@ -5,10 +5,10 @@ Two changes, both mechanical:
 * *symbolic*: every dimension of every tensor input gets a name of its own, outputs lose their shapes, the data
   stay as published. Left out: models whose inputs are not all tensors with shapes, and those without inputs.
 * *rows*: the leading dimension also gets other sizes: none, one, several. For that, axis 0 of an operator must be
-  like any other element of a batch (``BATCHED``): all its inputs that have the first one's leading size and rank
-  change with it, by repeating or dropping rows. The outputs of batches change in the same way; for elementwise
-  operators, whose inputs broadcast, they are asked of ``onnx.reference``, and sizes that it cannot compute are left
-  out when the case runs, which then says so.
+  like any other element of a batch (``BATCHED``), or the operator look at each element by itself. Of a batch, the
+  first input and the published outputs repeat or lose rows. Of elementwise operators, so do all inputs that have
+  the first one's leading size and rank; what must come out is asked of ``onnx.reference``, and sizes that it cannot
+  compute are left out when the case runs, which then says so.
 """
 
 from __future__ import annotations
@@ -104,10 +104,10 @@ def _resized(item: Any, rows: int) -> Callable[[str], Result]:
     def run(provider: str) -> Result:
         model = made_symbolic(item.model)
         given, published = ([as_value(value) for value in values] for values in item.data_sets[0])
+        if item.model.graph.node[0].op_type not in ELEMENTWISE:  # a batch, and weights that stay
+            data = [*resized(given[:1], rows), *given[1:]], [resized([value], rows)[0] for value in published]
+            return run_model(model, [data], provider, tolerance(item))
         inputs = resized(given, rows)
-        if item.model.graph.node[0].op_type not in ELEMENTWISE:  # each item of a batch stays what it was
-            expected = [value[np.arange(rows) % len(given[0])] for value in published]
-            return run_model(model, [(inputs, expected)], provider, tolerance(item))
         feeds = {info.name: value for info, value in zip(model.graph.input, inputs, strict=False)}
         try:
             expected = reference(model, feeds)

@@ -21,7 +21,7 @@ from epkit.dtypes import BY_SPELLING, CODE, NUMBERS, name_of
 from ..budgets import budget_for, ulp_error
 from ..case import Case
 from ..compare import difference
-from ..evidence import ran_elsewhere, reasons, recorded_run
+from ..evidence import measured, ran_elsewhere, reasons, recorded_run
 from ..recipes import Trial
 from ..recipes_all import RECIPES
 from ..result import Result, State
@@ -104,13 +104,14 @@ def run_trial(model: onnx.ModelProto, trial: Trial, op: str, dtype: str, provide
         worst = 0.0
         allowed = budget_for(op, trial.result or dtype).allowed(trial.terms)
         for (name, got), want in zip(outputs.items(), trial.want, strict=True):
-            worst = max(worst, measured(name, got, want, trial, dtype, allowed))
+            worst = max(worst, error_of(name, got, want, trial, dtype, allowed))
+        measures = measured(session, feeds, profile)
     state = State.FALLBACK if elsewhere else State.PASSED
     detail = f"ran elsewhere: {', '.join(elsewhere)}" if elsewhere else ""
-    return Result(state, detail, error=worst, budget=allowed)
+    return Result(state, detail, error=worst, budget=allowed, **measures)
 
 
-def measured(name: str, got: Any, want: Any, trial: Trial, dtype: str, allowed: float) -> float:
+def error_of(name: str, got: Any, want: Any, trial: Trial, dtype: str, allowed: float) -> float:
     """The largest error of an output in ULP; AssertionError if it is over what is allowed."""
     if want.dtype.kind in "biu":
         problem = difference(got, want, 0, 0)

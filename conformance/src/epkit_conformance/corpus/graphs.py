@@ -22,7 +22,7 @@ from epkit.testing.models import random_feeds, random_model
 
 from ..case import Case
 from ..compare import difference
-from ..evidence import reasons, recorded_run
+from ..evidence import measured, reasons, recorded_run
 from ..probes import feeds_for, is_valid, native_type, reference, retyped
 from ..result import Result, State
 
@@ -286,6 +286,7 @@ def _run_graph(
                 slack = 2e-2 if info.dtype in ("float16", "bfloat16") else 0
                 problem = difference(outputs[info.name], want, max(rtol, slack), max(atol, slack))
                 assert not problem, f"output {info.name} {problem}"
+        measures = measured(session, feeds[-1], profile)
         excused = _left_out(session)
         elsewhere = [node for node, who in ran.items() if who != provider and node not in excused]
         if provider not in ran.values():
@@ -299,8 +300,8 @@ def _run_graph(
             )
             return Result(State.REFUSED, "it was given nodes of branches only, and none of those was taken")
     if elsewhere:
-        return Result(State.FALLBACK, f"{len(elsewhere)} nodes ran elsewhere, as placed")
-    return Result(State.PASSED)
+        return Result(State.FALLBACK, f"{len(elsewhere)} nodes ran elsewhere, as placed", **measures)
+    return Result(State.PASSED, **measures)
 
 
 def _random_runner(seed: int) -> Callable[[str], Result]:
