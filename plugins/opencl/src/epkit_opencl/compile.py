@@ -14,6 +14,7 @@ from epkit.kernels.attributes import attribute_values
 from .fuse import Chain
 from .kernels.formulas import Formula, formula_of
 from .memory import Tensor
+from .replay import record
 
 LONGEST = 24
 """Nodes of a chain."""
@@ -99,6 +100,7 @@ class ClProgram(Program):
     """Steps over numbered slots; every run enqueues them on its own queue."""
 
     def __init__(self, subgraph: Subgraph, steps: Sequence[Step], constant: Callable[[Any], Tensor]) -> None:
+        self.subgraph = subgraph
         self._slots: dict[ir.Value, int] = {value: slot for slot, value in enumerate(subgraph.inputs)}
         constants: dict[int, Tensor] = {}
         for step in steps:
@@ -150,3 +152,6 @@ class ClProgram(Program):
                 slots[slot] = tensor
             context.end(step.nodes[-1])
         return [slots[slot] for slot in self._outputs]  # type: ignore[misc]
+
+    def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
+        return record(self, self.subgraph, context, inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from epkit.errors import CompileError, Where
 
 from .device import Gpu
 from .memory import ClStream, Tensor
+from .replay import NotCapturableError
 
 C_TYPES = {
     "float32": "float",
@@ -99,7 +100,16 @@ def launch(
         else:
             flat.append(argument)
     kernel.set_args(*flat)
-    cl.enqueue_nd_range_kernel(stream.queue, kernel, tuple(size), None if group is None else tuple(group))
+    whole, local = tuple(size), None if group is None else tuple(group)
+    enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
+
+
+def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:
+    """Give a command to the queue; a capture notes it, and keeps what it needs alive."""
+    command(stream.queue)
+    if stream.recording is not None:
+        stream.recording.commands.append(command)
+        stream.recording.kept.extend(needs)
 
 
 def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -110,6 +120,8 @@ def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
         return tensor.host
     stream = context.stream
     assert isinstance(stream, ClStream)
+    if stream.recording is not None:
+        raise NotCapturableError
     result = np.empty(tensor.shape, tensor.dtype)
     if result.nbytes:
         flat = result.reshape(-1).view(np.uint8)
@@ -126,5 +138,11 @@ def upload(context: RunContext, array: np.ndarray[Any, Any], tensor: Tensor) -> 
     tensor.host = np.ascontiguousarray(array).reshape(tensor.shape)
     if array.nbytes:
         flat = tensor.host.reshape(-1).view(np.uint8)
-        cl.enqueue_copy(stream.queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=True)
+        enqueue(
+            stream,
+            lambda queue: cl.enqueue_copy(
+                queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=False
+            ),
+            [tensor, flat],
+        )
     return tensor

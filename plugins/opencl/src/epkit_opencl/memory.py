@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from epkit.backend import Allocator, Event, Stream
 
 from .device import Gpu, Limits
+
+if TYPE_CHECKING:
+    from .replay import Recording
 
 MIRRORED = 512
 """Bytes up to which a tensor that came from the host, or that only says shapes, is remembered there."""
@@ -116,12 +119,12 @@ class ClEvent:
 class ClStream(Stream):
     """An in-order queue; scratch memory that kernels of one queue share one after the other."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, queue: Any = None) -> None:
         import pyopencl as cl
 
         self.gpu = gpu
-        self.queue = cl.CommandQueue(gpu.context)
-        self.recording: list[Any] | None = None
+        self.queue = cl.CommandQueue(gpu.context) if queue is None else queue
+        self.recording: Recording | None = None
         self._scratch: dict[str, tuple[int, Any]] = {}
 
     def scratch(self, purpose: str, nbytes: int) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from epkit.backend import RunContext, kernel
 
-from ..launch import download, launch
+from ..launch import download, enqueue, launch
 from ..memory import Tensor
 from ..strides import collapse, contiguous
 from .formulas import ANY
@@ -273,7 +273,11 @@ def fill(context: RunContext, out: Tensor, value: Any) -> None:
     assert isinstance(context.stream, ClStream)
     if out.nbytes:
         pattern = np.asarray(value, out.dtype)
-        cl.enqueue_fill_buffer(context.stream.queue, out.buffer, pattern, out.offset, out.nbytes)
+        enqueue(
+            context.stream,
+            lambda queue: cl.enqueue_fill_buffer(queue, out.buffer, pattern, out.offset, out.nbytes),
+            [out],
+        )
 
 
 @kernel("Pad", since=2, until=10, types=TYPES, when=constant_mode)

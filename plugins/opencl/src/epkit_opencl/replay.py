@@ -1,0 +1,124 @@
+"""Capture: the kernels of one run with their arguments set, enqueued again for inputs of the same shapes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from epkit.backend import Program, RunContext, Subgraph
+
+from .memory import ClStream, Tensor
+
+
+class NotCapturableError(Exception):
+    """The run looked at data, so another run may take another course."""
+
+
+@dataclass
+class Recording:
+    """What a run enqueued, in order, and everything that must stay alive for it."""
+
+    commands: list[Callable[[Any], None]] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+
+
+class RecordContext(RunContext):
+    """Runs a program once on buffers of its own, while its stream records."""
+
+    observed = False
+
+    def __init__(self, context: RunContext) -> None:
+        assert isinstance(context.stream, ClStream)
+        self.device = context.device
+        self.recording = Recording()
+        self.stream = ClStream(context.stream.gpu, context.stream.queue)
+        self.stream.recording = self.recording
+        self.recording.kept.append(self.stream)
+
+    def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        import pyopencl as cl
+
+        assert isinstance(self.stream, ClStream)
+        nbytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        buffer = cl.Buffer(self.stream.gpu.context, cl.mem_flags.READ_WRITE, nbytes)
+        return Tensor(buffer, 0, tuple(shape), np.dtype(dtype))
+
+    def begin(self, node: ir.Node) -> None:
+        return None
+
+    def end(self, node: ir.Node) -> None:
+        return None
+
+
+class Replay(Program):
+    """A recorded run. Its buffers serve one run at a time: the next one waits on the device, not on the host."""
+
+    def __init__(
+        self, subgraph: Subgraph, recording: Recording, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> None:
+        self.subgraph, self.recording = subgraph, recording
+        self.inputs, self.outputs = inputs, outputs
+        self._lock = threading.Lock()
+        self._last: Any = None
+
+    def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        import pyopencl as cl
+
+        assert isinstance(context.stream, ClStream)
+        queue = context.stream.queue
+        fresh = [
+            context.empty(value, tensor.shape, tensor.dtype)
+            for value, tensor in zip(self.subgraph.outputs, self.outputs, strict=True)
+        ]
+        with self._lock:
+            if self._last is not None:
+                cl.enqueue_barrier(queue, wait_for=[self._last])
+            for given, own in zip(inputs, self.inputs, strict=True):
+                _copy(queue, given, own)
+            for command in self.recording.commands:
+                command(queue)
+            for own, result in zip(self.outputs, fresh, strict=True):
+                _copy(queue, own, result)
+                result.host = own.host
+            self._last = cl.enqueue_marker(queue)
+            queue.flush()
+        return fresh
+
+
+def _copy(queue: Any, source: Tensor, target: Tensor) -> None:
+    import pyopencl as cl
+
+    if source.nbytes:
+        cl.enqueue_copy(
+            queue,
+            target.buffer,
+            source.buffer,
+            src_offset=source.offset,
+            dst_offset=target.offset,
+            byte_count=source.nbytes,
+        )
+
+
+def record(
+    program: Program, subgraph: Subgraph, context: RunContext, inputs: Sequence[Tensor]
+) -> Replay | None:
+    """Run a program once under recording; None if what it does depends on its inputs' values."""
+    recorder = RecordContext(context)
+    assert isinstance(context.stream, ClStream)
+    own = []
+    for value, tensor in zip(subgraph.inputs, inputs, strict=True):
+        copy = recorder.empty(value, tensor.shape, tensor.dtype)
+        _copy(context.stream.queue, tensor, copy)
+        own.append(copy)
+    try:
+        outputs = program.run(recorder, own)
+    except NotCapturableError:
+        return None
+    recorder.recording.kept += [*own, *outputs]
+    context.stream.queue.finish()
+    return Replay(subgraph, recorder.recording, own, outputs)
