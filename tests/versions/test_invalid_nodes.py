@@ -208,7 +208,7 @@ def _fault(variant: Variant) -> str:
 
 def _fault_of(error: epkit.EpkitError) -> str:
     """Even as our error: a warning is what other users would see, no memory is what they would run out of."""
-    if error.where.stage == "optimise":  # an invalid node is the node's fault, not a pass's
+    if error.what.startswith("the pass "):  # an invalid node is the node's fault, not a pass's
         return f"the optimiser failed: {error}"
     if isinstance(error.__cause__, Warning | MemoryError | SystemError | RecursionError):
         return f"{type(error.__cause__).__name__}: {error.what}"
