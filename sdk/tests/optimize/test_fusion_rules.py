@@ -101,9 +101,11 @@ def embedded(draw: Draw) -> Given:
     ids = {f"{kind}_numbers": rng.integers(0, 7, (batch, length)) for kind in ("word", "segment")}
     constants = {f"{kind}_embedding": floats(draw, 7, width) for kind in ("word", "segment", "position")}
     constants |= {"gamma": floats(draw, width), "beta": floats(draw, width)}
-    return Given(
-        ids, constants | {"position_numbers": rng.integers(0, 7, (1, length))}, {"axis": -1, "epsilon": 1e-6}
-    )
+    constants |= {
+        "position_numbers": rng.integers(0, 7, (1, length)),
+        "places": floats(draw, 1, length, width),
+    }
+    return Given(ids, constants, {"axis": -1, "epsilon": 1e-6})
 
 
 def rotated(batch: int | None) -> Callable[[Draw], Given]:

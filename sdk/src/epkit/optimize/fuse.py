@@ -75,7 +75,7 @@ class Fusion(Rule):
     @property
     def renames(self) -> Operator | None:
         """The operator that the rule only gives another name, if it does that."""
-        return next(iter(self.operators)) if all(len(p.operators) == 1 for p in self.patterns) else None
+        return next(iter(self.operators), None) if all(len(p.operators) == 1 for p in self.patterns) else None
 
 
 _SIGNATURE = re.compile(r"(?:(\w+)\.)?(\w+)(?:-(\d+))?\((.*)\)\s*->\s*(.*)")

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from . import (
     fold_affine,
+    layout,
     make_gemm,
     merge_casts,
     remove_neutral,
@@ -71,9 +72,11 @@ CLEAN = Phase(
 
 FUSE = Phase((remove_dead_code,), FUSIONS)
 
+LAY_OUT = Phase((remove_dead_code,), layout.RULES)
+
 LEVELS: dict[str, tuple[Phase, ...]] = {
     "none": (PREPARE,),
     "basic": (PREPARE, CLEAN),
     "extended": (PREPARE, CLEAN, FUSE),
-    "all": (PREPARE, CLEAN, FUSE),
+    "all": (PREPARE, CLEAN, FUSE, LAY_OUT),
 }

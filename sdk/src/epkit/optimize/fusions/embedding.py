@@ -21,12 +21,15 @@ _NORMALISED = "output = LayerNormalization(total, gamma, beta, axis=axis, epsilo
     "gamma, beta, mask, position_ids) -> output, mask_index, total",
     f"total = {_WORD} + {_SEGMENT} + {_POSITION}\n{_NORMALISED}",
     f"total = {_WORD} + {_POSITION}\n{_NORMALISED}",
+    # of a known length, the positions have been looked up already
+    f"total = {_WORD} + {_SEGMENT} + places\n{_NORMALISED}",
+    f"total = {_WORD} + places\n{_NORMALISED}",
 )
 def embed_layer_normalization(match: Match, scope: Scope) -> Fused | str:
     """EmbedLayerNormalization = LayerNormalization(words[ids] + positions[p] + segments[s], γ, β); and the sum."""
     _order(match)
     kinds = [kind for kind in ("word", "position", "segment") if match.get(f"{kind}_numbers") is not None]
-    problem = _numbers(match, kinds)
+    problem = _numbers(match, kinds) or _places(match)
     if problem:
         return problem
     if match.attributes["axis"] not in (-1, 2) or not is_vector_for(match["gamma"], match["total"]):
@@ -34,12 +37,25 @@ def embed_layer_normalization(match: Match, scope: Scope) -> Fused | str:
     formals = {"word": "input_ids", "position": "position_ids", "segment": "segment_ids"}
     inputs = {formals[kind]: _as_int32(match[f"{kind}_numbers"], match.root, scope) for kind in kinds}
     inside = {f"{kind}_numbers": Inside("Cast", formals[kind], (), {"to": 7}) for kind in kinds}
+    places = match.array("places")
+    if places is not None:
+        inputs["position_embedding"] = scope.constant(places.reshape(places.shape[-2:]), "positions")
     return Fused({"epsilon": match.attributes["epsilon"]}, inputs=inputs, inside=inside)
+
+
+def _places(match: Match) -> str | None:
+    """Why what is added to the words is no table of positions, or None."""
+    words, value, array = match["word_numbers"].shape, match.get("places"), match.array("places")
+    if value is None:
+        return None
+    if array is None or array.ndim != 3 or array.shape[0] != 1 or words is None or words[1] != array.shape[1]:
+        return f"{dims_text(value)} is no table of positions for {dims_text(match['word_numbers'])}"
+    return None
 
 
 def _order(match: Match) -> None:
     """Take for the positions what all samples share, if anything: the sum has no order."""
-    for kind in ("word", "segment"):
+    for kind in ("word", "segment") if match.get("position_numbers") is not None else ():
         numbers = match.get(f"{kind}_numbers")
         if numbers is not None and numbers.shape is not None and list(numbers.shape)[:1] == [1]:
             for part in ("numbers", "embedding"):
