@@ -83,6 +83,6 @@ def test_the_next_operator_is_the_one_that_the_nearest_set_lacks() -> None:
 def test_errors_come_before_everything_else() -> None:
     made = report(("describe/is_ready", State.PASSED), ("first/one_kernel_runs", State.CRASHED))
     advice = next_step(made, certify(made.entries))
-    assert isinstance(advice, Advice) and advice.write == "the kernel named by the case"
+    assert isinstance(advice, Advice) and advice.write == LEVELS[1].write
     fine = report(("describe/is_ready", State.PASSED))
     assert next_step(fine, certify(fine.entries)) is None

@@ -155,6 +155,11 @@ CAPTURE = Advice(
     """def capture(self, context, inputs):
     return AcmeReplay(driver.record(self, inputs))  # or None: not for these inputs""",
 )
+FIRST = Advice(
+    LEVELS[1].write,
+    "One node, claimed and computed right, is all that level 1 asks: look at what the case says of it.",
+    LEVELS[1].example,
+)
 CLOSE = Advice(
     "Program.close() and Provider.close()",
     "What a session took is given back when it is closed: a thousand sessions leave nothing behind.",
@@ -166,6 +171,7 @@ BY_CASE: tuple[tuple[str, Advice], ...] = (
     ("describe/*options*", OPTIONS),
     ("contract/answers_ill_typed_options", OPTIONS),
     ("describe/*", DEVICES),
+    ("first/*", FIRST),
     ("contract/claims_*", CLAIM),
     ("contract/explains_*", CLAIM),
     ("contract/gives_back_*", CLOSE),
