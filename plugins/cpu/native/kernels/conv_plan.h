@@ -13,7 +13,8 @@ struct ConvPlan {
   bool depthwise;                  // one channel and one filter to a group: a kernel of its own
   bool planar;                     // few channels to a group: reduce along image rows, not channel blocks
   int64_t blocks;                  // pieces of channels in a group: channel blocks, or channels where planar
-  int64_t unit;                    // elements of a pixel of a piece
+  int64_t block;                   // channels in a piece
+  int64_t unit;                    // lanes of a pixel of a piece: floats, or four bytes each
   int64_t panels, padded_filters;  // of a group
   int64_t phases;
   int64_t low[3], padded[3];       // padding before, and size with padding
@@ -21,19 +22,21 @@ struct ConvPlan {
   int64_t in_size, out_size;       // elements of scratch for one image
   int64_t table_size;              // offsets of all phases
 
-  explicit ConvPlan(const EpkConv &conv) : c(conv) {
+  // `bytes`: of 8-bit integers, four channels to a lane; without depthwise and planar reductions.
+  explicit ConvPlan(const EpkConv &conv, bool bytes = false) : c(conv) {
     flatten();
     channels = c.channels / c.group, filters = c.filters / c.group;
-    depthwise = channels == 1 && filters == 1 && !c.transposed && c.group > 1;
-    planar = channels % BLOCK != 0 && (channels < BLOCK || c.group > 1);
-    unit = planar ? 1 : BLOCK;
-    blocks = planar ? channels : ceil_div(channels, BLOCK);
+    depthwise = !bytes && channels == 1 && filters == 1 && !c.transposed && c.group > 1;
+    planar = !bytes && channels % BLOCK != 0 && (channels < BLOCK || c.group > 1);
+    block = planar ? 1 : bytes && channels <= 4 ? 4 : BLOCK;
+    unit = bytes ? block / 4 : block;
+    blocks = ceil_div(channels, block);
     padded_filters = round_up(filters, BLOCK);
-    panels = ceil_div(padded_filters, PANEL);
+    panels = ceil_div(bytes ? filters : padded_filters, PANEL);
     phases = c.transposed ? c.stride[0] * c.stride[1] * c.stride[2] : 1;
     pad();
     const bool padding = padded[0] != c.in[0] || padded[1] != c.in[1] || padded[2] != c.in[2];
-    copy_in = padding || (planar ? c.in_blocked : !c.in_blocked);
+    copy_in = padding || (planar ? c.in_blocked : !c.in_blocked) || (bytes && (block != BLOCK || channels % BLOCK != 0));
     copy_out = !c.out_blocked || (c.group > 1 && filters % BLOCK != 0);
     in_size = copy_in ? c.group * blocks * unit * padded[0] * padded[1] * padded[2] : 0;
     out_size = copy_out ? c.group * padded_filters * out_pixels() : 0;
@@ -85,7 +88,7 @@ struct ConvPlan {
   }
   // Taps along a row are one piece where they are neighbours.
   bool row_pieces() const { return planar && !c.transposed && c.dilation[2] == 1; }
-  int64_t steps() const { return planar ? (row_pieces() ? c.kernel[2] : 1) : BLOCK; }
+  int64_t steps() const { return planar ? (row_pieces() ? c.kernel[2] : 1) : unit; }
   int64_t pieces(int64_t phase) const {
     return blocks * taps_of(phase, 0) * taps_of(phase, 1) * (row_pieces() ? 1 : taps_of(phase, 2));
   }

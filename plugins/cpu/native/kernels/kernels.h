@@ -6,20 +6,26 @@
 // packed weights are of one instruction set only. A null Parallel is serial.
 #pragma once
 #include "attention.h"
+#include "bf16.h"
 #include "conv.h"
 #include "gemm.h"
+#include "int8.h"
 #include "norm.h"
 #include "pool.h"
 #include "recurrent.h"
 #include "softmax.h"
 #include "unary.h"
 
-#define EPK_KERNELS(X)                                                                                              \
-  X(unary_f32) X(pow_f32)                                                                                           \
-  X(gemm_packed_size_f32) X(gemm_pack_f32) X(gemm_scratch_f32) X(gemm_f32)                                          \
-  X(conv_packed_size_f32) X(conv_pack_f32) X(conv_scratch_f32) X(conv_f32) X(to_blocked_f32) X(from_blocked_f32)    \
-  X(softmax_f32) X(layer_norm_f32) X(group_norm_f32) X(channel_affine_f32) X(pool_f32) X(global_pool_f32)           \
-  X(attention_scratch_f32) X(attention_f32) X(rotary_f32)                                                           \
+#define EPK_KERNELS(X) \
+  X(unary_f32) X(pow_f32) \
+  X(gemm_packed_size_f32) X(gemm_pack_f32) X(gemm_scratch_f32) X(gemm_f32) \
+  X(gemm_packed_size_bf16) X(gemm_pack_bf16) X(gemm_scratch_bf16) X(gemm_bf16) \
+  X(gemm_packed_size_int8) X(gemm_pack_int8) X(gemm_scratch_int8) X(gemm_int8) \
+  X(conv_packed_size_f32) X(conv_pack_f32) X(conv_scratch_f32) X(conv_f32) \
+  X(conv_packed_size_int8) X(conv_pack_int8) X(conv_scratch_int8) X(conv_int8) \
+  X(to_blocked_f32) X(from_blocked_f32) X(quantise) X(dequantise) \
+  X(softmax_f32) X(layer_norm_f32) X(group_norm_f32) X(channel_affine_f32) X(pool_f32) X(global_pool_f32) \
+  X(attention_scratch_f32) X(attention_f32) X(rotary_f32) \
   X(recurrent_packed_size_f32) X(recurrent_pack_f32) X(recurrent_scratch_f32) X(recurrent_f32)
 
 #ifndef EPK_KERNEL_TABLE

@@ -15,8 +15,50 @@ constexpr int BLOCK = 16;                     // channels in a block; the same f
 // float32 products.
 struct MulF32 {
   typedef float lane;
-  typedef vf vector;
+  typedef vf vector;  // of lanes
+  typedef vf sum;     // accumulators
   static EPK_INLINE vf multiply_add(vf c, vf a, vf b) { return fma_of(a, b, c); }
+};
+
+// Unsigned by signed bytes, four to a lane, into int32. Exact: nothing saturates.
+struct MulInt8 {
+  typedef int32_t lane;
+  typedef vi vector;
+  typedef vi sum;
+  static EPK_INLINE vi multiply_add(vi c, vi a, vi b) {
+#if defined(__AVX512VNNI__)
+    return (vi)_mm512_dpbusd_epi32((__m512i)c, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    const __m256i even = _mm256_set1_epi16(255), x = (__m256i)a, y = (__m256i)b;
+    const __m256i low = _mm256_madd_epi16(_mm256_and_si256(x, even), _mm256_srai_epi16(_mm256_slli_epi16(y, 8), 8));
+    const __m256i high = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(y, 8));
+    return c + (vi)_mm256_add_epi32(low, high);
+#elif defined(__SSE2__)
+    const __m128i even = _mm_set1_epi16(255), x = (__m128i)a, y = (__m128i)b;
+    const __m128i low = _mm_madd_epi16(_mm_and_si128(x, even), _mm_srai_epi16(_mm_slli_epi16(y, 8), 8));
+    const __m128i high = _mm_madd_epi16(_mm_srli_epi16(x, 8), _mm_srai_epi16(y, 8));
+    return c + (vi)_mm_add_epi32(low, high);
+#else
+    for (int i = 0; i < 32; i += 8) c += ((a >> i) & 255) * ((b << (24 - i)) >> 24);
+    return c;
+#endif
+  }
+};
+
+// bfloat16, two to a lane, into float32.
+struct MulBf16 {
+  typedef int32_t lane;
+  typedef vi vector;
+  typedef vf sum;
+  static EPK_INLINE vf multiply_add(vf c, vi a, vi b) {
+#if defined(__AVX512BF16__)
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else
+    const int32_t high = (int32_t)0xffff0000u;
+    c = fma_of(from_bits(a << 16), from_bits(b << 16), c);
+    return fma_of(from_bits(a & high), from_bits(b & high), c);
+#endif
+  }
 };
 
 template <class Op> struct Reduction {
@@ -33,7 +75,7 @@ template <class Op> struct Reduction {
 
 // Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0.
 template <class Op, int MR, int NV, int ROW, bool TWO>
-EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::vector (&acc)[MR][NV]) {
+EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) {
   typedef typename Op::vector vector;
   typedef typename Op::lane lane;
   constexpr int HALF = TWO ? MR / 2 : MR;
