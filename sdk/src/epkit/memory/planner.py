@@ -1,11 +1,12 @@
-"""Offsets: greedy by size. Largest values first, each at the tightest gap among those alive with it.
+"""Offsets: values one after the other, each at the tightest gap among those alive with it.
 
-After Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020), section 5.2.
+After Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020), section 5.2: largest
+values first. Where that leaves holes, other orders are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -53,19 +54,41 @@ def plan_memory(alive: Sequence[Lifetime], sizes: Mapping[ir.Value, int], alignm
     """
     known = [item for item in alive if sizes.get(item.value, 0) > 0]
     rounded = {item.value: -(-sizes[item.value] // alignment) * alignment for item in known}
-    placed: list[tuple[Lifetime, Place]] = []
-    for item in sorted(known, key=lambda item: (-rounded[item.value], item.start)):
-        neighbours = sorted(
-            (place for other, place in placed if other.start <= item.end and item.start <= other.end),
-            key=lambda place: place.offset,
-        )
-        placed.append((item, Place(_best_gap(neighbours, rounded[item.value]), rounded[item.value])))
-    return MemoryPlan(
-        {item.value: place for item, place in placed},
-        max((place.offset + place.nbytes for _, place in placed), default=0),
-        _most_alive(known, rounded),
-        sum(rounded.values()),
-    )
+    least = _most_alive(known, rounded)
+    best: dict[ir.Value, Place] = {}
+    size = -1
+    for order in ORDERS:
+        places = _placed(sorted(known, key=lambda item: order(item, rounded[item.value])), rounded)
+        needed = max((place.offset + place.nbytes for place in places.values()), default=0)
+        if size < 0 or needed < size:
+            best, size = places, needed
+        if size == least:
+            break
+    return MemoryPlan(best, size, least, sum(rounded.values()))
+
+
+ORDERS: tuple[Callable[[Lifetime, int], tuple[int, int]], ...] = (
+    lambda item, nbytes: (-nbytes, item.start),
+    lambda item, nbytes: (-nbytes * (item.end - item.start + 1), item.start),
+    lambda item, nbytes: (item.start - item.end, -nbytes),
+    lambda item, nbytes: (item.start, -nbytes),
+)
+"""In which values are placed: the first that comes down to the lower bound is kept, else the best."""
+
+
+def _placed(order: Sequence[Lifetime], sizes: Mapping[ir.Value, int]) -> dict[ir.Value, Place]:
+    """Each value at the tightest gap among those alive with it."""
+    places: dict[ir.Value, Place] = {}
+    alive_at: dict[int, list[Place]] = {}
+    for item in order:
+        steps = range(item.start, item.end + 1)
+        neighbours = {place for step in steps for place in alive_at.get(step, ())}
+        nbytes = sizes[item.value]
+        offset = _best_gap(sorted(neighbours, key=lambda place: place.offset), nbytes)
+        places[item.value] = place = Place(offset, nbytes)
+        for step in steps:
+            alive_at.setdefault(step, []).append(place)
+    return places
 
 
 def _best_gap(neighbours: Sequence[Place], nbytes: int) -> int:
