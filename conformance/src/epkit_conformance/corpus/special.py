@@ -1,4 +1,5 @@
-"""Level 2: the values at the edges: not-a-number, infinities, signed zeros, subnormals, integer extremes.
+"""Level 2: the values at the edges: not-a-number, infinities, signed zeros, subnormals, integer extremes; among the
+terms of sums too.
 
 Where the standard leaves an answer open, there is no case. Subnormal results may be zero, because many devices
 flush them and the standard does not speak of it; but they may not be anything else.
@@ -118,6 +119,41 @@ def extremes(op: str, dtype: str) -> Trial:
     return _unary(op, a) if op in UNARY else _binary(op, a, b)
 
 
+def nan_among_terms(op: str, dtype: str) -> Trial:
+    """One not-a-number spoils its own sum, and no other."""
+    x = np.arange(12).reshape(3, 4).astype(numpy_dtype(dtype))
+    x[1, 2] = np.nan
+    return _summed(op, x)
+
+
+def infinity_among_terms(op: str, dtype: str) -> Trial:
+    """An infinity stays one; two of different signs make not-a-number."""
+    x = np.arange(12).reshape(3, 4).astype(numpy_dtype(dtype))
+    x[0, 1], x[1, 1], x[1, 3] = np.inf, np.inf, -np.inf
+    return _summed(op, x)
+
+
+def masked(op: str, dtype: str) -> Trial:
+    """Places at minus infinity have no weight, and numbers far from zero overflow nothing."""
+    x = np.array([[0, -np.inf, 1, -np.inf], [200, 201, -200, 0], [-np.inf, -np.inf, -np.inf, 3]])
+    x = x.astype(numpy_dtype(dtype))
+    shifted = wide(x) - wide(x).max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True)
+    if op == "Softmax":
+        return Trial([x], [np.exp(shifted) / total], {"axis": -1}, terms=4)
+    scale = np.where(np.isfinite(shifted), np.abs(shifted), 0) + np.log(total)
+    return Trial([x], [shifted - np.log(total)], {"axis": -1}, scale=np.maximum(scale, 1), terms=4)
+
+
+def _summed(op: str, x: Any) -> Trial:
+    with np.errstate(all="ignore"):
+        if op == "MatMul":
+            ones = np.ones((4, 2), x.dtype)
+            return Trial([x, ones], [wide(x) @ wide(ones)], terms=4)
+        want = (np.mean if op == "ReduceMean" else np.sum)(wide(x), axis=1)
+    return Trial([x, np.array([1])], [want], {"keepdims": 0}, frozenset({1}), terms=4)
+
+
 def _unary(op: str, x: Any) -> Trial:
     meaning = UNARY[op]
     with np.errstate(all="ignore"):
@@ -151,6 +187,11 @@ def _wanted() -> Iterator[tuple[str, tuple[str, ...], Make]]:
         yield name, FLOATS, zeros
         if name in ("Add", "Sub", "Mul", "Max", "Min"):
             yield name, FLOATS, subnormal
+    for name in ("MatMul", "ReduceSum", "ReduceMean"):
+        yield name, FLOATS, nan_among_terms
+        yield name, FLOATS, infinity_among_terms
+    for name in ("Softmax", "LogSoftmax"):
+        yield name, FLOATS, masked
     for name in (*EXTREMES, *BITS, "Identity", "BitwiseNot"):
         yield name, tuple(sorted(INTS)), extremes
 
