@@ -5,11 +5,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := sdk plugins/cpu plugins/contrib conformance examples/epkit-acme
+PLUGINS := plugins/cpu plugins/contrib plugins/npu_sim plugins/opencl plugins/cuda
+PACKAGES := sdk $(PLUGINS) conformance examples/epkit-acme
 INSTALLED := .venv/.packages
 TOOLS := .venv/.tools
 
-.PHONY: demo test lint types conformance docs wheels clean
+.PHONY: demo test lint types conformance docs proof wheels clean
 
 demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
@@ -26,6 +27,9 @@ types: $(TOOLS)
 
 conformance: $(TOOLS)
 	$(BIN)/python -m pytest --pyargs epkit_conformance --provider cpu
+
+proof: $(TOOLS)
+	$(BIN)/python -m tests.backend
 
 wheels: $(TOOLS)
 	$(BIN)/python tests/packaging/check_wheels.py
