@@ -16,7 +16,10 @@ import pytest
 import epkit.backend.null
 from epkit.backend.registry import default
 from epkit.cli.app import app
+from epkit_conformance import progress
 from epkit_conformance.cli import exits
+from epkit_conformance.progress import Silent
+from epkit_conformance.record import Entry
 
 ONE = ("--only", "published/relu", "--jobs", "1")
 """A case that the null provider passes."""
@@ -155,6 +158,30 @@ def test_the_workflow_is_for_the_provider(cli: Cli) -> None:
     text = cli("ci", "my_npu").out
     assert "epkit conformance my_npu" in text and "acme" not in text
     assert "actions/upload-artifact" in text and "--baseline" in text
+
+
+class Impatient(Silent):
+    """A user who presses Ctrl-C after three cases."""
+
+    seen = 0
+
+    def ended(self, entry: Entry) -> None:
+        self.seen += 1
+        if self.seen == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_reports_what_was_done(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cli("null", "--level", "0", "--report", "there")
+    assert (tmp_path / "there" / "certificate.json").exists()
+    monkeypatch.setattr(progress, "watcher", lambda console: Impatient())
+    result = cli("null", "--level", "0", "--report", "there")
+    assert result.code == exits.INTERRUPTED
+    assert "interrupted after 3 of" in result.out
+    assert len(json.loads((tmp_path / "there" / "report.json").read_text())["entries"]) == 3
+    assert not (tmp_path / "there" / "certificate.json").exists()  # it was of another run
 
 
 class Unplugged(epkit.backend.null.NullProvider):

@@ -16,6 +16,6 @@ def ci(
     ] = "acme",
     debug: Debug = False,
 ) -> None:
-    """Print a GitHub workflow: epkit conformance ci acme > .github/workflows/conformance.yml."""
+    """Print a GitHub workflow: epkit conformance ci acme > .github/workflows/epkit-conformance.yml."""
     text = (files("epkit_conformance") / "ci" / "epkit-conformance.yml").read_text(encoding="utf-8")
     typer.echo(text.replace("acme", provider), nl=False)
