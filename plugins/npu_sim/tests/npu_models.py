@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from epkit_npu_sim.timing import Timeline
 from npu_streams import Seen
 
 import epkit
+from epkit_npu_sim.timing import Timeline
 
 CACHE = Path(__file__).parents[3] / ".cache" / "models" / "npu_sim"
 NAMES = ("resnet50", "mobilenet_v2")

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx.numpy_helper
 import onnx.parser
-from epkit_npu_sim.compile import Binary, NpuProgram
-from epkit_npu_sim.provider import NpuSimProvider
 from npu_node import integers
 
 import epkit
 from epkit.backend import Subgraph
 from epkit.testing.plugins import registry_of
+from epkit_npu_sim.compile import Binary, NpuProgram
+from epkit_npu_sim.provider import NpuSimProvider
 
 NETWORK = """<ir_version: 10, opset_import: ["" : 21]>
 g (int8[1, 16, 20, 20] x) => (int8[1, 32, 18, 18] y, int8[1, 32, 18, 18] p)

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from epkit_npu_sim import isa
-from epkit_npu_sim.compile import Binary
-from epkit_npu_sim.engines.vector import integer_root, rounded, scaled
-from epkit_npu_sim.machine import ChecksumError, Core, Machine
-from epkit_npu_sim.memory import Dram, packed, unpacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_node import integers, on_npu
 from npu_streams import Seen, network, stream_of_a_network
 
 import epkit
+from epkit_npu_sim import isa
+from epkit_npu_sim.compile import Binary
+from epkit_npu_sim.engines.vector import integer_root, rounded, scaled
+from epkit_npu_sim.machine import ChecksumError, Core, Machine
+from epkit_npu_sim.memory import Dram, packed, unpacked
 
 FEW = settings(max_examples=50, deadline=None)
 WORDS = st.integers(-(2**31), 2**31 - 1)

@@ -8,12 +8,12 @@ import numpy as np
 import onnx.numpy_helper
 import onnx.parser
 import pytest
-from epkit_npu_sim.provider import NpuSimOptions, NpuSimProvider
 from npu_node import Q, integers, qdq
 from npu_streams import network, stream_of
 
 import epkit
 from epkit.errors import OptionError, PlacementError
+from epkit_npu_sim.provider import NpuSimOptions, NpuSimProvider
 
 
 def refusals(text: str, **options: Any) -> dict[str, tuple[str, str]]:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from epkit_npu_sim import isa
-from epkit_npu_sim.compile import Binary
-from epkit_npu_sim.machine import Machine
-from epkit_npu_sim.timing import Timeline, duration, simulate, transfer_cycles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_node import Q, integers, qoperator
 from npu_streams import network, stream_of, stream_of_a_network
 
 import epkit
+from epkit_npu_sim import isa
+from epkit_npu_sim.compile import Binary
+from epkit_npu_sim.machine import Machine
+from epkit_npu_sim.timing import Timeline, duration, simulate, transfer_cycles
 
 SHEET = Path(__file__).parents[3] / "docs" / "npu_sim" / "timing.md"
 CHIP = Machine(array=8, lanes=8, dma_bytes=8, dma_latency=10)

@@ -13,17 +13,16 @@ from epkit.errors import CompileError, Where
 
 from .kernels import FAMILIES
 from .kernels.movement import SAME_BYTES
-from .kernels.product import plan
 from .machine import Machine
 from .match import match
 from .quant import QTensor, Unsupported
+from .tiles import plan
 from .unit import Unit
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 MOST_FUSED = 4
-HEADS = ("Conv", "MatMul", "Gemm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,15 +157,16 @@ def _host(
 
 def _fits(host: Layer, unit: Unit, via: QTensor, machine: Machine) -> bool:
     head = host.units[0]
-    if host.alias or FAMILIES[head.kind].tail is None and head.kind not in HEADS:
+    family = FAMILIES[head.kind]
+    if host.alias or (family.tail is None and family.product is None):
         return False
     if len(host.units) >= MOST_FUSED or via.shape != unit.output.shape or head.output.shape != via.shape:
         return False
     if unit.kind == "DequantizeLinear" or head.kind == "DequantizeLinear":
         return False
-    if head.kind in HEADS:
+    if family.product is not None:
         try:
-            plan(head, machine, host.extra + _extra(unit))
+            plan(family.product(head), machine, host.extra + _extra(unit))
         except Unsupported:
             return False
     return True

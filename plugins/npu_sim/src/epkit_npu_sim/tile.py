@@ -28,6 +28,12 @@ class View:
         offset = self.offset + sum(a * s for a, s in zip(start, self.strides, strict=True))
         return replace(self, offset=offset, shape=tuple(shape))
 
+    def padded(self, shape: Ints) -> View:
+        """With axes of one element behind the others."""
+        return replace(
+            self, shape=shape, strides=self.strides + (self.size,) * (len(shape) - len(self.shape))
+        )
+
     def load(self, stream: Stream, spad: int) -> None:
         """Bring it into the scratchpad, dense."""
         for dram, at, counts, strides in self._parts():

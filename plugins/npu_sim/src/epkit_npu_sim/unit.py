@@ -10,6 +10,7 @@ from .machine import Machine
 from .quant import Array, QTensor, Unsupported
 from .schedule import Stream
 from .tile import Finish, Tail, View
+from .tiles import Product
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,11 +75,13 @@ class Family:
     Attributes:
         check: raises Unsupported; returns the unit with what it derived among the attributes.
         lower: emits the unit; given the bytes of scratchpad that fused nodes want for each element of the output.
-        tail: emits the unit on a tile that is in the scratchpad already, if it can be fused to the one before.
+        product: for units on the array or alike, what the search of tiles needs; others may be fused to them.
+        tail: emits the unit on a tile that is in the scratchpad already, so that it can be fused to the one before.
     """
 
     check: Callable[[Unit, Machine], Unit]
     lower: Callable[[Unit, Stream, Views, Finish, int], None]
+    product: Callable[[Unit], Product] | None = None
     tail: Callable[[Unit, Stream, Views, int, QTensor], Tail] | None = None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..unit import Family
-from . import elementwise, movement, normalize, pool, product
+from . import conv, elementwise, matmul, movement, normalize, pool
 
 FAMILIES: Mapping[str, Family] = {
-    **product.FAMILIES,
+    **conv.FAMILIES,
+    **matmul.FAMILIES,
     **elementwise.FAMILIES,
     **pool.FAMILIES,
     **normalize.FAMILIES,

@@ -269,8 +269,8 @@ def check_dequantise(unit: Unit, machine: Machine) -> Unit:
     return replace(unit, attributes={"table": dequantise(numbers, x)})
 
 
-BINARY = Family(check_binary, lower_binary, tail_binary)
-FUNCTION = Family(check_function, lower_function, tail_function)
+BINARY = Family(check_binary, lower_binary, tail=tail_binary)
+FUNCTION = Family(check_function, lower_function, tail=tail_function)
 FAMILIES = {
     **dict.fromkeys(("Add", "Sub", "Mul"), BINARY),
     **dict.fromkeys((*FUNCTIONS, "QuantizeLinear"), FUNCTION),

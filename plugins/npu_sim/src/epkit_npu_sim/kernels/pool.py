@@ -12,7 +12,7 @@ from .. import isa
 from ..machine import Machine
 from ..quant import Array, multiplier
 from ..schedule import Stream
-from ..tile import Finish, View, boxes, fields, requantise, span
+from ..tile import Finish, boxes, fields, requantise, span
 from ..unit import Family, Unit, Views, require
 
 
@@ -121,8 +121,8 @@ def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: i
     xs = stream.slots(count * min(height, _reach(unit, rows)) * width)
     accs, ys = stream.slots(count * rows * wo * 4), stream.slots(count * rows * wo)
     params = stream.slots(12 * rows * wo)
-    out = replace(finish.output, **_padded(finish.output, unit.attributes["y_shape"]))
-    source = replace(view(x), **_padded(view(x), unit.attributes["x_shape"]))
+    out = finish.output.padded(unit.attributes["y_shape"])
+    source = view(x).padded(unit.attributes["x_shape"])
     finish = replace(finish, output=out)
     (kh, kw), (sh, sw), (dh, dw), (top, left) = (
         unit.attributes[n] for n in ("kernel", "steps", "gaps", "begin")
@@ -147,10 +147,6 @@ def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: i
                 stream.constant(unit.attributes["params"][:, r * wo : (r + tall) * wo], block)
             requantise(stream, acc, block, n, tall * wo, 1, {"y": y_at, **unit.out})
         finish(stream, (image, c, r, 0), (1, n, tall, wo), y_at)
-
-
-def _padded(v: View, shape: Any) -> dict[str, Any]:
-    return {"shape": shape, "strides": v.strides + (v.size,) * (len(shape) - len(v.shape))}
 
 
 # ---- whole axes ----
