@@ -41,6 +41,7 @@ def load(
     capture: bool = False,
     on_failure: str = "error",
     verify: str = "never",
+    memory: Mapping[str, int] | None = None,
     registry: Registry | None = None,
 ) -> Session:
     """Load a model for the given providers.
@@ -66,6 +67,9 @@ def load(
             again; placement and warnings say so. By default the failure is raised.
         verify: ``"first-run"`` computes each partition's first results by the fallback as well, and moves a
             partition whose results are wrong.
+        memory: budgets in bytes by provider (or ``"host"``) for the values of runs, weights apart; a run that
+            needs more is an error, which leaves the session usable. Memory that a provider's programs manage
+            themselves is not bound by it.
         registry: the plugins to choose from; by default those installed.
 
     Raises:
@@ -77,6 +81,7 @@ def load(
     settings = make_settings(
         providers, fallback, optimise, fix, operators, limits, base_dir, cache, policy, placement
     )
+    _check_budgets(memory or {}, settings)
     recovery = _recovery(model, settings, registry, on_failure, verify)
     recorder = Recorder()
     start = time.perf_counter()
@@ -87,12 +92,23 @@ def load(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
         )
         raise
-    session = Session(compiled, registry, recorder, capture=capture, recovery=recovery)
+    session = Session(compiled, registry, recorder, capture=capture, recovery=recovery, budgets=memory)
     registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
     registry.notify(
         Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
     )
     return session
+
+
+def _check_budgets(budgets: Mapping[str, int], settings: Settings) -> None:
+    names = {choice if isinstance(choice, str) else choice[0] for choice in settings.providers}
+    known = {"host", settings.fallback, *names} - {"error"}
+    for name, nbytes in budgets.items():
+        if name not in known or not isinstance(nbytes, int) or nbytes < 0:
+            raise OptionError(
+                f"memory={{{name!r}: {nbytes!r}}} is no budget of this session",
+                remedy=f"give bytes as whole numbers for {', '.join(sorted(known))}",
+            )
 
 
 def _recovery(

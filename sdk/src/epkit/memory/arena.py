@@ -43,9 +43,10 @@ def fits(held: int, wanted: int) -> bool:
 class Arena:
     """Raw memory of a device, reused between runs. Safe from several threads."""
 
-    def __init__(self, device: str, allocator: Allocator) -> None:
+    def __init__(self, device: str, allocator: Allocator, budget: int | None = None) -> None:
         self.device = device
         self.allocator = allocator
+        self.budget = budget
         self._lock = threading.Lock()
         self._free: list[tuple[int, Any]] = []
         self._used: dict[int, tuple[int, Any]] = {}
@@ -84,6 +85,15 @@ class Arena:
                 self._trim(self._busiest)
 
     def _allocate(self, nbytes: int) -> Any:
+        if self.budget is not None and self._held + nbytes > self.budget:
+            self._trim(0)
+            if self._held + nbytes > self.budget:
+                raise DeviceMemoryError(
+                    f"{nbytes:,} bytes more exceed the budget of {self.budget:,} for {self.device} "
+                    f"(this session holds {self._held:,})",
+                    where=Where(stage="run"),
+                    remedy="raise memory={...} of epkit.load, use smaller inputs, or run fewer at once",
+                )
         try:
             buffer = self.allocator.allocate(nbytes)
         except MemoryError:

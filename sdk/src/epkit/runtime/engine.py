@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,13 +46,15 @@ class MemoryReport:
 class Engine:
     """Runs one compiled model. ``running`` counts the runs under way; the session minds it."""
 
-    def __init__(self, compiled: Compiled, *, capture: bool = False) -> None:
+    def __init__(
+        self, compiled: Compiled, *, capture: bool = False, budgets: Mapping[str, int] | None = None
+    ) -> None:
         plan = compiled.plan
         self.compiled = compiled
         self.bounds = plan.partitioned.bounds
         self.running = 0
         self._programs = compiled.programs
-        self._arenas = make_arenas(self.bounds)
+        self._arenas = make_arenas(self.bounds, budgets or {})
         self._replays = {name: Replays(p) for name, p in compiled.programs.items()} if capture else {}
         self.main = Executor(
             plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays

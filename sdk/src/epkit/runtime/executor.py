@@ -219,12 +219,14 @@ class Executor:
             )
 
 
-def make_arenas(bounds: Sequence[Bound]) -> dict[int, Arena]:
-    """One arena for the host, and one for each device with memory of its own."""
-    arenas = {HOST_PLACE: Arena("host", HostAllocator())}
+def make_arenas(bounds: Sequence[Bound], budgets: Mapping[str, int]) -> dict[int, Arena]:
+    """One arena for the host, and one for each device with memory of its own; with their budgets (bytes)."""
+    shared = [bound.name for bound in bounds if bound.device.host_memory]
+    host = [budgets[name] for name in ("host", *shared) if name in budgets]
+    arenas = {HOST_PLACE: Arena("host", HostAllocator(), min(host, default=None))}
     for index, bound in enumerate(bounds):
         if not bound.device.host_memory:
-            arenas[index] = Arena(bound.device.name, bound.allocator)
+            arenas[index] = Arena(bound.device.name, bound.allocator, budgets.get(bound.name))
     return arenas
 
 

@@ -43,6 +43,7 @@ class Session:
         *,
         capture: bool = False,
         recovery: Recovery | None = None,
+        budgets: Mapping[str, int] | None = None,
     ) -> None:
         self.name = compiled.name
         self.warnings = compiled.warnings
@@ -50,6 +51,7 @@ class Session:
         self._registry = registry
         self._capture = capture
         self._recovery = recovery
+        self._budgets = budgets
         self._lock = threading.Lock()
         self._moving = threading.Lock()
         self._closing = False
@@ -65,10 +67,11 @@ class Session:
         """Run this from now on."""
         recovery = self._recovery
         shadow = shadow_programs(compiled, recovery.fallback) if recovery and recovery.verifies else None
-        self._engine = Engine(compiled if shadow is None else shadow.compiled, capture=self._capture)
+        watched = compiled if shadow is None else shadow.compiled
+        self._engine = Engine(watched, capture=self._capture, budgets=self._budgets)
         self._shadow = shadow
         self.placement: Placement = compiled.plan.placement
-        self._feed = None if self._recovery is not None else self._engine.shortcut()
+        self._feed = None if self._recovery is not None or self._budgets else self._engine.shortcut()
 
     # ---- running ----
 
