@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from . import load, trees
+from . import load, optimiser, trees
 
-BENCHMARKS = {"load": load.main, "trees": trees.main}
+BENCHMARKS = {"load": load.main, "optimiser": optimiser.main, "trees": trees.main}
 
 
 def main() -> None:
