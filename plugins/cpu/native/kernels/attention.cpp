@@ -53,7 +53,7 @@ struct Queries {
       t.b_step = PANEL, t.c_row = sizes.width, t.c_vector = VL, t.last = false;
       for (int64_t j = 0; j < count; j += PANEL) {
         t.b = packed + (from + j) * a.size, t.c = scores + j;
-        tile_for((int)rows, 2, false)(t);
+        tile_for((int)rows, 2, t.a_row)(t);
       }
       return;
     }
@@ -119,7 +119,7 @@ struct Queries {
         pack_panel(v + j, a.v_row, 1, count, a.value_size - j, values);
         t.b = values, t.b_step = PANEL;
       }
-      tile_for((int)rows, 2, false)(t);
+      tile_for((int)rows, 2, t.a_row)(t);
     }
   }
 

@@ -131,9 +131,8 @@ struct Convolution {
     t.bias = bias + at.group * plan.panels * PANEL + filter;
     t.add = add ? add + place : nullptr, t.add_second = add ? t.add + second : nullptr;
     const int vectors = (int)min_of<int64_t>(2, (plan.padded_filters - filter) / VL);
-    const bool packed_rows = t.a_row == BLOCK;
-    if (at.two) double_tile_for((int)at.pixels, vectors, packed_rows)(t);
-    else tile_for((int)at.pixels, vectors, packed_rows)(t);
+    if (at.two) double_tile_for((int)at.pixels, vectors, t.a_row)(t);
+    else tile_for((int)at.pixels, vectors, t.a_row)(t);
     if (raw || is_cheap(e.activation)) return;
     for (int64_t r = 0; r < at.pixels * (at.two ? 2 : 1); r++)
       for (int v = 0; v < vectors; v++) {

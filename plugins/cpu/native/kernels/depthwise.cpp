@@ -58,19 +58,23 @@ struct Depthwise {
     int64_t column = 0, x0, x1;
     while (column < c.out[2]) {
       inside(2, column, x0, x1);
-      const bool whole = x0 == 0 && x1 == c.kernel[2] && column + PIXELS <= c.out[2];
-      if (whole) {
-        int64_t y0, y1;
-        inside(2, column + PIXELS - 1, y0, y1);
-        if (y0 == 0 && y1 == c.kernel[2]) {
-          pixels<PIXELS>(z, y, column, x0, x1);
-          column += PIXELS;
-          continue;
-        }
+      const bool whole = x0 == 0 && x1 == c.kernel[2];
+      if (whole && whole_until(column + PIXELS)) {
+        pixels<PIXELS>(z, y, column, x0, x1);
+        column += PIXELS;
+      } else if (whole && whole_until(column + PIXELS / 2)) {
+        pixels<PIXELS / 2>(z, y, column, x0, x1);
+        column += PIXELS / 2;
+      } else {
+        pixels<1>(z, y, column, x0, x1);
+        column++;
       }
-      pixels<1>(z, y, column, x0, x1);
-      column++;
     }
+  }
+
+  // Whether the outputs before `end` have all taps of the row inside, given that an earlier one has.
+  bool whole_until(int64_t end) const {
+    return end <= c.out[2] && (end - 1) * c.stride[2] - c.pad[2] + (c.kernel[2] - 1) * c.dilation[2] < c.in[2];
   }
 };
 

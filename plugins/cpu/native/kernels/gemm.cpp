@@ -129,7 +129,7 @@ struct Task {
     t.c = whole ? c : edge, t.c_row = whole ? g.out_row : PANEL;
     if (!whole && !s.first)
       for (int64_t r = 0; r < height; r++) memcpy(edge + r * PANEL, c + r * g.out_row, (size_t)width * 4);
-    tile_for((int)height, width <= VL ? 1 : 2, cut.pack_a)(t);
+    tile_for((int)height, width <= VL ? 1 : 2, t.a_row)(t);
     if (in_tile || (whole && !s.last)) return;
     for (int64_t r = 0; r < height; r++) {
       if (s.last) finish_row(e, t.c + r * t.c_row, c + r * g.out_row, row + r, column, width);

@@ -10,6 +10,7 @@
 #include "conv.h"
 #include "gemm.h"
 #include "int8.h"
+#include "nbits.h"
 #include "norm.h"
 #include "pool.h"
 #include "recurrent.h"
@@ -23,7 +24,7 @@
   X(gemm_packed_size_int8) X(gemm_pack_int8) X(gemm_scratch_int8) X(gemm_int8) \
   X(conv_packed_size_f32) X(conv_pack_f32) X(conv_scratch_f32) X(conv_f32) \
   X(conv_packed_size_int8) X(conv_pack_int8) X(conv_scratch_int8) X(conv_int8) \
-  X(to_blocked_f32) X(from_blocked_f32) X(quantise) X(dequantise) \
+  X(nbits_scratch) X(nbits) X(to_blocked_f32) X(from_blocked_f32) X(quantise) X(dequantise) \
   X(softmax_f32) X(layer_norm_f32) X(group_norm_f32) X(channel_affine_f32) X(pool_f32) X(global_pool_f32) \
   X(attention_scratch_f32) X(attention_f32) X(rotary_f32) \
   X(recurrent_packed_size_f32) X(recurrent_pack_f32) X(recurrent_scratch_f32) X(recurrent_f32)

@@ -50,6 +50,18 @@ template <class T> EPK_INLINE T load_as(const void *p) {
   memcpy(&v, p, sizeof v);
   return v;
 }
+// VL bytes as whole numbers.
+EPK_INLINE vi load_bytes(const uint8_t *p) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+#elif defined(__AVX2__)
+  return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#else
+  vi v{};
+  for (int i = 0; i < VL; i++) v[i] = p[i];
+  return v;
+#endif
+}
 template <class T> EPK_INLINE void store_as(void *p, T v) { memcpy(p, &v, sizeof v); }
 EPK_INLINE vf load(const float *p) { return load_as<vf>(p); }
 EPK_INLINE void store(float *p, vf v) { store_as(p, v); }

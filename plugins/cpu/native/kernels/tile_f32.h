@@ -80,9 +80,10 @@ template <int MR, int NV, int ROW, bool TWO> void tile_f32(const TileF32 &t) {
 
 typedef void (*TileFunction)(const TileF32 &);
 
-// Defined once, in tile_f32.cpp. rows in 1..TILE_ROWS, vectors 1 or 2; `blocked`: rows are BLOCK elements apart.
-TileFunction tile_for(int rows, int vectors, bool blocked);
+// Defined once, in tile_f32.cpp. rows in 1..TILE_ROWS, vectors 1 or 2; `row`: elements between
+// rows of A (some distances have tiles of their own).
+TileFunction tile_for(int rows, int vectors, int64_t row);
 // Tiles over two image rows of `pixels` each, 1..TILE_ROWS / 2.
-TileFunction double_tile_for(int pixels, int vectors, bool blocked);
+TileFunction double_tile_for(int pixels, int vectors, int64_t row);
 
 }  // namespace EPK_NS
