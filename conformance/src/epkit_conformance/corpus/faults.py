@@ -53,17 +53,22 @@ def _runner(member: str) -> Callable[[str], Result]:
         found, refusal = subjects(provider)
         if not found:
             return Result(State.REFUSED, f"no probe was claimed whole: {refusal}")
-        tried = [subject.probe.label for subject in found[:AT_MOST] if recovers(subject, member)]
+        outcomes = {subject.probe.label: recovers(subject, member) for subject in found[:AT_MOST]}
+        tried = [label for label, outcome in outcomes.items() if outcome]
+        if not tried and None in outcomes.values():
+            return Result(State.REFUSED, "the runs are wrong without an error too, as other cases tell")
         if not tried:
-            return Result(State.UNSUPPORTED, f"{member} was not called in any right run")
+            return Result(
+                State.UNSUPPORTED, f"the core never calls {member}: the provider has none of its own"
+            )
         see_who_works(provider)
         return Result(State.PASSED, f"on {', '.join(tried)}")
 
     return run
 
 
-def recovers(subject: Subject, member: str) -> bool:
-    """False if the method is never called, or the provider is wrong without an error.
+def recovers(subject: Subject, member: str) -> bool | None:
+    """False if the method is never called; None if the provider is wrong without an error too.
 
     Raises:
         AssertionError: if the error is not told as it must be, or something stays broken.
@@ -75,8 +80,8 @@ def recovers(subject: Subject, member: str) -> bool:
             _play(subject, watch, folder)
             kept = _held(watch)
             _play(subject, watch, folder)  # restores what the first has saved
-        except AssertionError:  # wrong without an error too: other cases tell
-            return False
+        except AssertionError:
+            return None
         if not _applies(watch, subject.provider, member):
             return False
         if member != "restore":
