@@ -28,7 +28,8 @@ _CORE = f"""
     product = MatMul(q, k)
     scores = Any(product / scalar(divisor), product * scalar(factor), product)
     weights = Softmax(Any(scores + mask, scores), axis=axis)
-    output = MatMul(weights, Any({_REPEATED.format("value")}, value))
+    guarded = Any(Where(IsNaN(weights), 0.0, weights), weights)
+    output = MatMul(guarded, Any({_REPEATED.format("value")}, value))
 """
 
 
@@ -66,7 +67,10 @@ def _leads_to_softmax(node: ir.Node) -> bool:
 
 @fusion("Attention-23(query, key, value, mask) -> output", _CORE)
 def attention(match: Match) -> Fused | str:
-    """Attention(q, k, v, m) = Softmax(s q kᵀ + m) v; a head of k and v may serve several of q."""
+    """Attention(q, k, v, m) = Softmax(s q kᵀ + m) v; a head of k and v may serve several of q.
+
+    The standard's softmax gives zeros where everything is masked by -inf, as formulas with a guard against NaN do.
+    """
     query, key, value = match["query"], match["key"], match["value"]
     problem = _four_axes(match) or _repeats(match, "key") or _repeats(match, "value")
     if problem:
