@@ -117,9 +117,9 @@ bool read_constant(PyObject *item, Program &program) {
 
 bool read_step(PyObject *item, Program &program) {
   Step step;
-  PyObject *kernel, *inputs, *outputs, *frees;
+  PyObject *kernel, *inputs, *outputs, *frees, *fallback = Py_None;
   Py_buffer attributes;
-  if (!PyArg_ParseTuple(item, "Oy*OOO", &kernel, &attributes, &inputs, &outputs, &frees)) return false;
+  if (!PyArg_ParseTuple(item, "Oy*OOO|O", &kernel, &attributes, &inputs, &outputs, &frees, &fallback)) return false;
   step.attributes.resize((size_t(attributes.len) + sizeof(max_align_t) - 1) / sizeof(max_align_t) + 1);
   memcpy(step.attributes.data(), attributes.buf, size_t(attributes.len));
   PyBuffer_Release(&attributes);
@@ -133,6 +133,10 @@ bool read_step(PyObject *item, Program &program) {
     if (!step.kernel) {
       if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a kernel at address 0");
       return false;
+    }
+    if (fallback != Py_None) {
+      Py_INCREF(fallback);
+      step.callable = fallback;
     }
   } else {
     Py_INCREF(kernel);
@@ -392,6 +396,11 @@ bool run_steps(Frame &frame, PyObject *context, PyObject *before, PyObject *afte
     status = frame.run(step, watched ? step + 1 : count);
     Py_END_ALLOW_THREADS
     collect(frame);
+    if (status == EPK_UNSUPPORTED && frame.program.steps[step].callable) {
+      for (int slot : frame.program.steps[step].outputs)
+        if (slot != ABSENT) frame.drop(slot);
+      status = AT_PYTHON;
+    }
     if (status == AT_PYTHON) {
       if (!python_step(frame, step, context)) {
         if (!PyErr_ExceptionMatches(failure_type)) {

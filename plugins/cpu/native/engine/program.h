@@ -17,7 +17,8 @@ constexpr int ABSENT = -1;
 constexpr int AT_PYTHON = -1;    // Frame::run: the next step is Python's
 constexpr size_t SMALL = 1024;   // bytes; smaller results are copied out rather than handed over
 
-// One kernel call. Without a kernel it is Python's: `callable` is called with the inputs as arrays.
+// One kernel call. Without a kernel, or where the kernel says EPK_UNSUPPORTED, it is Python's: `callable` is called
+// with the inputs as arrays.
 struct Step {
   epk_kernel kernel = nullptr;
   PyObject *callable = nullptr;

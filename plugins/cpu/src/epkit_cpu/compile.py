@@ -54,17 +54,17 @@ class NativeProgram(Program):
             raise self._explained(error) from error.__cause__
 
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
-        """What tells the context of each node; the nodes of a fused step end together."""
+        """What tells the context of each node; a fused step's time is its first node's."""
 
         def before(index: int) -> None:
-            *first, last = self._steps[index].nodes
-            for node in first:
-                context.begin(node)
-                context.end(node)
-            context.begin(last)
+            context.begin(self._steps[index].nodes[0])
 
         def after(index: int) -> None:
-            context.end(self._steps[index].nodes[-1])
+            first, *fused = self._steps[index].nodes
+            context.end(first)
+            for node in fused:
+                context.begin(node)
+                context.end(node)
 
         return before, after
 
@@ -102,6 +102,20 @@ class NativeProgram(Program):
         return "\n".join(
             f"{step.kernel or 'python'}: {', '.join(str(n.name) for n in step.nodes)}" for step in self._steps
         )
+
+
+def _needed(steps: Sequence[Step], graph: Subgraph) -> list[Step]:
+    """The steps without those whose results nobody reads, as a Pad that a convolution has taken over."""
+    wanted: set[ir.Value] = set(graph.outputs)
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if step.kernel and not any(value in wanted for value in step.outputs):
+            continue
+        kept.append(step)
+        wanted.update(
+            value for value in step.inputs if value is not None and not isinstance(value, np.ndarray)
+        )
+    return kept[::-1]
 
 
 def _given(cause: BaseException | None, inputs: list[Any] | None) -> str:
@@ -152,7 +166,7 @@ class _Builder:
             step = item if isinstance(item, Step) else fuser.step(item)
             if step is not None:
                 self.steps.append(step)
-        self.steps = keep_blocked(self.steps, self.graph)
+        self.steps = keep_blocked(_needed(self.steps, self.graph), self.graph)
 
     def _lowered(self, view: View) -> Step | None:
         lowering = LOWERINGS.get((view.node.domain, view.op))
@@ -202,7 +216,14 @@ class _Builder:
         frees = _last_uses(rows, kept)
         escapes = self._escapes(rows, {slot for _, slot in outputs})
         steps = [
-            (self._table[s.kernel] if s.kernel else self._python(s), s.attributes, reads, writes, free)
+            (
+                self._table[s.kernel] if s.kernel else self._python(s),
+                s.attributes,
+                reads,
+                writes,
+                free,
+                self._python(s) if self._may_fall_back(s) else None,
+            )
             for s, (reads, writes), free in zip(self.steps, rows, frees, strict=True)
         ]
         slots = []
@@ -229,6 +250,15 @@ class _Builder:
             elif step.alias and writes[0] in found:
                 found.add(reads[0])
         return found
+
+    def _may_fall_back(self, step: Step) -> bool:
+        """True if the step is just one node, whose portable kernel can take over where the native one cannot."""
+        if not step.kernel or len(step.nodes) != 1 or step.kernel in ("to_blocked", "from_blocked"):
+            return False
+        node = step.nodes[0]
+        same = len(step.inputs) == len(node.inputs) and len(step.outputs) == len(node.outputs)
+        pairs = zip((*step.inputs, *step.outputs), (*node.inputs, *node.outputs), strict=same)
+        return same and all(ours is theirs for ours, theirs in pairs)
 
     def _python(self, step: Step) -> Callable[[RunContext | None, list[Any]], tuple[Any, ...]]:
         (node,) = step.nodes

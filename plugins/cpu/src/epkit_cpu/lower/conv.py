@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .epilogue import follow
+from .epilogue import Epilogue, follow
 from .step import Image, Lowering, Step, View, longs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 BLOCK = 16
@@ -23,8 +26,8 @@ def _three(numbers: Sequence[int] | None, rank: int, fill: int) -> list[int]:
     return [fill] * (3 - rank) + found
 
 
-def window(view: View, kernel: Sequence[int], *, padding_matters: bool = True) -> bytes | None:
-    """Window in ops/conv.cpp; None for what it cannot say."""
+def window(view: View, kernel: Sequence[int], extra: Sequence[int] = ()) -> bytes | None:
+    """Window in ops/conv.cpp, with ``extra`` padding; None for what it cannot say."""
     rank, attributes = len(kernel), view.attributes
     auto_pad = attributes.get("auto_pad", "NOTSET")
     pads = attributes.get("pads") or [0] * (2 * rank)
@@ -35,6 +38,9 @@ def window(view: View, kernel: Sequence[int], *, padding_matters: bool = True) -
         return None
     if auto_pad != "NOTSET":
         pads = [0] * (2 * rank)
+    pads = [a + b for a, b in zip(pads, extra or [0] * (2 * rank), strict=True)]
+    if any(extra):
+        auto_pad = "NOTSET"  # which is VALID where nothing was written out
     return longs(
         rank,
         AUTO_PADS.index(auto_pad),
@@ -49,13 +55,18 @@ def window(view: View, kernel: Sequence[int], *, padding_matters: bool = True) -
 
 def conv(view: View) -> Step | None:
     """Conv with constant weights: packed once, what follows is its epilogue."""
+    return lower_conv(view, None)
+
+
+def lower_conv(view: View, epilogue: Epilogue | None) -> Step | None:
+    """A convolution with a given epilogue, or with what follows it."""
     weights = view.constant(1)
     group = int(view.attributes.get("group", 1))
     if weights is None or weights.size == 0 or view.type(0) != "float32" or group < 1:
         return None
     if weights.shape[0] % group:
         return None
-    return _conv(view, weights, weights.shape[1] * group, weights.shape[0], group, False)
+    return _conv(view, weights, weights.shape[1] * group, weights.shape[0], group, False, epilogue)
 
 
 def conv_transpose(view: View) -> Step | None:
@@ -83,9 +94,11 @@ def _conv(
     filters: int,
     group: int,
     transposed: bool,
+    epilogue: Epilogue | None = None,
 ) -> Step | None:
     kernel, rank = weights.shape[2:], weights.ndim - 2
-    shape = window(view, kernel)
+    padding_node, extra = (None, ()) if transposed else _zeros_before(view, rank)
+    shape = window(view, kernel, extra)
     if shape is None or tuple(view.attributes.get("kernel_shape") or kernel) != tuple(kernel):
         return None
     if view.rank(0) != weights.ndim:
@@ -93,19 +106,43 @@ def _conv(
     bias = view.constant(2)
     if view.input(2) is not None and (bias is None or bias.shape != (filters,)):
         return None
-    epilogue = follow(view, view.order, -1 - rank, filters if bias is None else None)
+    if epilogue is None:
+        epilogue = follow(view, view.order, -1 - rank, filters if bias is None else None)
     if bias is None:
         bias = epilogue.bias
+    finish = epilogue.pack()
     padding = _three(view.attributes.get("output_padding") if transposed else None, rank, 0)
 
     def attributes(in_blocked: int = 0, out_blocked: int = 0) -> bytes:
         numbers = longs(channels, filters, group, int(transposed), in_blocked, out_blocked, *padding)
-        return shape + numbers + epilogue.pack() + struct.pack("<i", 0)
+        return shape + numbers + finish + struct.pack("<i", 0)
 
     packed = view.prepare("conv_pack", attributes(), weights, bias)
-    inputs = (view.input(0), packed, epilogue.residual)
-    step = Step("conv", inputs, (epilogue.result,), attributes(), (view.node, *epilogue.nodes))
+    source = view.input(0) if padding_node is None else padding_node.inputs[0]
+    nodes = (view.node, *(() if padding_node is None else (padding_node,)), *epilogue.nodes)
+    step = Step("conv", (source, packed, epilogue.residual), (epilogue.result,), attributes(), nodes)
     return replace(step, image=Image("conv", channels, filters, attributes))
+
+
+def _zeros_before(view: View, rank: int) -> tuple[ir.Node | None, tuple[int, ...]]:
+    """The Pad that puts zeros around the image, and how many; the convolution can do that by itself."""
+    value = view.input(0)
+    node = None if value is None else value.producer()
+    if node is None or node not in view.order or node.op_type != "Pad" or node.domain:
+        return None, ()
+    pad, auto_pad = View(node, view.graph), view.attributes.get("auto_pad", "NOTSET")
+    pads, fill = pad.constant(1), pad.constant(2)
+    if pad.opset < 11 or pads is None or pad.input(3) is not None or auto_pad not in ("NOTSET", "VALID"):
+        return None, ()
+    if pad.attributes.get("mode", "constant") != "constant" or (pad.input(2) is not None and fill is None):
+        return None, ()
+    numbers = [int(n) for n in pads]
+    if len(numbers) != 2 * rank + 4 or min(numbers) < 0 or (fill is not None and np.any(fill != 0)):
+        return None, ()
+    half = rank + 2
+    if any((*numbers[:2], *numbers[half : half + 2])):
+        return None, ()
+    return node, (*numbers[2:half], *numbers[half + 2 :])
 
 
 def pool(view: View, average: int) -> Step | None:

@@ -47,7 +47,12 @@ def matmul(view: View) -> Step | None:
 
 def gemm(view: View) -> Step | None:
     """alpha A' B' + beta C."""
-    if view.opset < 7 or set(view.types()) != {"float32"}:
+    return lower_gemm(view, None) if view.opset >= 7 else None
+
+
+def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
+    """A Gemm with a given epilogue, or with what follows it."""
+    if set(view.types()) != {"float32"}:
         return None
     attributes = view.attributes
     alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
@@ -57,7 +62,7 @@ def gemm(view: View) -> Step | None:
     weight = view.constant(1)
     n = None if weight is None else weight.shape[0 if transpose_b else 1]
     c = view.input(2)
-    epilogue = follow(view, view.order, -1, n if c is None else None)
+    epilogue = given or follow(view, view.order, -1, n if c is None else None)
     bias: Operand = c if c is not None else epilogue.bias
     packed, operand = None, view.input(1)
     if c is not None and epilogue.residual is not None:  # the two may both need the place of a matrix

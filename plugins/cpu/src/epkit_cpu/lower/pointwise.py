@@ -174,7 +174,8 @@ def emit_node(view: View, chain: Chain) -> None:
         Unsupported: if it is not elementwise, or for types or attributes that chains do not have. The chain may
             have changed then: work on a copy.
     """
-    found = POINTWISE.get(view.op) if not view.node.domain else None
+    table = {"": POINTWISE, "com.microsoft": CONTRIB}.get(view.node.domain, {})
+    found = table.get(view.op)
     result = view.outputs[0]
     if found is None or len(view.outputs) != 1 or result is None or view.opset < found.since:
         raise Unsupported
@@ -387,3 +388,20 @@ POINTWISE: dict[str, Pointwise] = {
     "Where": Pointwise(_where, 9, widen=False),
     "Cast": Pointwise(_cast, 6, widen=False),
 }
+
+
+def _bias_gelu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    return chain.emit("gelu", chain.emit("add", *operands))
+
+
+def _fast_gelu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    return chain.emit("gelu_tanh", _fold("add")(view, chain, operands) if operands[1:] else operands[0])
+
+
+CONTRIB: dict[str, Pointwise] = {
+    "Gelu": Pointwise(_simple("gelu")),
+    "BiasGelu": Pointwise(_bias_gelu),
+    "FastGelu": Pointwise(_fast_gelu),
+    "QuickGelu": Pointwise(_simple("swish", "alpha=1.702")),
+}
+"""Operators of com.microsoft."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from .attention import ATTENTION
 from .conv import CONV
+from .fused import FUSED
 from .matmul import MATMUL
 from .movement import MOVEMENT
 from .norm import NORM
+from .recurrent import RECURRENT
 from .reduce import REDUCE
 from .shapes import SHAPES
 from .step import Lowering
 
 LOWERINGS: dict[tuple[str, str], Lowering] = {
+    **ATTENTION,
     **CONV,
+    **FUSED,
     **MATMUL,
     **MOVEMENT,
     **NORM,
+    **RECURRENT,
     **REDUCE,
     **SHAPES,
 }
