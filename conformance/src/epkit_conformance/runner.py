@@ -32,6 +32,9 @@ from .result import Result, State
 Progress = Callable[[Case, Result], None]
 Rebuild = Callable[[], Sequence[Case]]
 
+STARTING = 300.0
+"""Seconds that a worker may take to start and to build the cases."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -110,6 +113,7 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.case: Case | None = None
+        self.ready = False
         self.since = 0.0
 
     def give(self, case: Case) -> None:
@@ -126,6 +130,15 @@ class _Worker:
         self.process.join(10)
         self.pipe.close()
         self.log.unlink(missing_ok=True)
+
+    def greets(self) -> bool:
+        """True if the worker says that it is ready, which is not the case's time; False if it died before."""
+        try:
+            self.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        self.ready, self.since = True, time.monotonic()
+        return True
 
     def result(self) -> Result:
         """What the worker sent; if it died, how."""
@@ -206,9 +219,10 @@ class _Pool:
         ready = multiprocessing.connection.wait([worker.pipe for worker in workers], timeout=0.25)
         for worker in list(workers):
             assert worker.case is not None
-            limit = max(self.limits.seconds, worker.case.seconds)
+            limit = max(self.limits.seconds, worker.case.seconds) if worker.ready else STARTING
             if worker.pipe in ready:
-                yield worker, worker.result()
+                if worker.ready or not worker.greets():
+                    yield worker, worker.result()
             elif time.monotonic() - worker.since > limit:
                 yield worker, worker.hung(limit)
 
@@ -223,13 +237,14 @@ def _death(code: int | None) -> str:
 
 
 def _serve(pipe: Any, source: Sequence[Case] | Rebuild, provider: str, memory_bytes: int, log: str) -> None:
-    """The worker's loop: a name comes, a result goes; None ends it."""
+    """The worker's loop: it says that it is ready; then a name comes, a result goes; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(log, "w", encoding="utf-8") as file:
         faulthandler.enable(file, all_threads=False)  # the parent tells where a worker died
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file, all_threads=False)
         cases = {case.name: case for case in (source() if callable(source) else source)}
+        pipe.send(None)
         while (name := pipe.recv()) is not None:
             _limit_memory(memory_bytes)
             pipe.send(run_here(cases[name], provider))
