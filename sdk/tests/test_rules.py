@@ -110,7 +110,7 @@ FLOORS = (
     ("kernels",),
     ("backend",),
     ("optimize", "partition", "memory"),
-    ("settings", "binding", "planning", "compiling", "pipeline"),
+    ("settings", "binding", "planning", "compiling", "model_cache", "pipeline"),
     ("runtime",),
     ("aliases", "discovery", "api", "__init__", "compat", "testing", "diagnose"),
     ("cli",),

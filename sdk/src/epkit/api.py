@@ -56,7 +56,8 @@ def load(
         operators: custom operators, see :func:`epkit.operator`.
         limits: what an untrusted model may ask for.
         base_dir: the folder of external data, if the model is not given by its path.
-        cache: a folder in which providers that save compiled programs keep them.
+        cache: a folder for optimised models, and for the programs of providers that save them; a later load
+            of the same model with the same plugins begins there.
         policy: who gets a node that several providers claim: ``"priority"``, the first one named, or ``"cost"``,
             whoever makes the least total time, transfers included, by the times that ``epkit tune`` measured,
             else by those that providers state, else by an estimate.

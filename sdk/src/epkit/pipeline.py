@@ -6,7 +6,7 @@ Each stage is a function from one frozen value to the next; ``str()`` of each va
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from . import knobs
+from .backend.bound import Bound
 from .backend.custom import CustomOperator
 from .backend.registry import Registry
 from .binding import bind, close_all, known_operators
@@ -23,6 +24,7 @@ from .model.check import CheckedModel, check
 from .model.custom_schemas import register_schemas
 from .model.fix import fix_dimensions
 from .model.read import ReadModel, read
+from .model_cache import ModelCache, cache_key
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
 from .partition.costs import Costs, CostStore
@@ -58,13 +60,23 @@ def stages(
     bounds = step("claim", lambda: bind(settings, registry, custom))
     with ExitStack() as unless_handed_over:
         unless_handed_over.callback(close_all, bounds)
-        checked = step("check", lambda: check(raw, operators=known_operators(custom, bounds)))
+        cache = _model_cache(raw, settings, registry, bounds)
+        kept = None if cache is None else step("read", lambda: cache.load(raw))
+        if kept is None:
+            checked = step("check", lambda: check(raw, operators=known_operators(custom, bounds)))
+        else:
+            checked = kept.checked
         yield "check", checked
-        providers = [bound.provider for bound in bounds]
-        optimised = step(
-            "optimise",
-            lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
-        )
+        if kept is None:
+            providers = [bound.provider for bound in bounds]
+            optimised = step(
+                "optimise",
+                lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
+            )
+            if cache is not None:
+                step("cache", lambda: cache.save(checked, optimised))
+        else:
+            optimised = kept.optimised
         yield "optimise", optimised
         claims = step("claim", lambda: collect_claims(optimised.model, bounds, custom, settings.pins))
         yield "claim", claims
@@ -101,6 +113,17 @@ def _costs(settings: Settings, claims: Claims) -> Costs | None:
     store = CostStore(knobs.CACHE_DIR.get())
     tables = {rank: table for rank, bound in enumerate(claims.bounds) if (table := store.load(bound))}
     return Costs(tables, claims.model.opset_imports)
+
+
+def _model_cache(
+    raw: ReadModel, settings: Settings, registry: Registry, bounds: Sequence[Bound]
+) -> ModelCache | None:
+    """The entry of this model; operators of the application cannot be told apart, so with them there is none."""
+    if settings.cache is None or settings.operators:
+        return None
+    from . import __version__
+
+    return ModelCache(settings.cache, cache_key(raw, settings, registry, bounds, __version__))
 
 
 def _read(source: Source, settings: Settings) -> ReadModel:

@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from .bench import bench
 from .command import Command
+from .compile import compile_model
 from .explain import explain
 from .extensions import Commands
 from .inspect import inspect
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for function in (run, inspect, explain, verify, bisect, tune, providers, bench, new_provider):
     app.command(function.__name__.replace("_", "-"), cls=Command)(function)
+app.command("compile", cls=Command)(compile_model)
 
 
 def _version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,9 @@ def run(
     policy: Policy = POLICY,
     placement: Placement = None,
     pin: Pin = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="keep optimised models and compiled programs here")
+    ] = None,
     given: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="[NAME=]FILE", help="an input: .npy, .npz or .pb; repeat"),
@@ -66,10 +70,9 @@ def run(
     from ._outcome import run_cases, trace
     from ._report import print_json, print_text
 
+    settings = replace(make_settings(provider, fallback, optimise, fix, policy, placement, pin), cache=cache)
     start = time.perf_counter()
-    with open_session(
-        model, make_settings(provider, fallback, optimise, fix, policy, placement, pin)
-    ) as session:
+    with open_session(model, settings) as session:
         load_seconds = time.perf_counter() - start
         found = cases(session, given or (), data, parse_sizes(dim, "--dim"), seed)
         if output is not None and len(found) > 1:

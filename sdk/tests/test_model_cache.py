@@ -1,0 +1,136 @@
+"""The cache of optimised models: used when nothing has changed, made anew when anything has."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import epkit
+from epkit.testing.models import random_feeds, random_model
+
+
+def model(weight: float = 2.0) -> onnx.ModelProto:
+    """y = relu(x * w + 0) with a large weight, and something to clean up."""
+    w = numpy_helper.from_array(np.full((64, 64), weight, np.float32), "w")
+    nodes = [
+        helper.make_node("Identity", ["x"], ["i"]),
+        helper.make_node("Mul", ["i", "w"], ["m"]),
+        helper.make_node("Relu", ["m"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", 64]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], [w])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+X = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+
+
+def load(source: Any, folder: Path, **options: Any) -> tuple[list[str], Any]:
+    """The stages that a load ran, and the result of a run."""
+    with epkit.load(source, ["cpu"], cache=folder, **options) as session:
+        ran = [event.name for event in session.load_trace.events if event.category == "load"]
+        return ran, session(x=X)["y"]
+
+
+def from_cache(stages: list[str]) -> bool:
+    return "optimise" not in stages and "check" not in stages
+
+
+def test_the_second_load_neither_checks_nor_optimises(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model(), path)
+    for source in (path, path.read_bytes(), model()):
+        stages, result = load(source, tmp_path / "cache")
+        assert from_cache(stages) == (source is not path)
+        np.testing.assert_array_equal(result, np.maximum(2 * X, 0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimise": "none"}, {"optimise": "extended"}, {"fix": {"n": 64}}, {"providers": ["null"]}]
+)
+def test_other_settings_are_other_entries(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert not from_cache(load(model(), tmp_path)[0])
+    options = {"providers": ["cpu"], **change}
+    with epkit.load(model(), cache=tmp_path, **options) as session:
+        assert "check" in [event.name for event in session.load_trace.events]
+    assert from_cache(load(model(), tmp_path)[0])
+
+
+def test_one_weight_changed_is_another_model(tmp_path: Path) -> None:
+    load(model(), tmp_path)
+    stages, result = load(model(3.0), tmp_path)
+    assert not from_cache(stages)
+    np.testing.assert_array_equal(result, np.maximum(3 * X, 0))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("suffix", [".onnx", ".onnx.data", ".json"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, suffix: str, damage: Callable[[Path], Any]) -> None:
+    load(model(), tmp_path)
+    (file,) = (p for p in tmp_path.iterdir() if "".join(p.suffixes) == suffix)
+    damage(file)
+    stages, result = load(model(), tmp_path)
+    assert not from_cache(stages)
+    np.testing.assert_array_equal(result, np.maximum(2 * X, 0))
+    assert from_cache(load(model(), tmp_path)[0])
+
+
+def _load_often(folder: str) -> None:
+    for _ in range(4):
+        _, result = load(model(), Path(folder))
+        np.testing.assert_array_equal(result, np.maximum(2 * X, 0))
+
+
+def test_writers_at_the_same_time(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_load_often, args=(str(tmp_path),)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert from_cache(load(model(), tmp_path)[0])
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_model_computes_the_same_from_the_cache(tmp_path: Path, seed: int) -> None:
+    proto, feeds = random_model(random.Random(seed), 14), random_feeds(seed)
+    results = []
+    for _ in range(2):
+        with epkit.load(proto, ["cpu"], cache=tmp_path) as session:
+            results.append(session.run(None, feeds))
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from epkit.cli.app import app
+
+    path, folder = tmp_path / "m.onnx", tmp_path / "cache"
+    onnx.save(model(), path)
+    told = CliRunner().invoke(app, ["compile", str(path), "-p", "cpu", "-o", str(folder)])
+    assert told.exit_code == 0, told.output
+    assert from_cache(load(path, folder)[0])
+    told = CliRunner().invoke(app, ["run", str(path), "-p", "cpu", "--cache", str(folder)])
+    assert told.exit_code == 0, told.output
