@@ -88,6 +88,9 @@ def test_a_part_of_the_suite_certifies_nothing(cli: Cli, tmp_path: Path) -> None
     assert result.code == exits.CERTIFIED
     assert result.json["complete"] is False
     assert result.json["counts"] == {"passed": 1}
+    assert result.json["levels"]["2"] == "in part"
+    assert result.json["reached"] is None
+    assert "not certified" in (tmp_path / "conformance-null" / "badge.svg").read_text()
     assert not (tmp_path / "conformance-null" / "certificate.json").exists()
 
 

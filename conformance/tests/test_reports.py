@@ -85,6 +85,8 @@ def test_junit_counts_and_kinds() -> None:
     for suite in root.iter("testsuite"):
         assert int(suite.get("tests", "")) == len(list(suite.iter("testcase")))
     assert "alert(1)" in (cases[1][0].get("message") or "")
+    (failed,) = [case[0] for case in cases if case[0:1] and case[0].get("type") == "failed"]
+    assert '@ep.kernel("Add"' in (failed.text or "")
 
 
 class Tags(HTMLParser):

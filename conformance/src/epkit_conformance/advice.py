@@ -31,6 +31,10 @@ class Advice:
     why: str
     example: str
 
+    def __str__(self) -> str:
+        code = "".join(f"\n    {line}" for line in self.example.splitlines())
+        return f"look at {self.write}: {self.why}{code}"
+
 
 # ---- for a failed case ----
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from .levels import LEVELS, Level
 from .operator_sets import standings
-from .record import Entry, count
+from .record import Entry, Report, count
 from .result import State
 
 
@@ -26,6 +26,7 @@ class Status(Enum):
     NOT_SHOWN = "not shown"
     NOT_APPLICABLE = "does not apply"
     NOT_RUN = "not run"
+    PART = "in part"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ class Certification:
         """The lowest level that was run and is not certified, though it applies."""
         open_ = (Status.FAILING, Status.NOT_SHOWN)
         return next((verdict for verdict in self.verdicts if verdict.status in open_), None)
+
+
+def judge(report: Report) -> Certification:
+    """The verdicts on a report. Of chosen cases nothing follows for a level, but that it fails."""
+    found = certify(report.entries)
+    if not report.only:
+        return found
+    kept = (Status.FAILING, Status.NOT_RUN)
+    return Certification(
+        tuple(v if v.status in kept else replace(v, status=Status.PART, reason="") for v in found.verdicts),
+        (),
+    )
 
 
 def certify(entries: Sequence[Entry]) -> Certification:

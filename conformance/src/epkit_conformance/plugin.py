@@ -14,6 +14,7 @@ from time import monotonic
 
 import pytest
 
+from .advice import advise
 from .case import Case
 from .environment import candidate, environment
 from .expectations import Expectations, read_expectations
@@ -145,7 +146,7 @@ def tell(entry: Entry | None) -> None:
         pytest.skip("not run: the provider cannot be used, see level 0")
     told = f"{entry.state.value}: {entry.result.detail}"
     if entry.state.is_error:
-        pytest.fail(told, pytrace=False)
+        pytest.fail(f"{told}\n\n{advise(entry)}", pytrace=False)
     if entry.state is not State.PASSED:
         pytest.skip(told)
 

@@ -184,7 +184,7 @@ class Bar:
         )
         head = Text.assemble((f"{tally.done}/{tally.total} ", "bold"), (tally.left(), "cyan"), "  ", counts)
         now = Text(" · ".join(list(tally.running)[:4]), "bright_black", no_wrap=True, overflow="ellipsis")
-        return Group(head, ProgressBar(tally.work, tally.worked, width=min(60, self.console.width)), now)
+        return Group(head, now, ProgressBar(tally.work, tally.worked, width=min(60, self.console.width)))
 
 
 def watcher(console: Console) -> Watcher:

@@ -18,16 +18,16 @@ def badge(
     """Draw the badge (SVG)."""
     from ..catalogue import all_cases
     from ..certificate import SCHEMA, entries_of, read_certificate
-    from ..certification import certify
+    from ..certification import certify, judge
     from ..record import read_json, read_report
     from ..report.badge import badge_of
     from ..report.files import write_text
 
     if read_json(result).get("schema") == SCHEMA:
-        entries = entries_of(read_certificate(result), all_cases())
+        found = certify(entries_of(read_certificate(result), all_cases()))
     else:
-        entries = list(read_report(result).entries)
-    drawn = badge_of(certify(entries))
+        found = judge(read_report(result))
+    drawn = badge_of(found)
     if output:
         write_text(output, drawn)
     else:

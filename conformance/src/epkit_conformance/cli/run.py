@@ -57,7 +57,7 @@ def run(
 ) -> None:
     """Run the suite: levels 0 to 7, each case in a worker process, with evidence that the provider did the work."""
     from ..baseline import read_states, regressions
-    from ..certification import certify
+    from ..certification import judge
     from ..expectations import Expectations, read_expectations
     from ..progress import Silent, watcher
     from ..run import Plan
@@ -72,7 +72,7 @@ def run(
     signal.signal(signal.SIGTERM, _interrupt)
     shown = Silent() if as_json else watcher(console(stderr=True))
     done = run_plan(plan, cases, shown)
-    certification = certify(done.entries)
+    certification = judge(done)
     worse = regressions(before, done) if before is not None else None
     target = None if no_report else report or Path(f"conformance-{provider}")
     written = write(done, target) if target else []
@@ -151,9 +151,9 @@ def summary(
         "version": report.provider.version,
         "complete": report.complete,
         "stopped": report.stopped,
-        "reached": certification.reached if report.complete else None,
+        "reached": None if report.only else certification.reached,
         "levels": {str(v.level.number): v.status.value for v in certification.verdicts},
-        "operator_sets": list(certification.sets) if report.complete else [],
+        "operator_sets": list(certification.sets),
         "counts": state_counts(report.counts()),
         "errors": errors,
         "regressions": None if worse is None else [change.name for change in worse],

@@ -24,6 +24,7 @@ STATUS_STYLES = {
     Status.NOT_SHOWN: "yellow",
     Status.NOT_APPLICABLE: "bright_black",
     Status.NOT_RUN: "bright_black",
+    Status.PART: "bright_black",
 }
 SHOWN = 10
 """Errors and regressions listed; the rest is in the report."""
@@ -55,7 +56,10 @@ def _levels(out: Console, certification: Certification) -> None:
     table = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0))
     for name in ("level", "", "status", "cases"):
         table.add_column(name, overflow="fold")
+    ran_all = all(verdict.status is not Status.PART for verdict in certification.verdicts)
     for verdict in certification.verdicts:
+        if verdict.status is Status.NOT_RUN and not ran_all:
+            continue
         counts = Text(", ").join(
             Text(f"{verdict.counts[state]} {state.value}", STYLES[state])
             for state in State

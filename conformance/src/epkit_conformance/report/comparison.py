@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..baseline import Change, changes, states
-from ..certification import Verdict, certify
+from ..certification import Verdict, judge
 from ..record import Entry, Report
 from ..result import State
 from .matrix import Counts, matrix_of, state_of
@@ -21,7 +21,7 @@ MATRIX_NOTE = "In each cell the old result on the left and the new one on the ri
 def level_rows(before: Report, after: Report) -> list[tuple[str, str, str]]:
     """Level, then status and passes of each side, as text of even width."""
     rows = []
-    for old, new in zip(certify(before.entries).verdicts, certify(after.entries).verdicts, strict=True):
+    for old, new in zip(judge(before).verdicts, judge(after).verdicts, strict=True):
         title = f"{old.level.number} {old.level.title}"
         rows.append((f"{title:32}", f"{_told(old):28}", _told(new)))
     return rows
@@ -52,11 +52,11 @@ def _side(report: Report) -> str:
     provider = report.provider
     return f"""<div><header><div class="who"><h1>{esc(provider.name)} <small>{esc(provider.version)}</small></h1>
 <p>{esc(", ".join(provider.devices))}</p><p class="when">{esc(when)} · {len(report.entries):,} cases</p></div>
-{medal(certify(report.entries), report.complete)}</header>{bar(report.counts())}{legend(report.counts())}</div>"""
+{medal(judge(report), report.complete)}</header>{bar(report.counts())}{legend(report.counts())}</div>"""
 
 
 def _levels(before: Report, after: Report) -> str:
-    pairs = zip(certify(before.entries).verdicts, certify(after.entries).verdicts, strict=True)
+    pairs = zip(judge(before).verdicts, judge(after).verdicts, strict=True)
     rows = "".join(
         f"<tr><th>{old.level.number} {esc(old.level.title)}</th><td>{_verdict(old)}</td><td>{_verdict(new)}</td></tr>"
         for old, new in pairs

@@ -11,7 +11,7 @@ from epkit.errors import InputError
 
 from ..catalogue import all_cases
 from ..certificate import make_certificate
-from ..certification import certify
+from ..certification import judge
 from ..record import Report
 from .badge import badge_of
 from .html import report_page
@@ -28,7 +28,7 @@ def write_all(report: Report, folder: Path) -> list[Path]:
         "report.html": report_page(report),
         "report.json": json_text(report.to_json()),
         "junit.xml": junit_xml(report),
-        "badge.svg": badge_of(certify(report.entries)),
+        "badge.svg": badge_of(judge(report)),
     }
     if report.complete:
         texts["certificate.json"] = json_text(make_certificate(report, all_cases()))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..advice import Advice, advise, next_step
-from ..certification import Certification, Status, certify
+from ..certification import Certification, Status, judge
 from ..operator_sets import SETS, Standing, standings
 from ..record import Entry, Report
 from ..result import State
@@ -36,7 +36,7 @@ MOST_ERRORS = 100
 
 def report_page(report: Report) -> str:
     """The whole page."""
-    certification = certify(report.entries)
+    certification = judge(report)
     parts = [
         _header(report, certification),
         section("levels", "Levels", _levels(certification)),

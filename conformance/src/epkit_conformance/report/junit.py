@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ..advice import advise
 from ..record import Entry, Report
 from ..result import State
 from .page import clean
@@ -63,4 +64,4 @@ def _case(suite: ET.Element, entry: Entry, provider: str) -> None:
     told = ET.SubElement(case, kind, {"message": f"{entry.state.value}: {first}"})
     if kind != "skipped":
         told.set("type", entry.state.value)
-        told.text = detail
+        told.text = f"{detail}\n\n{clean(advise(entry))}"

@@ -45,6 +45,7 @@ STATUS_CLASSES = {
     Status.NOT_SHOWN: "re",
     Status.NOT_APPLICABLE: "un",
     Status.NOT_RUN: "un",
+    Status.PART: "un",
 }
 
 SHORT = {
