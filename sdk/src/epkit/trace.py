@@ -60,7 +60,14 @@ class Recorder:
         origin = min((event.start for event in self.events), default=0)
         parts = sorted({event.row for event in self.events if event.row})
         rows: list[dict[str, object]] = [
-            {"name": "thread_name", "ph": "M", "pid": os.getpid(), "tid": number, "args": {"name": row}}
+            {
+                "name": "thread_name",
+                "cat": "row",
+                "ph": "M",
+                "pid": os.getpid(),
+                "tid": number,
+                "args": {"name": row},
+            }
             for number, row in enumerate(parts, 1)
         ]
         rows += [

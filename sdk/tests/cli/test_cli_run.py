@@ -219,3 +219,11 @@ def test_several_providers_with_options_and_placement(cli: Cli, model: Path) -> 
     assert sum(told["nodes"].values()) == 3
     refused = cli("run", model, "-p", "null:fast=1")
     assert (refused.code, "no option 'fast'" in refused.err) == (1, True)
+
+
+def test_a_provider_that_runs_nothing_says_why(cli: Cli, text_model: TextModel) -> None:
+    model = text_model("g (float[2] x) => (float[2] y) { a = Abs(x)  y = Exp(a) }")
+    told = cli("run", model, "-p", "null")
+    assert told.code == 0
+    assert "null runs none of the nodes" in told.err and "1 x Abs: null runs only Relu, Neg" in told.err
+    assert "none of the nodes" not in cli("run", model).err

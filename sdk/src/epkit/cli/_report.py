@@ -25,6 +25,7 @@ def print_text(
         f"{name} {count} nodes in {partitions[name]} partitions" for name, count in counts.items()
     )
     _render.line(f"{session.name}: {shares or 'no nodes'}; {session.placement.transfers} transfers")
+    _idle(session)
     for outcome in outcomes:
         if outcome.case.name:
             _render.heading(outcome.case.name)
@@ -36,6 +37,16 @@ def print_text(
     if recorded is not None:
         _render.heading("profile of one warm run")
         _profile(recorded)
+
+
+def _idle(session: Session) -> None:
+    """Of providers that run nothing: what they say most often."""
+    for name in session.providers:
+        said = [row for row in session.placement.reasons() if row[1] == name]
+        if said and name not in session.placement.counts():
+            _render.note(f"{name} runs none of the nodes:")
+            for count, _, operator, reason in said[:3]:
+                _render.note(f"  {count} x {operator}: {reason}")
 
 
 def _values(kind: str, values: dict[str, Any], sources: dict[str, str]) -> None:
