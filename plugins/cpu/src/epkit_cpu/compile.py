@@ -36,7 +36,7 @@ class NativeProgram(Program):
         self, subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], isa: str, threads: int
     ) -> None:
         self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa))
-        self._steps = builder.steps
+        self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
         self._engine = builder.make(module, threads)
@@ -57,10 +57,10 @@ class NativeProgram(Program):
         """What tells the context of each node; a fused step's time is its first node's."""
 
         def before(index: int) -> None:
-            context.begin(self._steps[index].nodes[0])
+            context.begin(self.steps[index].nodes[0])
 
         def after(index: int) -> None:
-            first, *fused = self._steps[index].nodes
+            first, *fused = self.steps[index].nodes
             context.end(first)
             for node in fused:
                 context.begin(node)
@@ -74,7 +74,7 @@ class NativeProgram(Program):
         cause = error.__cause__
         if index < 0:
             return RunError(message, remedy="report this: an input did not have the type that was inferred")
-        nodes = self._steps[index].nodes
+        nodes = self.steps[index].nodes
         node = str(nodes[-1].name)
         if isinstance(cause, EpkitError):
             return cause.at(node=node)
@@ -100,7 +100,7 @@ class NativeProgram(Program):
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{step.kernel or 'python'}: {', '.join(str(n.name) for n in step.nodes)}" for step in self._steps
+            f"{step.kernel or 'python'}: {', '.join(str(n.name) for n in step.nodes)}" for step in self.steps
         )
 
 

@@ -8,11 +8,21 @@ from pathlib import Path
 
 from epkit.backend import Device, Devices
 
+from .native import ISA, REMEDY, chosen_isa, engine
+
 
 def find_devices() -> Devices:
-    """Always exactly one: the CPUs that this process may use."""
+    """Always exactly one: the CPUs that this process may use, and the kernels that serve there."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Devices((Device("cpu:0", "cpu", f"{_model_name()}, {cpus} usable", _memory_bytes()),))
+    text = f"{_model_name()}, {cpus} usable, {_kernels()}"
+    return Devices((Device("cpu:0", "cpu", text, _memory_bytes()),))
+
+
+def _kernels() -> str:
+    if engine() is None:
+        return f"portable kernels only, which are slower: {REMEDY}"
+    isa = chosen_isa()
+    return f"native kernels for {isa}" if isa else f"portable kernels, as {ISA.name} asks"
 
 
 def _model_name() -> str:

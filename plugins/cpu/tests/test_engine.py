@@ -1,0 +1,531 @@
+"""The native engine at the session's door: against onnxruntime, on every instruction set, with shapes by chance."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import epkit
+from epkit.errors import OptionError, RunError
+from epkit_cpu.compile import NativeProgram
+from epkit_cpu.native import isas
+
+Array = np.ndarray[Any, Any]
+RANDOM = np.random.default_rng(7)
+BY_CHANCE = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
+
+
+@pytest.fixture(params=isas() or ("none",))
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("EPKIT_CPU_ISA", request.param)
+    return str(request.param)
+
+
+def normal(*shape: int) -> Array:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def make(
+    nodes: list[onnx.NodeProto], feeds: dict[str, Array], outputs: list[str], weights: dict[str, Array]
+) -> onnx.ModelProto:
+    """A model whose inputs have unknown dimensions of known rank."""
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(x.dtype), [f"{name}{i}" for i in range(x.ndim)]
+        )
+        for name, x in feeds.items()
+    ]
+    results = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs]
+    for result in results:
+        result.ClearField("type")
+    graph = helper.make_graph(
+        nodes, "g", inputs, results, [numpy_helper.from_array(w, n) for n, w in weights.items()]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def programs(session: epkit.Session) -> Iterator[NativeProgram]:
+    for program in session._engine._programs.values():
+        assert isinstance(program, NativeProgram)
+        yield program
+
+
+def all_native(session: epkit.Session) -> bool:
+    return all(step.kernel for program in programs(session) for step in program.steps)
+
+
+def check(
+    nodes: list[onnx.NodeProto],
+    feeds: dict[str, Array],
+    outputs: list[str],
+    weights: dict[str, Array] | None = None,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    threads: int = 0,
+) -> None:
+    """All native, twice the same, and near what onnxruntime gives."""
+    model = make(nodes, feeds, outputs, weights or {})
+    peer = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = peer.run(outputs, feeds)
+    with epkit.load(model, [("cpu", {"threads": threads})]) as session:
+        assert all_native(session), "\n".join(map(str, programs(session)))
+        for _ in range(2):
+            found = session.run(None, feeds)
+            for name, value in zip(outputs, wanted, strict=True):
+                assert found[name].dtype == value.dtype
+                np.testing.assert_allclose(found[name], value, rtol, atol, err_msg=name)
+
+
+# ---- elementwise chains ----
+
+UNARY = [
+    "Relu",
+    "Tanh",
+    "Sigmoid",
+    "Neg",
+    "Abs",
+    "Exp",
+    "Erf",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Softplus",
+    "Elu",
+    "Sin",
+]
+BINARY = ["Add", "Sub", "Mul", "Div", "Max", "Min"]
+
+
+@BY_CHANCE
+@given(data=st.data())
+def test_chains_of_any_shape(isa: str, data: st.DataObject) -> None:
+    """A random expression over inputs that broadcast; every value is kept within reach of exp."""
+    rank = data.draw(st.integers(0, 4))
+    full = [data.draw(st.sampled_from([1, 2, 3, 17, 64])) for _ in range(rank)]
+    feeds, nodes, values = {}, [], []
+    for index in range(data.draw(st.integers(1, 4))):
+        cut = data.draw(st.integers(0, rank))
+        shape = [d if data.draw(st.booleans()) else 1 for d in full[cut:]]
+        feeds[f"x{index}"] = np.asarray(np.clip(normal(*shape), -2, 2))
+        values.append(f"x{index}")
+    for index in range(data.draw(st.integers(1, 8))):
+        name = f"v{index}"
+        if data.draw(st.booleans()):
+            nodes.append(
+                helper.make_node(
+                    data.draw(st.sampled_from(UNARY)), [data.draw(st.sampled_from(values))], [f"{name}_"]
+                )
+            )
+        else:
+            pair = [data.draw(st.sampled_from(values)), data.draw(st.sampled_from(values))]
+            nodes.append(helper.make_node(data.draw(st.sampled_from(BINARY)), pair, [f"{name}_"]))
+        nodes.append(helper.make_node("Clip", [f"{name}_", "low", "high"], [name]))
+        values.append(name)
+    weights = {"low": np.array(-3, np.float32), "high": np.array(3, np.float32)}
+    # a floor just below and above a whole number differs by 1 between libraries that round exp differently
+    rough = any(node.op_type in ("Floor", "Ceil", "Round") for node in nodes)
+    model = make(nodes, feeds, [values[-1]], weights)
+    with epkit.load(model) as session:
+        assert all_native(session)
+        found = session.run(None, feeds)[values[-1]]
+    peer = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = peer.run(None, feeds)
+    assert found.shape == wanted.shape
+    near = np.isclose(found, wanted, rtol=1e-3, atol=1e-4, equal_nan=True)
+    assert near.mean() > 0.9 if rough and near.size > 8 else near.all() or rough
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float64"])
+def test_arithmetic_of_other_types(isa: str, dtype: str) -> None:
+    feeds = {
+        "a": RANDOM.integers(1, 50, (3, 70)).astype(dtype),
+        "b": RANDOM.integers(1, 9, (70,)).astype(dtype),
+    }
+    ops = ["Add", "Sub", "Mul", "Div"] + (["Max", "Min"] if dtype != "uint8" else [])
+    nodes = [helper.make_node(op, ["a", "b"], [op]) for op in ops]
+    nodes += [
+        helper.make_node("Less", ["a", "b"], ["less"]),
+        helper.make_node("Where", ["less", "a", "b"], ["where"]),
+    ]
+    check(nodes, feeds, [*ops, "less", "where"])
+
+
+def test_an_integer_division_by_zero_is_an_error_and_not_the_end(isa: str) -> None:
+    nodes = [helper.make_node("Div", ["a", "b"], ["y"], name="div")]
+    a, b = np.arange(4), np.array([1, 2, 0, 4])
+    with epkit.load(make(nodes, {"a": a, "b": b}, ["y"], {})) as session:
+        with pytest.raises(RunError, match="division by zero") as caught:
+            session(a=a, b=b)
+        assert caught.value.where.node == "div"
+        assert session(a=a, b=b + 1)["y"].tolist() == [0, 0, 2, 0]
+
+
+# ---- products ----
+
+
+@BY_CHANCE
+@given(
+    m=st.integers(1, 70),
+    n=st.sampled_from([1, 3, 16, 33, 64, 130]),
+    k=st.sampled_from([1, 2, 31, 64, 257]),
+    batch=st.sampled_from([(), (3,), (2, 3)]),
+    constant=st.booleans(),
+)
+def test_matmul_with_bias_and_activation(
+    isa: str, m: int, n: int, k: int, batch: tuple[int, ...], constant: bool
+) -> None:
+    a, b, bias = normal(*batch, m, k), normal(k, n), normal(n)
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["p"]),
+        helper.make_node("Add", ["p", "bias"], ["s"]),
+        helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    weights = {"bias": bias} | ({"b": b} if constant else {})
+    check(nodes, {"a": a} | ({} if constant else {"b": b}), ["y"], weights, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((5,), (5, 3)), ((2, 5), (5,)), ((2, 1, 4, 5), (3, 5, 2)), ((1, 4, 5), (6, 5, 2)), ((0, 5), (5, 2))],
+)
+def test_matmul_of_odd_ranks(isa: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    check([helper.make_node("MatMul", ["a", "b"], ["y"])], {"a": normal(*a), "b": normal(*b)}, ["y"])
+
+
+@pytest.mark.parametrize("c", [(), (1,), (7,), (1, 7), (4, 1), (4, 7)])
+def test_gemm(isa: str, c: tuple[int, ...]) -> None:
+    node = helper.make_node("Gemm", ["a", "b", "c"], ["y"], alpha=0.5, beta=2.0, transA=1, transB=1)
+    check([node], {"a": normal(9, 4), "c": normal(*c)}, ["y"], {"b": normal(7, 9)})
+
+
+# ---- images ----
+
+
+@BY_CHANCE
+@given(
+    channels=st.sampled_from([1, 3, 16, 20, 32]),
+    filters=st.sampled_from([1, 8, 16, 40]),
+    size=st.integers(5, 14),
+    kernel=st.sampled_from([1, 2, 3, 5]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    depthwise=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_convolutions_in_a_row(
+    isa: str,
+    channels: int,
+    filters: int,
+    size: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    pads: list[int],
+    depthwise: bool,
+    threads: int,
+) -> None:
+    """Two convolutions, a residual, pooling, and a reader in the planar layout between."""
+    group, filters = (channels, channels) if depthwise else (1, filters)
+    if size + min(pads[0] + pads[2], pads[1] + pads[3]) < (kernel - 1) * dilation + 1:
+        return
+    attributes = {"group": group, "pads": pads, "strides": [stride] * 2, "dilations": [dilation] * 2}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["d"], pads=[1] * 4),
+        helper.make_node("Add", ["d", "r"], ["s"]),
+        helper.make_node("Clip", ["s", "", "high"], ["t"]),
+        helper.make_node("Transpose", ["t"], ["turned"], perm=[0, 2, 3, 1]),
+        helper.make_node("GlobalAveragePool", ["t"], ["mean"]),
+        helper.make_node("Mul", ["t", "mean"], ["weighed"]),
+    ]
+    weights = {
+        "w": normal(filters, channels // group, kernel, kernel) / kernel,
+        "b": normal(filters),
+        "v": normal(filters, filters, 3, 3) / (3 * np.sqrt(np.float32(filters))),
+        "high": np.array(6, np.float32),
+    }
+    feeds = {"x": normal(2, channels, size, size)}
+    check(nodes, feeds, ["turned", "mean", "weighed"], weights, atol=1e-3, threads=threads)
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_pooling(isa: str, kind: str, ceil: int) -> None:
+    attributes = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1], "ceil_mode": ceil}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(kind, ["c"], ["y"], **attributes)]
+    check(nodes, {"x": normal(1, 4, 9, 8)}, ["y"], {"w": normal(32, 4, 1, 1)})
+
+
+def test_padding_goes_into_the_convolution(isa: str) -> None:
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["y"], strides=[2, 2]),
+    ]
+    weights = {"pads": np.array([0, 0, 0, 1, 0, 0, 2, 1]), "w": normal(5, 3, 3, 3)}
+    check(nodes, {"x": normal(1, 3, 8, 8)}, ["y"], weights)
+
+
+def test_transposed_convolution(isa: str) -> None:
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], pads=[1, 0, 1, 2], output_padding=[1, 0]
+    )
+    check([node], {"x": normal(2, 6, 5, 4)}, ["y"], {"w": normal(6, 7, 3, 3), "b": normal(7)})
+
+
+# ---- movement ----
+
+
+@BY_CHANCE
+@given(data=st.data())
+def test_movement(isa: str, data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    rank = len(shape)
+    kind = np.dtype(data.draw(st.sampled_from(["float32", "int64", "uint8", "float64", "bool"])))
+    x = RANDOM.integers(0, 2 if kind.kind == "b" else 100, shape).astype(kind)
+    axis = data.draw(st.integers(-rank, rank - 1))
+    steps = data.draw(st.lists(st.sampled_from([-2, -1, 1, 3]), min_size=rank, max_size=rank))
+    weights = {
+        "starts": np.array([-1 if s < 0 else 1 for s in steps]),
+        "ends": np.array([-100 if s < 0 else 100 for s in steps]),
+        "axes": np.arange(rank),
+        "steps": np.array(steps),
+        "indices": RANDOM.integers(-shape[axis], shape[axis], (2, 3)),
+        "repeats": RANDOM.integers(0, 3, rank),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=data.draw(st.permutations(range(rank)))),
+        helper.make_node("Slice", ["x", "starts", "ends", "axes", "steps"], ["s"]),
+        helper.make_node("Concat", ["x", "x", "x"], ["c"], axis=axis),
+        helper.make_node("Gather", ["x", "indices"], ["g"], axis=axis),
+        helper.make_node("Tile", ["x", "repeats"], ["r"]),
+        helper.make_node("Split", ["c"], ["c1", "c2", "c3"], axis=axis, num_outputs=3),
+    ]
+    check(nodes, {"x": x}, ["t", "s", "c", "g", "r", "c1", "c3"], weights)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp"]
+)
+@pytest.mark.parametrize("axes", [[0], [1], [2], [0, 1], [1, 2], [0, 2], [0, 1, 2], None])
+def test_reductions(isa: str, kind: str, axes: list[int] | None) -> None:
+    weights = {} if axes is None else {"axes": np.array(axes)}
+    nodes = [
+        helper.make_node(kind, ["x", *weights], ["kept"]),
+        helper.make_node(kind, ["x", *weights], ["gone"], keepdims=0),
+    ]
+    check(nodes, {"x": normal(7, 33, 40)}, ["kept", "gone"], weights)
+
+
+def test_top_k_and_extremes(isa: str) -> None:
+    x = RANDOM.integers(0, 20, (4, 50, 3)).astype(np.float32)  # with ties
+    nodes = [
+        helper.make_node("TopK", ["x", "k"], ["v", "i"], axis=1),
+        helper.make_node("TopK", ["x", "k"], ["w", "j"], axis=1, largest=0),
+        helper.make_node("ArgMax", ["x"], ["a"], axis=1),
+        helper.make_node("ArgMin", ["x"], ["b"], axis=-1, keepdims=0, select_last_index=1),
+        helper.make_node("CumSum", ["x", "axis"], ["s"], reverse=1),
+    ]
+    check(nodes, {"x": x}, ["v", "i", "w", "j", "a", "b", "s"], {"k": np.array([7]), "axis": np.array(1)})
+
+
+# ---- sequences ----
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_recurrent(isa: str, cell: str, direction: str) -> None:
+    gates, d = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell], 2 if direction == "bidirectional" else 1
+    weights = {"w": normal(d, gates * 9, 5), "r": normal(d, gates * 9, 9), "b": normal(d, 2 * gates * 9)}
+    node = helper.make_node(cell, ["x", "w", "r", "b"], ["y", "h"], hidden_size=9, direction=direction)
+    check([node], {"x": normal(11, 3, 5)}, ["y", "h"], weights, atol=1e-4)
+
+
+# ---- the engine ----
+
+
+def chain(isa: str, dims: int = 64) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Tanh", ["a"], ["y"])]
+    feeds = {"x": normal(dims, dims)}
+    return make(nodes, feeds, ["y"], {"w": normal(dims, dims)}), feeds
+
+
+def test_new_shapes_do_not_leave_the_engine(isa: str) -> None:
+    model, _ = chain(isa)
+    with epkit.load(model) as session:
+        for rows in (1, 5, 3, 200, 7):
+            x = normal(rows, 64)
+            w = numpy_helper.to_array(model.graph.initializer[0])
+            np.testing.assert_allclose(session(x=x)["y"], np.tanh(x @ w), rtol=1e-3, atol=1e-4)
+        assert 0 < session.memory.arenas[0].peak < 10_000_000
+
+
+def test_results_belong_to_the_caller() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["same"]),
+        helper.make_node("Reshape", ["w", "shape"], ["weight"]),
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Reshape", ["y", "shape"], ["z"]),
+    ]
+    x = normal(40, 40)
+    model = make(nodes, {"x": x}, ["same", "weight", "y", "z"], {"shape": np.array([-1]), "w": normal(3, 2)})
+    with epkit.load(model, optimise="none") as session:
+        first = session(x=x)
+        arrays = [x, *first.values()]
+        for i, a in enumerate(arrays):
+            assert not any(np.shares_memory(a, b) for b in arrays[:i])
+        for a in first.values():
+            a[...] = -1
+        assert (session(x=x)["weight"] != -1).any()
+    gc.collect()
+    assert first["y"].sum() == -x.size  # also after the session is gone
+
+
+def test_runs_at_once(isa: str) -> None:
+    model, feeds = chain(isa, 128)
+    with epkit.load(model) as session:
+        wanted = session.run(None, feeds)["y"]
+        wrong: list[object] = []
+
+        def work() -> None:
+            for _ in range(20):
+                if not np.array_equal(session.run(None, feeds)["y"], wanted):
+                    wrong.append(1)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+def test_equal_threads_give_equal_bits(isa: str) -> None:
+    model, feeds = chain(isa, 300)
+    results = []
+    for _ in range(3):
+        with epkit.load(model, [("cpu", {"threads": 2})]) as session:
+            results.append(session.run(None, feeds)["y"])
+    assert all(np.array_equal(results[0], other) for other in results)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_has_threads_of_its_own() -> None:
+    model, feeds = chain("", 300)
+    with epkit.load(model, [("cpu", {"threads": 2})]) as session:
+        wanted = session.run(None, feeds)["y"]
+        child = os.fork()
+        if child == 0:
+            same = np.array_equal(session.run(None, feeds)["y"], wanted)
+            os._exit(0 if same else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert np.array_equal(session.run(None, feeds)["y"], wanted)
+
+
+def test_closing_during_a_run_is_safe() -> None:
+    model, feeds = chain("", 256)
+    session = epkit.load(model)
+    outcomes: list[str] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                session.run(None, feeds)
+            except RunError as error:
+                outcomes.append(error.what)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    session.close()
+    thread.join()
+    assert outcomes in ([], ["the session is closed"])
+
+
+def test_sizes_that_overflow_are_errors() -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["y"])]
+    s = np.array([2**40, 2**40])
+    with epkit.load(make(nodes, {"s": s}, ["y"], {})) as session:
+        with pytest.raises(RunError):
+            session(s=s)
+        assert session(s=np.array([2, 3]))["y"].shape == (2, 3)
+
+
+def test_more_memory_than_there_is_is_an_error() -> None:
+    nodes = [helper.make_node("Expand", ["x", "s"], ["y"])]
+    s = np.array([2**45])
+    with epkit.load(make(nodes, {"x": normal(1), "s": s}, ["y"], {})) as session:
+        with pytest.raises(epkit.EpkitError):
+            session(x=normal(1), s=s)
+
+
+def test_python_steps_are_between_native_ones() -> None:
+    """DFT has no native kernel: the loop comes back for it and goes on."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("DFT", ["a"], ["f"], axis=1),
+        helper.make_node("Neg", ["f"], ["y"]),
+    ]
+    x = normal(1, 600, 1)
+    with epkit.load(make(nodes, {"x": x}, ["y"], {})) as session:
+        (program,) = programs(session)
+        assert [bool(step.kernel) for step in program.steps] == [True, False, True]
+        found = session(x=x)["y"]
+        spectrum = np.fft.fft(np.abs(x[..., 0]))
+        np.testing.assert_allclose(found[..., 0], -spectrum.real, rtol=1e-3, atol=1e-3)
+
+
+def test_an_instruction_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPKIT_CPU_ISA", "avx9000")
+    with pytest.raises(OptionError, match="avx9000") as caught:
+        epkit.load(chain("")[0])
+    assert "baseline" in caught.value.remedy
+
+
+def test_without_the_engine_everything_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPKIT_CPU_ISA", "none")
+    model, feeds = chain("")
+    with epkit.load(model) as session:
+        assert not any(isinstance(p, NativeProgram) for p in session._engine._programs.values())
+        assert session.run(None, feeds)["y"].shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"x": np.zeros((2, 3), np.float64)},
+        {"x": np.zeros(3, np.float32)},
+        {"x": np.zeros((2, 5), np.float32)},
+        {"z": np.zeros((2, 3), np.float32)},
+        {},
+    ],
+)
+def test_the_shortcut_refuses_what_the_long_way_refuses(bad: dict[str, Array]) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"], name="relu")]
+    model = make(nodes, {"x": normal(2, 3)}, ["y"], {})
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    with epkit.load(model) as session:
+        with pytest.raises(epkit.EpkitError):
+            session.run(None, bad)
+        strided = np.asfortranarray(normal(4, 3))
+        assert np.array_equal(session(x=strided)["y"], np.maximum(strided, 0))
+    assert sys.getrefcount(strided) < 5
