@@ -23,6 +23,9 @@ from ..watch import Watch, watched
 
 Folder = Path
 
+PROGRAMS = "*.program"
+"""What providers saved; the cache folder holds optimised models too, which are the core's."""
+
 
 def restores_in_a_new_session(subject: Subject, folder: Folder) -> None:
     """The second session compiles nothing, and computes the same."""
@@ -86,7 +89,7 @@ def refuses_what_was_made_elsewhere(subject: Subject, folder: Folder) -> None:
         assert watch.calls("compile") > 0, (
             f"{subject.probe.label}: a program for another {next(iter(change))} was used"
         )
-        (fresh,) = set(folder.iterdir()) - {saved}
+        (fresh,) = set(folder.glob(PROGRAMS)) - {saved}
         fresh.write_bytes(old)
         _loads_anew(
             subject, folder, watched(subject.provider, **change), f"made for another {next(iter(change))}"
@@ -117,7 +120,7 @@ def _loads_anew(subject: Subject, folder: Folder, watch: Watch, why: str) -> Non
 
 
 def _assert_saved(subject: Subject, folder: Folder) -> list[Path]:
-    found = list(folder.iterdir())
+    found = list(folder.glob(PROGRAMS))
     assert found, f"{subject.probe.label}: save() returned None, so nothing was kept"
     return found
 
