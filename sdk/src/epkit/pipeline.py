@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from typing import Any
 
 import onnx
@@ -121,9 +122,7 @@ def _model_cache(
     """The entry of this model; operators of the application cannot be told apart, so with them there is none."""
     if settings.cache is None or settings.operators:
         return None
-    from . import __version__
-
-    return ModelCache(settings.cache, cache_key(raw, settings, registry, bounds, __version__))
+    return ModelCache(settings.cache, cache_key(raw, settings, registry, bounds, version("epkit")))
 
 
 def _read(source: Source, settings: Settings) -> ReadModel:
