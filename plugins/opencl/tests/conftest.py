@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from epkit_opencl.device import Options, find_devices
 
 EXPECTED = "EPKIT_EXPECT_OPENCL"

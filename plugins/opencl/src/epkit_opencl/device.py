@@ -55,6 +55,7 @@ class Gpu:
         import pyopencl as cl
 
         self.handle = handle
+        self.is_cpu = bool(handle.type & cl.device_type.CPU)
         self.context = cl.Context([handle])
         self.lock = threading.RLock()
         self.programs: dict[str, Any] = {}

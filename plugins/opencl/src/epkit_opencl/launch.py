@@ -82,7 +82,8 @@ def launch(
     group: Sequence[int] | None = None,
 ) -> None:
     """Enqueue a kernel on the run's queue. A tensor becomes two arguments, the buffer and the first element;
-    integers are ``int``, NumPy scalars what they are.
+    integers are ``int``, NumPy scalars what they are. Groups of one work-item are for CPUs, where each is a long
+    loop, and one compiled form serves every size; elsewhere the driver chooses.
     """
     import pyopencl as cl
 
@@ -100,7 +101,9 @@ def launch(
         else:
             flat.append(argument)
     kernel.set_args(*flat)
-    whole, local = tuple(size), None if group is None else tuple(group)
+    whole = tuple(size)
+    free = group is None or (set(group) == {1} and not stream.gpu.is_cpu)
+    local = None if free or group is None else tuple(group)
     enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
 
 

@@ -7,9 +7,26 @@ from dataclasses import replace
 from epkit.backend import Kernel
 
 from ..device import Limits
-from . import convolution, formulas, indexing, matmul, movement, normalize, pooling, reduce, sampling, views
+from . import (
+    activations,
+    arithmetic,
+    attention,
+    convolution,
+    indexing,
+    layer_norm,
+    matmul,
+    movement,
+    normalize,
+    pooling,
+    reduce,
+    sampling,
+    views,
+)
 
-FAMILIES = (formulas, views, movement, indexing, matmul, convolution, pooling, reduce, normalize, sampling)
+FAMILIES = (
+    arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
+    layer_norm, attention, sampling,
+)  # fmt: skip
 
 
 def all_kernels(limits: Limits) -> list[Kernel]:

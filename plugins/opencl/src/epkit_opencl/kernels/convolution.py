@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from epkit.backend import RunContext, kernel
@@ -15,8 +16,9 @@ from epkit.kernels._window import Window, window
 
 from ..launch import c_type, launch, pragma
 from ..memory import Tensor
+from .activations import MICROSOFT, activated, single
 from .formulas import FLOATS
-from .gemm import WIDTH, Side, multiply, temporary
+from .gemm import PACKING, WIDTH, End, Side, multiply, padded, temporary
 from .indexing import rows
 from .movement import fresh
 
@@ -36,6 +38,23 @@ def spatial(node: Any) -> bool | str:
     return shape is None or 3 <= len(shape) <= 5 or f"convolution over rank {len(shape)} has no kernel"
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The attributes of a convolution that say what each output reads, as the standard has them."""
+
+    auto_pad: str
+    dilations: Sequence[int] | None
+    group: int
+    pads: Sequence[int] | None
+    strides: Sequence[int] | None
+
+
+def single_spatial(node: Any) -> bool | str:
+    """One to three spatial axes of float32."""
+    verdict = spatial(node)
+    return single(node) if verdict is True else verdict
+
+
 @kernel("Conv", types=TYPES, when=spatial)
 def conv(
     x: Tensor,
@@ -52,16 +71,61 @@ def conv(
     node: Any,
 ) -> Tensor:
     """Sums over channels and kernel positions; bias for each output channel."""
+    shape = Shape(auto_pad, dilations, group, pads, strides)
+    return convolved(context, node, x, w, bias, shape, None)
+
+
+@kernel("FusedConv", domain=MICROSOFT, when=single_spatial)
+def fused_conv(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    activation: str = "",
+    activation_params: Sequence[float] = (),
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    context: RunContext,
+    node: Any,
+) -> Tensor:
+    """activation(Conv(x, w, bias) + residual)."""
+    shape = Shape(auto_pad, dilations, group, pads, strides)
+    return convolved(context, node, x, w, bias, shape, End(activation, activation_params, residual))
+
+
+def convolved(
+    context: RunContext,
+    node: Any,
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    shape: Shape,
+    end: End | None,
+) -> Tensor:
+    """end(Conv(x, w, bias))."""
+    group = shape.group
     if x.ndim != w.ndim or x.shape[1] != w.shape[1] * group or w.shape[0] % group:
         raise ValueError(f"weights {w.shape} in {group} groups do not fit {x.shape}")
     view = window(
-        x.shape[2:], w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad
+        x.shape[2:],
+        w.shape[2:],
+        strides=shape.strides,
+        dilations=shape.dilations,
+        pads=shape.pads,
+        auto_pad=shape.auto_pad,
     )
     out = fresh(context, node, (x.shape[0], w.shape[0], *view.output), x)
+    if end is not None and end.residual is not None and end.residual.shape != out.shape:
+        raise ValueError(f"a residual of shape {end.residual.shape} does not fit the result, {out.shape}")
     if not out.size:
         return out
     if group == x.shape[1] and w.shape[1] == 1:
-        depthwise(context, x, w, bias, out, view)
+        depthwise(context, x, w, bias, out, view, end)
         return out
     k, n = math.prod(w.shape[1:]), math.prod(view.output)
     per_image = -(-n // WIDTH) * WIDTH * k * group * x.dtype.itemsize
@@ -82,6 +146,7 @@ def conv(
             sizes,
             first=first,
             addend=addend,
+            end=end,
         )
     return out
 
@@ -110,6 +175,7 @@ __kernel void lay(const int k, const int n, const int panels, const int channels
                   const int KD, const int KH, const int KW, const int sd, const int sh, const int sw,
                   const int dd, const int dh, const int dw, const int pd, const int ph, const int pw) {{
   const int i = get_global_id(0), panel = get_global_id(1), z = get_global_id(2);
+  if (i >= k) return;
   const int channel = i / (KD * KH * KW);
   {taps}
   const long from = op + ((long)start + (long)z * channels + channel) * ID * IH * IW;
@@ -127,18 +193,33 @@ __kernel void lay(const int k, const int n, const int panels, const int channels
     ]  # fmt: skip
     channels = x.shape[1] // group
     launch(
-        context, source, "lay", [k, panels, count],
+        context, source, "lay", padded(k, panels, count),
         [k, n, panels, channels, start * x.shape[1], x, out, *sizes],
+        group=PACKING,
     )  # fmt: skip
     return out
 
 
 def depthwise(
-    context: RunContext, x: Tensor, w: Tensor, bias: Tensor | None, out: Tensor, view: Window
+    context: RunContext,
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    view: Window,
+    end: End | None,
 ) -> None:
     """Each channel by its own kernels; a work-item computes one row of the result."""
     t = c_type(x.dtype)
     b = f", __global const {t}* b, const long ob" if bias is not None else ""
+    finish = ""
+    if end is not None:
+        more = ""
+        if end.residual is not None:
+            b += f", __global const {t}* e, const long oe"
+            more = " + e[oe + (long)i * W + ow]"
+        value = activated(end.activation, end.numbers, "x", t) if end.activation else "x"
+        finish = f"for (int ow = 0; ow < W; ow++) {{ const {t} x = o[ow]{more}; o[ow] = {value}; }}"
     source = f"""{pragma([t])}
 __kernel void depthwise(const int lines, const int C, const int M,
                         __global const {t}* p, const long op, __global const {t}* f, const long of,
@@ -170,17 +251,18 @@ __kernel void depthwise(const int lines, const int C, const int M,
       }}
     }}
   }}
+  {finish}
 }}
 """
     lines = out.size // view.output[-1]
-    size, _ = rows(lines)
     sizes = [
         *in_three(view.output, 1), *in_three(x.shape[2:], 1), *in_three(view.kernel, 1),
         *in_three(view.strides, 1), *in_three(view.dilations, 1), *in_three(view.begin, 0),
     ]  # fmt: skip
     extra = [] if bias is None else [bias]
+    extra += [] if end is None or end.residual is None else [end.residual]
     arguments = [lines, x.shape[1], w.shape[0] // x.shape[1], x, w, out, *sizes, *extra]
-    launch(context, source, "depthwise", [lines], arguments)
+    launch(context, source, "depthwise", [lines], arguments, group=[1])
 
 
 @kernel("ConvTranspose", types=TYPES, when=spatial)
@@ -277,4 +359,4 @@ def transposed_padding(
     return both[:rank], [f - b - e for f, b, e in zip(full, both[:rank], both[rank:], strict=True)]
 
 
-KERNELS = (conv, conv_transpose)
+KERNELS = (conv, fused_conv, conv_transpose)

@@ -6,6 +6,7 @@ read in place; only B is copied, once for a weight. A panel is K rows of WIDTH c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from epkit.backend import RunContext
 
 from ..launch import c_type, launch, pragma
 from ..memory import ClStream, Tensor
+from .activations import activated
 
 WIDTH = 32
 """Columns of a panel, and of a work-item's block: two vectors of 16."""
@@ -24,7 +26,15 @@ ROWS = 12
 
 @dataclass(frozen=True)
 class Side:
-    """An operand: element strides of its rows, columns and batches; how many batches there are before they repeat."""
+    """An operand.
+
+    Attributes:
+        tensor: its elements.
+        row, column, batch: element strides.
+        batches: how many there are before they repeat.
+        first: where the first one starts.
+        outer, inner: for packing, a second stride of batches, taken after ``inner`` of them.
+    """
 
     tensor: Tensor
     row: int
@@ -32,13 +42,39 @@ class Side:
     batch: int = 0
     batches: int = 1
     first: int = 0
+    outer: int = 0
+    inner: int = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class End:
+    """What is done to each element of a product before it is stored.
+
+    Attributes:
+        activation: an operator's name, or "".
+        numbers: its parameters.
+        residual: added before the activation; of the result's shape.
+    """
+
+    activation: str = ""
+    numbers: Sequence[float] = ()
+    residual: Tensor | None = None
+
+
+PACKING = (16, 1, 1)
+"""Rows of a panel that a group copies."""
+
+
+def padded(k: int, panels: int, count: int) -> list[int]:
+    """The range of a kernel that fills panels; 0 where there is nothing to fill."""
+    return [-(-k // PACKING[0]) * PACKING[0], panels, count]
 
 
 def pack(context: RunContext, b: Side, k: int, n: int, count: int, purpose: str = "panels") -> Tensor:
     """Copy ``count`` matrices K x N into panels; a weight's panels are kept."""
     panels = -(-n // WIDTH)
     shape = (count, panels, k, WIDTH)
-    key = f"panels {k} {n} {count} {b.row} {b.column} {b.batch} {b.first}"
+    key = f"panels {k} {n} {count} {b.row} {b.column} {b.batch} {b.first} {b.outer} {b.inner}"
     kept = b.tensor.packed
     if kept is not None and key in kept:
         return kept[key]
@@ -46,9 +82,10 @@ def pack(context: RunContext, b: Side, k: int, n: int, count: int, purpose: str 
     source = f"""{pragma([t])}
 __kernel void pack(const int k, const int n, const int panels, __global const {t}* p, const long op,
                    __global {t}* q, const long oq, const int row, const int column, const int batch,
-                   const int first) {{
+                   const int first, const int outer, const int inner) {{
   const int i = get_global_id(0), panel = get_global_id(1), z = get_global_id(2);
-  const long from = op + first + (long)z * batch + (long)i * row;
+  if (i >= k) return;
+  const long from = op + first + (long)(z / inner) * outer + (long)(z % inner) * batch + (long)i * row;
   const long to = oq + (((long)z * panels + panel) * k + i) * {WIDTH};
   for (int j = 0; j < {WIDTH}; j++) {{
     const int c = panel * {WIDTH} + j;
@@ -57,8 +94,8 @@ __kernel void pack(const int k, const int n, const int panels, __global const {t
 }}
 """
     out = temporary(context, purpose, shape, b.tensor, keep=kept is not None)
-    sizes = [k, n, panels, b.tensor, out, b.row, b.column, b.batch, b.first]
-    launch(context, source, "pack", [k, panels, count], sizes)
+    sizes = [k, n, panels, b.tensor, out, b.row, b.column, b.batch, b.first, b.outer, b.inner]
+    launch(context, source, "pack", padded(k, panels, count), sizes, group=PACKING)
     if kept is not None:
         kept[key] = out
     return out
@@ -90,11 +127,12 @@ def multiply(
     addend: Side | None = None,
     alpha: float = 1.0,
     beta: float = 1.0,
+    end: End | None = None,
 ) -> None:
-    """out[z] = alpha A[z] B[z] + beta addend[z] for dense matrices M x N, ``sizes`` = (count, M, N, K)."""
+    """out[z] = end(alpha A[z] B[z] + beta addend[z]) for dense matrices M x N, ``sizes`` = (count, M, N, K)."""
     count, m, n, k = sizes
     t = c_type(out.dtype)
-    source = _source(t, addend is not None, alpha != 1, beta != 1, min(ROWS, m))
+    source = _source(t, addend is not None, alpha != 1, beta != 1, min(ROWS, m), end)
     rows = min(ROWS, m)
     arguments = [
         m, n, k, -(-n // WIDTH), a.tensor, panels, out,
@@ -105,10 +143,11 @@ def multiply(
     scale = out.dtype.type
     arguments += [scale(alpha)] if alpha != 1 else []
     arguments += [scale(beta)] if addend is not None and beta != 1 else []
+    arguments += [end.residual] if end is not None and end.residual is not None else []
     launch(context, source, "gemm", [-(-m // rows), -(-n // WIDTH), count], arguments, group=[1, 1, 1])
 
 
-def _source(t: str, has_addend: bool, has_alpha: bool, has_beta: bool, rows: int) -> str:
+def _source(t: str, has_addend: bool, has_alpha: bool, has_beta: bool, rows: int, end: End | None) -> str:
     span = range(rows)
     extra = ""
     if has_addend:
@@ -117,6 +156,8 @@ def _source(t: str, has_addend: bool, has_alpha: bool, has_beta: bool, rows: int
         )
     extra += f", const {t} alpha" if has_alpha else ""
     extra += f", const {t} beta" if has_addend and has_beta else ""
+    residual = end is not None and end.residual is not None
+    extra += f", __global const {t}* e, const long oe" if residual else ""
     multiply_add = "fma" if t in ("float", "double") else "MAD"
     pointers = "\n  ".join(f"__global const {t}* a{r} = a + (long)min(i + {r}, m - 1) * ar;" for r in span)
     zeros = "\n  ".join(f"{t}16 l{r} = 0, h{r} = 0;" for r in span)
@@ -132,9 +173,14 @@ def _source(t: str, has_addend: bool, has_alpha: bool, has_beta: bool, rows: int
             f"for (int c = 0; c < w; c++) v[c] += {factor}d[od + (long)(z % dz) * db + (long)(i + r) * dr "
             f"+ (long)(j + c) * dc];"
         )
+    finish = ""
+    if end is not None:
+        more = " + e[oe + first + ((long)z * m + i + r) * n + j + c]" if residual else ""
+        value = activated(end.activation, end.numbers, "x", t) if end.activation else "x"
+        finish = f"for (int c = 0; c < w; c++) {{ const {t} x = v[c]{more}; v[c] = {value}; }}"
     stores = "\n  ".join(
         f"if (i + {r} < m) {{ const int r = {r}; {t} v[{WIDTH}]; vstore16(l{r}, 0, v); vstore16(h{r}, 1, v); "
-        f"{addend} __global {t}* o = q + (long)(i + r) * n + j; "
+        f"{addend} {finish} __global {t}* o = q + (long)(i + r) * n + j; "
         f"if (w == {WIDTH}) {{ vstore16(vload16(0, v), 0, o); vstore16(vload16(1, v), 1, o); }} "
         f"else for (int c = 0; c < w; c++) o[c] = v[c]; }}"
         for r in span

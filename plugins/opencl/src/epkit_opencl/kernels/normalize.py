@@ -1,4 +1,4 @@
-"""Softmax and the normalisations: one work-item for each row, in three passes over it."""
+"""Softmax, and normalisations of channels: one work-item for each row, in three passes over it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ __kernel void softmax(const int size, const int inner, __global const {t}* p, co
   for (int j = 0; j < size; j++) {{ const long at = start + (long)j * inner; {end} }}
 }}
 """
-    launch(context, source, "softmax", [outer * inner if size else 0], [size, max(1, inner), x, out])
+    launch(
+        context, source, "softmax", [outer * inner if size else 0], [size, max(1, inner), x, out], group=[1]
+    )
     return out
 
 
@@ -67,85 +69,40 @@ def normalized(
     x: Tensor,
     shape: tuple[int, int, int],
     scale: Tensor,
-    bias: Tensor | None,
+    bias: Tensor,
     epsilon: float,
-    *,
-    centred: bool = True,
-    per_row: bool = False,
 ) -> Tensor:
     """(x - mean) / sqrt(var + epsilon) scale + bias over rows.
 
     Args:
         context, node, x: as usual.
-        shape: (rows, elements of a row, elements of a row for each number of ``scale`` and ``bias``).
-        scale, bias: numbers by place in the row, or with ``per_row`` by channel.
+        shape: (rows, elements of a row, elements of a channel); a row is a channel, or a group of them.
+        scale, bias: one number for each channel of a picture.
         epsilon: against division by zero.
-        centred: False leaves the mean out (RMS normalisation).
-        per_row: the row's number, modulo the scale's size times the channels of a row, chooses the number.
     """
     out = fresh(context, node, x.shape, x)
     rows, size, each = shape
     t = c_type(x.dtype)
-    extra = f", __global const {t}* b, const long ob" if bias is not None else ""
-    place = f"((long)i * (size / each) + j / each) % {scale.size}" if per_row else f"j % {scale.size}"
-    shift = f"b[ob + {place}]" if bias is not None else "0"
     source = f"""{pragma([t])}
-__kernel void norm_rows(const int size, const int each, const {t} epsilon, __global const {t}* p, const long op,
-                        __global const {t}* g, const long og, __global {t}* q, const long oq{extra}) {{
+__kernel void norm_channels(const int size, const int each, const int channels, const {t} epsilon,
+                            __global const {t}* p, const long op, __global const {t}* g, const long og,
+                            __global const {t}* b, const long ob, __global {t}* q, const long oq) {{
   const int i = get_global_id(0);
   const long start = (long)i * size;
   {t} mean = 0, s = 0;
-  {"for (int j = 0; j < size; j++) mean += p[op + start + j]; mean /= size;" if centred else ""}
+  for (int j = 0; j < size; j++) mean += p[op + start + j];
+  mean /= size;
   for (int j = 0; j < size; j++) {{ const {t} v = p[op + start + j] - mean; s += v * v; }}
   const {t} factor = 1 / sqrt(s / size + epsilon);
-  for (int j = 0; j < size; j++)
-    q[oq + start + j] = (p[op + start + j] - mean) * factor * g[og + {place}] + {shift};
+  for (int j = 0; j < size; j++) {{
+    const int c = ((long)i * (size / each) + j / each) % channels;
+    q[oq + start + j] = (p[op + start + j] - mean) * factor * g[og + c] + b[ob + c];
+  }}
 }}
 """
-    arguments = [size, max(1, each), x.dtype.type(epsilon), x, scale, out, *([] if bias is None else [bias])]
-    launch(context, source, "norm_rows", [rows if size else 0], arguments)
+    arguments = [size, max(1, each), scale.size, x.dtype.type(epsilon), x, scale, bias, out]
+    launch(context, source, "norm_channels", [rows if size else 0], arguments, group=[1])
     return out
-
-
-def alone(node: Any) -> bool | str:
-    """Mean and deviation are not asked for."""
-    more = [value for value in node.outputs[1:] if value.name]
-    return not more or "LayerNormalization with mean and deviation has no kernel"
-
-
-@kernel("LayerNormalization", since=17, types={"T": FLOATS, "U": FLOATS}, when=alone)
-def layer_normalization(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor | None = None,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
-    context: RunContext,
-    node: Any,
-) -> Tensor:
-    """Over all axes from ``axis`` on."""
-    (at,) = whole_axes([axis], x.ndim)
-    shape = (math.prod(x.shape[:at]), math.prod(x.shape[at:]), 1)
-    return normalized(context, node, x, shape, scale, bias, epsilon)
-
-
-@kernel("RMSNormalization", since=23, types={"T": FLOATS, "V": FLOATS})
-def rms_normalization(
-    x: Tensor,
-    scale: Tensor,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
-    context: RunContext,
-    node: Any,
-) -> Tensor:
-    """x / sqrt(mean of squares + epsilon) scale."""
-    (at,) = whole_axes([axis], x.ndim)
-    shape = (math.prod(x.shape[:at]), math.prod(x.shape[at:]), 1)
-    return normalized(context, node, x, shape, scale, None, epsilon, centred=False)
 
 
 @kernel("InstanceNormalization", since=6, types=TYPES)
@@ -155,7 +112,7 @@ def instance_normalization(
     """Over the spatial axes of each channel of each picture."""
     inner = math.prod(x.shape[2:])
     shape = (x.shape[0] * x.shape[1], inner, inner)
-    return normalized(context, node, x, shape, scale, bias, epsilon, per_row=True)
+    return normalized(context, node, x, shape, scale, bias, epsilon)
 
 
 @kernel("GroupNormalization", since=21, types=TYPES)
@@ -173,14 +130,12 @@ def group_normalization(
     """Over groups of channels of each picture."""
     inner = math.prod(x.shape[2:])
     shape = (x.shape[0] * num_groups, x.shape[1] // num_groups * inner, inner)
-    return normalized(context, node, x, shape, scale, bias, epsilon, per_row=True)
+    return normalized(context, node, x, shape, scale, bias, epsilon)
 
 
 KERNELS = (
     *softmax_of("Softmax", log=False),
     *softmax_of("LogSoftmax", log=True),
-    layer_normalization,
-    rms_normalization,
     instance_normalization,
     group_normalization,
 )
