@@ -83,7 +83,7 @@ def over_last_axis(draw: Draw) -> Given:
             "epsilon": f32(1e-5),
             "axes": np.array(axes),
         },
-        {"axes": axes},
+        {"axes": axes, "narrow": onnx.TensorProto.FLOAT},
         opset=draw(st.sampled_from([14, 17, 18])),
     )
 
@@ -163,14 +163,14 @@ def joined(draw: Draw) -> Given:
 
 def many_heads(draw: Draw) -> Given:
     batch, heads, length, total, size = (draw(SIDE) for _ in range(5))
-    inputs = {
-        "query": floats(draw, batch, length, heads * size),
-        "attention_bias": floats(draw, 1, 1, length, total),
-    }
+    rows, samples = draw(st.sampled_from([1, length])), draw(st.sampled_from([1, batch]))
+    inputs = {"query": floats(draw, batch, length, heads * size)}
+    inputs["attention_bias"] = floats(draw, samples, 1, rows, total)
     inputs |= {name: floats(draw, batch, total, heads * size) for name in ("key", "value")}
-    return Given(
-        inputs, {}, {"heads": heads, "kv": heads, "scale": draw(st.sampled_from([0.5, 1 / np.sqrt(size)]))}
-    )
+    attributes = {"heads": heads, "kv": heads, "scale": draw(st.sampled_from([0.5, 1 / np.sqrt(size)]))}
+    dims: dict[str, tuple[Any, ...]] = dict.fromkeys(("key", "value"), ("N", "T", heads * size))
+    dims |= {"query": ("N", "S", heads * size), "attention_bias": (samples, 1, 1, "T")}
+    return Given(inputs, {}, attributes, dims if rows == 1 and draw(st.booleans()) else {})
 
 
 def gated(draw: Draw) -> Given:

@@ -175,3 +175,23 @@ def test_a_value_needed_before_the_rest_can_be_made_is_not_swallowed() -> None:
 def test_an_overridable_initializer_is_no_constant() -> None:
     proto = model("g (float[2] x, float[1] one) => (float[2] y) <float[1] one = {1}> { y = Mul(x, one) }")
     assert operators(optimised(proto)) == ["Mul"]
+
+
+def test_weights_that_are_not_in_blocks_stay() -> None:
+    """Before opset 21 DequantizeLinear has no blocks: the attribute is not there to be remembered."""
+    text = """g (float[2, 3] x) => (float[2, 3] y) <int8[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}, float s = {0.5}, int8 z = {0}> {
+        d = DequantizeLinear(w, s, z)  y = MatMul(x, d) }"""
+    found = optimised(text, opset=13)
+    assert operators(found) == ["DequantizeLinear", "MatMul"]
+    assert any("not in blocks" in each.reason for each in found.missed)
+
+
+def test_a_transposition_without_permutation_reverses_all_axes() -> None:
+    matrix = optimised(
+        "g (float[2, 3] x, float[4, 3] z) => (float[2, 4] y) { t = Transpose(z)  y = MatMul(x, t) }"
+    )
+    assert operators(matrix) == ["FusedMatMul"]
+    deep = optimised(
+        "g (float[3, 2, 3] x, float[4, 3, 3] z) => (float[3, 2, 4] y) { t = Transpose(z)  y = MatMul(x, t) }"
+    )
+    assert operators(deep) == ["Transpose", "MatMul"]

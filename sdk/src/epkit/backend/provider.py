@@ -88,8 +88,10 @@ class Provider(ABC):
         raise NotImplementedError(f"{self.name} saves programs and must restore them")
 
     def knows(self, domain: str, op_type: str) -> bool:
-        """True if the provider has kernels for an operator outside the standard, so that models may use
-        it.
+        """Whether the provider has kernels for an operator.
+
+        Models may use operators outside the standard that a provider of the session knows. And fusions are tried
+        only for operators, of the standard or not, that one of them knows; see ``docs/optimiser.md``.
         """
         return False
 

@@ -36,7 +36,8 @@ class Remembered:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """An operator applied to terms. An attribute is a literal, or the Name under which to remember it.
+    """An operator applied to terms. An attribute is a literal, or the Name under which to remember it (as None,
+    if it is absent and has no default).
 
     Of a shared one, others may read the result too.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,8 @@ def _replace(
     """Put one call in the place of the matched nodes, or say why that cannot be."""
     if isinstance(fused, dict):
         fused = Fused(fused)
+    given = {name: value for name, value in fused.attributes.items() if value is not None}
+    fused = replace(fused, attributes=given)
     nodes = _in_order(match)
     outputs = _outputs(match, pattern)
     if problem := _read_too_early(outputs, match, scope):

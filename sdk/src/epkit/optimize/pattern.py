@@ -6,7 +6,7 @@ A formula is a few Python assignments. A call is an operator of the standard, ``
 com.microsoft; ``+ - * /`` and ``**`` are Add, Sub, Mul, Div and Pow. A name stands for a value, the same each
 time; ``None`` for an input left out. Numbers and lists of numbers stand for constants; ``scalar(alpha)`` and
 ``array(axes)`` for constants that the match remembers. Keywords are attributes: a literal must be equal, a
-name remembers what is there, if anything; attributes not mentioned must have their defaults.
+name remembers what is there, or None; attributes not mentioned must have their defaults.
 Add, Mul and their like match in either order. ``Any(f, g)`` is the first of f and g that fits.
 Values made inside must be read inside only, except those that the pattern gives out, and what is made in
 ``shared(f)``: that stays in the graph for its other readers.
@@ -213,8 +213,7 @@ def _attributes(call: Call, node: ir.Node) -> dict[str, Any] | None:
         attribute = node.attributes.get(name)
         given = default_of(node, name) if attribute is None else attribute_value(attribute)
         if isinstance(wanted, Name):
-            if given is not None:
-                kept[wanted.name] = given
+            kept[wanted.name] = given
         elif not _same(given, wanted):
             return None
     for name, attribute in node.attributes.items():

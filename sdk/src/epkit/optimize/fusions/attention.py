@@ -269,27 +269,62 @@ def _heads(whole: ir.Value, split: ir.Value) -> int | str:
                  Attention(query, key, value, scale=scale, q_num_heads=heads, kv_num_heads=kv))
     """,
 )
-def multi_head_attention(match: Match) -> dict[str, Any] | str:
-    """MultiHeadAttention(q, k, v, attention_bias=m) = Attention(q, k, v, m), each head with keys of its own."""
+def multi_head_attention(match: Match, scope: Scope) -> Fused | str:
+    """MultiHeadAttention(q, k, v, attention_bias=m) = Attention(q, k, v, m), each head with keys of its own.
+
+    Its mask does not broadcast along the queries: one that does is expanded, once for all layers.
+    """
     heads, query, key = match.attributes["heads"], match["query"], match["key"]
     if match.attributes["kv"] != heads:
         return f"{heads} heads share {match.attributes['kv']} heads of keys and values"
-    bias = match.get("attention_bias")
-    if bias is not None:
-        dims = [] if bias.shape is None else list(bias.shape)
-        rows = None if query.shape is None else query.shape[1]
-        columns = None if key.shape is None else key.shape[1]
-        if len(dims) != 4 or rows is None or columns is None:
-            return f"the mask {dims_text(bias)} should have 4 axes"
-        if not same_dim(dims[2], rows) or not same_dim(dims[3], columns):
-            return f"the mask {dims_text(bias)} broadcasts along queries or keys, and MultiHeadAttention's does not"
-    scale = float(match.attributes["scale"])
+    if not heads:
+        return f"{dims_text(query)} is in heads already"
+    scale = match.attributes["scale"]
     default = 1 / math.sqrt(_last(query) // heads)
-    return (
-        {"num_heads": heads}
-        if math.isclose(scale, default, rel_tol=1e-7)
-        else {"num_heads": heads, "scale": scale}
-    )
+    is_default = scale is None or math.isclose(scale, default, rel_tol=1e-7)
+    attributes = {"num_heads": heads, "scale": None if is_default else float(scale)}
+    bias = match.get("attention_bias")
+    if bias is None:
+        return Fused(attributes)
+    dims = [] if bias.shape is None else list(bias.shape)
+    if len(dims) != 4 or query.shape is None or key.shape is None:
+        return f"the mask {dims_text(bias)} should have 4 axes"
+    if not same_dim(dims[3], key.shape[1]):
+        return f"the mask {dims_text(bias)} may broadcast along the keys, and MultiHeadAttention's does not"
+    if same_dim(dims[2], query.shape[1]):
+        return Fused(attributes)
+    if dims[2] != 1:
+        return f"the mask {dims_text(bias)} may not have as many rows as {dims_text(query)}"
+    return Fused(attributes, inputs={"attention_bias": _full_mask(bias, query, match.root, scope)})
+
+
+def _full_mask(bias: ir.Value, query: ir.Value, root: ir.Node, scope: Scope) -> ir.Value:
+    """The mask with a row for each query [.., .., length, ..]; made before the first that reads it."""
+    assert query.shape is not None and bias.shape is not None
+    rows = query.shape[1]
+    key = ("full mask", bias, str(rows))
+    if key in scope.memo:
+        return scope.memo[key]
+    first = min((use.node for use in bias.uses() if use.node.graph is scope.graph), key=scope.place)
+    other = first.inputs[0]
+    if (
+        other is not None
+        and other.shape is not None
+        and len(other.shape) == 3
+        and same_dim(other.shape[1], rows)
+    ):
+        root, query = first, other
+    if isinstance(rows, int):
+        target = scope.constant(np.array([1, 1, rows, 1], np.int64), f"{bias.name}/rows")
+    else:
+        length = scope.make(root, "Shape", [query], {"start": 1, "end": 2}, version=15)
+        one = scope.constant(np.array([1], np.int64), "one")
+        target = scope.make(root, "Concat", [one, one, length, one], {"axis": 0}, version=13)
+    made = scope.make(root, "Expand", [bias, target], version=13)
+    made.type, made.shape = bias.type, ir.Shape([bias.shape[0], bias.shape[1], rows, bias.shape[3]])
+    if root is first:
+        scope.memo[key] = made
+    return made
 
 
 RULES: tuple[Rule, ...] = (

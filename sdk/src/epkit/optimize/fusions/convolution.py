@@ -33,7 +33,9 @@ def _attributes(match: Match) -> dict[str, Any]:
     """The convolution's attributes, the activation's name, and its parameters."""
     kept = {name: value for name, value in match.attributes.items() if name not in _PARAMETERS}
     kept["activation"] = match.root.op_type
-    parameters = [float(match.attributes[name]) for name in _PARAMETERS if name in match.attributes]
+    parameters = [
+        float(match.attributes[name]) for name in _PARAMETERS if match.attributes.get(name) is not None
+    ]
     return {**kept, "activation_params": parameters} if parameters else kept
 
 
@@ -74,7 +76,9 @@ def gemm_activation(match: Match) -> dict[str, Any]:
         "beta": float(given["gemm_beta"]),
     }
     kept |= {name: given[name] for name in ("transA", "transB")}
-    return kept | {f"activation_{name}": float(given[name]) for name in ("alpha", "beta") if name in given}
+    return kept | {
+        f"activation_{name}": float(given[name]) for name in ("alpha", "beta") if given.get(name) is not None
+    }
 
 
 @fusion(
@@ -91,10 +95,11 @@ def scaled_matmul(match: Match) -> dict[str, Any] | str:
     given = match.attributes
     result: dict[str, Any] = {"alpha": float(given.get("factor", 1.0)) / float(given.get("divisor", 1.0))}
     for name in ("a", "b"):
-        value, perm = match[name.upper()], given.get(f"perm_{name}")
-        if perm is None:
+        value = match[name.upper()]
+        if f"perm_{name}" not in given:
             continue
         rank = rank_of(value)
+        perm = given[f"perm_{name}"] or range(rank or 0)[::-1]
         if rank is None or rank < 2 or list(perm) != [*range(rank - 2), rank - 1, rank - 2]:
             return f"{dims_text(value)} is transposed by {list(perm)}, not in its last two axes"
         result[f"trans{name.upper()}"] = 1

@@ -50,6 +50,13 @@ def layer_normalization(match: Match) -> dict[str, Any] | str:
     root = Sqrt({_mean("square")} + scalar(epsilon))
     y = scale * Any(x / root, x * Reciprocal(root), x * (1.0 / root))
     """,
+    # narrow floats are normalised as float32
+    f"""
+    wide = Cast(x, to=1)
+    square = Any(wide ** 2.0, wide * wide)
+    root = Sqrt({_mean("square")} + scalar(epsilon))
+    y = scale * Cast(Any(wide / root, wide * Reciprocal(root), wide * (1.0 / root)), to=narrow)
+    """,
 )
 def simplified_layer_normalization(match: Match) -> dict[str, Any] | str:
     """SimplifiedLayerNormalization(x, scale) = x / √(E x² + ε) · scale, over the last axis."""
@@ -118,7 +125,9 @@ def _fits(skip: ir.Value, total: ir.Value) -> bool:
 
 
 def _over_last(match: Match, x: ir.Value) -> str | None:
-    axes = match.attributes["axes"]
+    if x.dtype == ir.DataType.DOUBLE:
+        return f"{x.name} is of float64, and would be normalised as float32"
+    axes = match.attributes["axes"] or ()
     rank = rank_of(x)
     if list(axes) == [-1] or (rank is not None and list(axes) == [rank - 1]):
         return None

@@ -148,11 +148,13 @@ _WEIGHTS = """Any(DequantizeLinear(codes, steps, zeros, axis=axis, block_size=bl
 def matmul_n_bits(match: Match) -> Fused | str:
     """MatMulNBits(A, pack(W), s, z) = MatMul(A, Dequantize(W, s, z)) for W of 4 or 8 bits in blocks of its rows."""
     codes, steps = match.array("codes"), match.array("steps")
-    block, axis = int(match.attributes["block_size"]), int(match.attributes["axis"])
+    block, axis = int(match.attributes["block_size"] or 0), int(match.attributes["axis"] or 0)
     name = getattr(match["codes"].dtype, "name", "")
     if codes is None or steps is None or name not in ("INT4", "UINT4", "INT8", "UINT8") or codes.ndim != 2:
         return f"the weights {dims_text(match['codes'])} are no constant matrix of 4 or 8 bits"
     is_transposed = "perm" in match.attributes
+    if not block:
+        return f"the weights {dims_text(match['codes'])} are not in blocks"
     if axis % 2 != (1 if is_transposed else 0) or block < 16 or block & (block - 1):
         return f"blocks of {block} along the axis {axis}: MatMulNBits takes powers of 2 from 16 on, along the rows"
     if codes.shape[axis % 2] % block:
