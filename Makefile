@@ -26,7 +26,7 @@ types: $(TOOLS)
 	$(BIN)/mypy
 
 conformance: $(TOOLS)
-	$(BIN)/python -m pytest --pyargs epkit_conformance --provider cpu
+	$(BIN)/epkit conformance cpu --jobs 2 --report build/conformance
 
 proof: $(TOOLS)
 	$(BIN)/python -m tests.backend
