@@ -133,6 +133,25 @@ def test_a_chain_is_one_layer_and_gives_what_its_parts_give() -> None:
     assert np.array_equal(small, whole)
 
 
+def test_a_chain_through_wider_numbers() -> None:
+    """int8, int16, int8 in one pass over full tiles: the middle one has room for 16 bits.
+
+    (It is the second layer, whose slots lie upwards: there, what is too long runs into the next operand.)
+    """
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+    g (int8[200, 256] w, int8[200, 256] r) => (int8[200, 256] y, int8[200, 256] x)
+    <float s = {0.03}, float t = {0.00003051758}, int8 z = {1}, int16 o = {0}> {
+        x = Relu(w)  a = DequantizeLinear(x, s, z)  b = Tanh(a)  q = QuantizeLinear(b, t, o)  c = DequantizeLinear(q, t, o)
+        d = DequantizeLinear(r, s, z)  e = Add(c, d)  y = QuantizeLinear(e, s, z)
+    }""")
+    rng = np.random.default_rng(0)
+    feeds = {name: integers(rng, (200, 256), "int8") for name in ("w", "r")}
+    fused = on_npu(model, feeds)
+    assert np.abs(fused.astype(int) - standard(model, feeds).astype(int)).max() <= 1
+    model.graph.output.append(helper.make_tensor_value_info("q", onnx.TensorProto.INT16, [200, 256]))
+    assert np.array_equal(on_npu(model, feeds), fused)
+
+
 # ---- moves ----
 
 MOVES: list[tuple[str, tuple[int, ...], tuple[int, ...], list[Any], dict[str, Any]]] = [

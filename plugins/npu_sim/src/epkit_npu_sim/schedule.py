@@ -97,6 +97,7 @@ class Stream:
         self._dram = [Scoreboard(size, PAGE) for size in base_sizes]
         self._loads_before = 0  # of earlier layers: their sources may become this layer's results
         self._bottom, self._top, self._from_top = 0, 0, False
+        self._taken: list[Span] = []
 
     # ---- layers and scratchpad ----
 
@@ -106,6 +107,7 @@ class Stream:
         self._loads_before = int(self._counts[isa.LOAD])
         self._from_top = not self._from_top
         self._bottom, self._top = 0, self.machine.scratchpad
+        self._taken = []
 
     def take(self, nbytes: int) -> int:
         """Scratchpad for as long as the layer lasts.
@@ -121,9 +123,12 @@ class Stream:
             )
         if self._from_top:
             self._top -= size
-            return self._top
-        self._bottom += size
-        return self._bottom - size
+            address = self._top
+        else:
+            address = self._bottom
+            self._bottom += size
+        self._taken.append((address, address + size))
+        return address
 
     def slots(self, nbytes: int, count: int = 2) -> Slots:
         """Slots for tiles; two are double buffering."""
@@ -147,6 +152,7 @@ class Stream:
         for span in reads:
             self._spad.note(span, False, op.ENGINE, count)
         for span in writes:
+            assert any(a <= span[0] and span[1] <= b for a, b in self._taken), f"{op} writes beyond its slot"
             self._spad.note(span, True, op.ENGINE, count)
         load, store, array, vector = map(int, needs)
         self.commands.append(isa.Command(op, self.tag, (load, store, array, vector)))

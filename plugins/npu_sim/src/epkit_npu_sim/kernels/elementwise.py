@@ -235,7 +235,7 @@ def lower_function(unit: Unit, stream: Stream, view: Views, finish: Finish, extr
     """Emit it tile by tile."""
     x, y = unit.quantised(0), unit.output
     table_at = _table_slot(unit, stream)
-    size = finish.output.size
+    size = y.size
     limit = tile_elements(stream, x.shape, x.size + size + extra)
     xs, ys = stream.slots(limit * x.size), stream.slots(limit * size)
     finish = finish.sized(limit)
