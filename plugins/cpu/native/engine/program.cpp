@@ -209,12 +209,9 @@ void Frame::parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body bo
   parallel_for(ctx->threads, count, grain, body, arg);
 }
 
-int Frame::fail(epk_context *ctx, int status, const char *format, ...) {
+int Frame::fail(epk_context *ctx, int status, const char *text) {
   Frame &self = *of(ctx);
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(self.message, sizeof self.message, format, arguments);
-  va_end(arguments);
+  snprintf(self.message, sizeof self.message, "%s", text);
   return status;
 }
 

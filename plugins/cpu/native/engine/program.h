@@ -1,6 +1,5 @@
 // A compiled partition: a flat list of steps over numbered slots, and the frame of one run of it.
 #pragma once
-#include <cstdarg>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -110,7 +109,7 @@ class Frame {
   static int alias(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape);
   static void *scratch(epk_context *ctx, size_t nbytes);
   static void parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg);
-  static int fail(epk_context *ctx, int status, const char *format, ...);
+  static int fail(epk_context *ctx, int status, const char *text);
 
   int call(const Step &step);
   bool set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes);

@@ -34,7 +34,7 @@ struct Operand {
 // Past and new rows one after the other, [batch, heads, past + rows, size]; the operand is that from now on.
 bool extend(epk_context *ctx, const DLTensor &past, Operand &x, int index) {
   if (past.ndim != 4 || past.shape[0] != x.batch || past.shape[1] != x.heads || past.shape[3] != x.size) {
-    ctx->fail(ctx, EPK_INVALID, "the past %s does not fit", ShapeText(past).text);
+    epk_fail(ctx, EPK_INVALID, "the past %s does not fit", ShapeText(past).text);
     return false;
   }
   const int64_t before = past.shape[2], shape[4] = {x.batch, x.heads, before + x.rows, x.size};
@@ -61,11 +61,11 @@ EPK_OPERATOR(attention) {
   const auto &how = *static_cast<const AttentionAttributes *>(attributes);
   Operand q, k, v;
   if (!q.set(in[0], how.heads) || !k.set(in[1], how.kv_heads) || !v.set(in[2], how.kv_heads)) {
-    return ctx->fail(ctx, EPK_INVALID, "Q %s, K %s and V %s are not split into heads", ShapeText(in[0]).text, ShapeText(in[1]).text, ShapeText(in[2]).text);
+    return epk_fail(ctx, EPK_INVALID, "Q %s, K %s and V %s are not split into heads", ShapeText(in[0]).text, ShapeText(in[1]).text, ShapeText(in[2]).text);
   }
   if (k.batch != q.batch || v.batch != q.batch || k.size != q.size || v.rows != k.rows || v.heads != k.heads ||
       k.heads < 1 || q.heads % k.heads) {
-    return ctx->fail(ctx, EPK_INVALID, "Q %s, K %s and V %s do not fit together", ShapeText(in[0]).text, ShapeText(in[1]).text, ShapeText(in[2]).text);
+    return epk_fail(ctx, EPK_INVALID, "Q %s, K %s and V %s do not fit together", ShapeText(in[0]).text, ShapeText(in[1]).text, ShapeText(in[2]).text);
   }
   const bool has_past = n_in > 5 && !absent(in[4]) && !absent(in[5]);
   const int64_t past = has_past ? in[4].shape[2] : 0;
@@ -83,13 +83,13 @@ EPK_OPERATOR(attention) {
   if (n_in > 3 && !absent(in[3])) {
     const DLTensor &m = in[3];
     int64_t dims[4] = {1, 1, 1, 1}, strides[4], stride = 1;
-    if (m.ndim > 4 || m.ndim < 2) return ctx->fail(ctx, EPK_UNSUPPORTED, "a mask of rank %d", m.ndim);
+    if (m.ndim > 4 || m.ndim < 2) return epk_fail(ctx, EPK_UNSUPPORTED, "a mask of rank %d", m.ndim);
     for (int i = 0; i < m.ndim; i++) dims[4 - m.ndim + i] = m.shape[i];
     for (int i = 3; i >= 0; i--) strides[i] = dims[i] == 1 ? 0 : stride, stride *= dims[i];
     const int64_t full[4] = {q.batch, q.heads, q.rows, k.rows};
     for (int i = 0; i < 3; i++)
-      if (dims[i] != 1 && dims[i] != full[i]) return ctx->fail(ctx, EPK_UNSUPPORTED, "the mask %s does not fit", ShapeText(m).text);
-    if (dims[3] != k.rows) return ctx->fail(ctx, EPK_UNSUPPORTED, "the mask %s has not one value for each key", ShapeText(m).text);
+      if (dims[i] != 1 && dims[i] != full[i]) return epk_fail(ctx, EPK_UNSUPPORTED, "the mask %s does not fit", ShapeText(m).text);
+    if (dims[3] != k.rows) return epk_fail(ctx, EPK_UNSUPPORTED, "the mask %s has not one value for each key", ShapeText(m).text);
     if (m.dtype.code == kDLBool) a.allowed = static_cast<const uint8_t *>(m.data);
     else a.mask = static_cast<const float *>(m.data);
     a.mask_batch = strides[0], a.mask_head = strides[1], a.mask_row = strides[2];
@@ -99,7 +99,7 @@ EPK_OPERATOR(attention) {
   a.out = static_cast<float *>(ctx->output(ctx, 0, split ? 4 : 3, split ? four : three));
   if (!a.out) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
-  if (k.rows == 0) return ctx->fail(ctx, EPK_UNSUPPORTED, "there are no keys");
+  if (k.rows == 0) return epk_fail(ctx, EPK_UNSUPPORTED, "there are no keys");
   a.out_batch = q.rows * q.heads * v.size;
   a.out_head = split ? q.rows * v.size : v.size;
   a.out_row = split ? v.size : q.heads * v.size;

@@ -99,19 +99,19 @@ EPK_OPERATOR(conv) {
   const DLTensor &x = in[0];
   EpkConv c{};
   set_geometry(how, c);
-  if (!image_of(x, how.window, how.in_blocked, c.in)) return ctx->fail(ctx, EPK_INVALID, "the input X %s does not have %d spatial dimensions", ShapeText(x).text, int(how.window.rank));
+  if (!image_of(x, how.window, how.in_blocked, c.in)) return epk_fail(ctx, EPK_INVALID, "the input X %s does not have %d spatial dimensions", ShapeText(x).text, int(how.window.rank));
   const int64_t held = how.in_blocked ? ceil_div(how.channels, BLOCK_CHANNELS) : how.channels;
-  if (x.shape[1] != held) return ctx->fail(ctx, EPK_INVALID, "the input X %s does not have the %lld channels of the weights", ShapeText(x).text, (long long)how.channels);
+  if (x.shape[1] != held) return epk_fail(ctx, EPK_INVALID, "the input X %s does not have the %lld channels of the weights", ShapeText(x).text, (long long)how.channels);
   c.n = x.shape[0];
   for (int i = 0; i < 3; i++) {
     if (how.transposed) {
       const int64_t span = (c.kernel[i] - 1) * c.dilation[i] + 1;
       c.out[i] = c.stride[i] * (c.in[i] - 1) + how.output_padding[i] + span - how.window.begin[i] - how.window.end[i];
-      if (c.in[i] == 0 || c.out[i] < 0) return ctx->fail(ctx, EPK_INVALID, "the padding leaves nothing of %s", ShapeText(x).text);
+      if (c.in[i] == 0 || c.out[i] < 0) return epk_fail(ctx, EPK_INVALID, "the padding leaves nothing of %s", ShapeText(x).text);
     } else {
       int64_t end;
       c.out[i] = slide(how.window, i, c.in[i], &c.pad[i], &end);
-      if (c.out[i] < 0) return ctx->fail(ctx, EPK_INVALID, "the kernel is larger than the padded input X %s", ShapeText(x).text);
+      if (c.out[i] < 0) return epk_fail(ctx, EPK_INVALID, "the kernel is larger than the padded input X %s", ShapeText(x).text);
     }
   }
   c.in_blocked = int32_t(how.in_blocked), c.out_blocked = int32_t(how.out_blocked);
@@ -122,7 +122,7 @@ EPK_OPERATOR(conv) {
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
   if (n_in > 2 && !absent(in[2])) {
-    if (epk_size(&in[2]) != epk_size(&out[0])) return ctx->fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[2]).text, ShapeText(out[0]).text);
+    if (epk_size(&in[2]) != epk_size(&out[0])) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[2]).text, ShapeText(out[0]).text);
     c.epilogue.add = static_cast<const float *>(in[2].data);
   }
   void *scratch = ctx->scratch(ctx, size_t(EPK(conv_scratch_f32)(&c, ctx->threads)));
@@ -136,13 +136,13 @@ EPK_OPERATOR(pool) {
   const auto &how = *static_cast<const PoolAttributes *>(attributes);
   const DLTensor &x = in[0];
   EpkPool p{};
-  if (!image_of(x, how.window, how.blocked, p.in)) return ctx->fail(ctx, EPK_INVALID, "the input X %s does not have %d spatial dimensions", ShapeText(x).text, int(how.window.rank));
+  if (!image_of(x, how.window, how.blocked, p.in)) return epk_fail(ctx, EPK_INVALID, "the input X %s does not have %d spatial dimensions", ShapeText(x).text, int(how.window.rank));
   p.n = x.shape[0];
   p.channels = x.shape[1] * (how.blocked ? BLOCK_CHANNELS : 1);
   for (int i = 0; i < 3; i++) {
     p.kernel[i] = how.window.kernel[i], p.stride[i] = how.window.stride[i], p.dilation[i] = how.window.dilation[i];
     p.out[i] = slide(how.window, i, p.in[i], &p.pad[i], &p.pad_end[i]);
-    if (p.out[i] <= 0) return ctx->fail(ctx, EPK_INVALID, "the window is larger than the padded input X %s", ShapeText(x).text);
+    if (p.out[i] <= 0) return epk_fail(ctx, EPK_INVALID, "the window is larger than the padded input X %s", ShapeText(x).text);
   }
   p.average = int32_t(how.average), p.count_padding = int32_t(how.count_padding), p.blocked = int32_t(how.blocked);
   int64_t shape[MAX_RANK];
@@ -159,7 +159,7 @@ EPK_OPERATOR(pool) {
 EPK_OPERATOR(global_pool) {
   const auto *how = static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
-  if (x.ndim < (how[1] ? 4 : 3)) return ctx->fail(ctx, EPK_INVALID, "the input X %s has no spatial dimension", ShapeText(x).text);
+  if (x.ndim < (how[1] ? 4 : 3)) return epk_fail(ctx, EPK_INVALID, "the input X %s has no spatial dimension", ShapeText(x).text);
   int64_t shape[MAX_RANK];
   const int rank = how[1] ? x.ndim - 1 : x.ndim;
   shape[0] = x.shape[0], shape[1] = x.shape[1] * (how[1] ? BLOCK_CHANNELS : 1);
@@ -168,7 +168,7 @@ EPK_OPERATOR(global_pool) {
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
   const int64_t pixels = product(x.shape + 2, rank - 2);
-  if (pixels == 0) return ctx->fail(ctx, EPK_UNSUPPORTED, "an image without pixels");
+  if (pixels == 0) return epk_fail(ctx, EPK_UNSUPPORTED, "an image without pixels");
   Threads threads(ctx);
   EPK(global_pool_f32)(static_cast<const float *>(x.data), y, shape[0], shape[1], pixels, int(how[0]), int(how[1]), &threads);
   return EPK_OK;
@@ -176,7 +176,7 @@ EPK_OPERATOR(global_pool) {
 
 EPK_OPERATOR(to_blocked) {
   const DLTensor &x = in[0];
-  if (x.ndim < 3 || x.ndim >= MAX_RANK) return ctx->fail(ctx, EPK_INVALID, "no image: %s", ShapeText(x).text);
+  if (x.ndim < 3 || x.ndim >= MAX_RANK) return epk_fail(ctx, EPK_INVALID, "no image: %s", ShapeText(x).text);
   int64_t shape[MAX_RANK];
   for (int i = 0; i < x.ndim; i++) shape[i] = x.shape[i];
   shape[1] = ceil_div(x.shape[1], BLOCK_CHANNELS);
@@ -192,7 +192,7 @@ EPK_OPERATOR(to_blocked) {
 EPK_OPERATOR(from_blocked) {
   const int64_t channels = *static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
-  if (x.ndim < 4 || x.shape[1] != ceil_div(channels, BLOCK_CHANNELS)) return ctx->fail(ctx, EPK_INVALID, "no blocked image: %s", ShapeText(x).text);
+  if (x.ndim < 4 || x.shape[1] != ceil_div(channels, BLOCK_CHANNELS)) return epk_fail(ctx, EPK_INVALID, "no blocked image: %s", ShapeText(x).text);
   int64_t shape[MAX_RANK];
   for (int i = 0; i + 1 < x.ndim; i++) shape[i] = x.shape[i];
   shape[1] = channels;

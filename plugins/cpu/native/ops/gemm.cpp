@@ -91,21 +91,21 @@ bool set_addend(epk_context *ctx, const DLTensor &c, float beta, EpkGemm &g) {
 // Inputs: A, B (or packed), C or bias (may be absent), residual of the output's shape (may be absent).
 EPK_OPERATOR(gemm) {
   const auto &how = *static_cast<const GemmAttributes *>(attributes);
-  if (in[0].ndim < 1 || (!how.packed && in[1].ndim < 1)) return ctx->fail(ctx, EPK_INVALID, "a scalar has no product");
+  if (in[0].ndim < 1 || (!how.packed && in[1].ndim < 1)) return epk_fail(ctx, EPK_INVALID, "a scalar has no product");
   Side a(in[0], how.transpose_a, true);
   int64_t packed_shape[2] = {how.k, how.n};
   DLTensor b_tensor = in[1];
   if (how.packed) b_tensor.ndim = 2, b_tensor.shape = packed_shape;
   Side b(b_tensor, how.transpose_b && !how.packed, false);
   if (a.columns != b.rows) {
-    return ctx->fail(ctx, EPK_INVALID, "the inner dimensions differ: %s x %s", ShapeText(in[0]).text, ShapeText(b_tensor).text);
+    return epk_fail(ctx, EPK_INVALID, "the inner dimensions differ: %s x %s", ShapeText(in[0]).text, ShapeText(b_tensor).text);
   }
   EpkGemm g{};
   g.m = a.rows, g.n = b.columns, g.k = a.columns;
   int64_t shape[MAX_RANK];
   int rank = broadcast(a.batch, a.batch_rank, b.batch, b.batch_rank, shape);
   if (rank < 0) {
-    return ctx->fail(ctx, EPK_INVALID, "the batches of %s and %s do not broadcast", ShapeText(in[0]).text, ShapeText(in[1]).text);
+    return epk_fail(ctx, EPK_INVALID, "the batches of %s and %s do not broadcast", ShapeText(in[0]).text, ShapeText(in[1]).text);
   }
   const int64_t batch = product(shape, rank);
   const bool one_matrix = b.batch_rank == 0 || product(b.batch, b.batch_rank) == 1;
@@ -136,11 +136,11 @@ EPK_OPERATOR(gemm) {
     g.a_offset = offsets, g.b_offset = offsets + g.batch, g.out_offset = offsets + 2 * g.batch;
   }
   if (n_in > 2 && !absent(in[2]) && how.beta != 0.0f && !set_addend(ctx, in[2], how.beta, g)) {
-    return ctx->fail(ctx, EPK_INVALID, "the input C %s does not broadcast to the product %s", ShapeText(in[2]).text,
+    return epk_fail(ctx, EPK_INVALID, "the input C %s does not broadcast to the product %s", ShapeText(in[2]).text,
                      ShapeText(out[0]).text);
   }
   if (n_in > 3 && !absent(in[3])) {
-    if (epk_size(&in[3]) != epk_size(&out[0])) return ctx->fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[3]).text, ShapeText(out[0]).text);
+    if (epk_size(&in[3]) != epk_size(&out[0])) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[3]).text, ShapeText(out[0]).text);
     g.epilogue.add = static_cast<const float *>(in[3].data), g.epilogue.add_row = g.n;
   }
   Threads threads(ctx);

@@ -23,7 +23,7 @@ bool resolve(const DLTensor &indices, int64_t size, int64_t *wide) {
 }
 
 int out_of_range(epk_context *ctx, int64_t size) {
-  return ctx->fail(ctx, EPK_INVALID, "an index is out of range for an axis of size %lld", (long long)size);
+  return epk_fail(ctx, EPK_INVALID, "an index is out of range for an axis of size %lld", (long long)size);
 }
 
 // Tuples along the last axis of the indices as positions in the leading dimensions of the data; false: out of range.
@@ -104,9 +104,9 @@ int scatter(epk_context *ctx, const DLTensor &data, const DLTensor &updates, DLT
 EPK_OPERATOR(gather) {
   const DLTensor &data = in[0], &indices = in[1];
   const int axis = normal_axis(*static_cast<const int64_t *>(attributes), data.ndim);
-  if (axis < 0 || !is_index(indices)) return ctx->fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(data).text);
+  if (axis < 0 || !is_index(indices)) return epk_fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(data).text);
   const int rank = data.ndim - 1 + indices.ndim;
-  if (rank > MAX_RANK) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+  if (rank > MAX_RANK) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
   int64_t dims[MAX_RANK];
   for (int i = 0; i < axis; i++) dims[i] = data.shape[i];
   for (int i = 0; i < indices.ndim; i++) dims[axis + i] = indices.shape[i];
@@ -133,7 +133,7 @@ EPK_OPERATOR(gather_elements) {
   const DLTensor &data = in[0], &indices = in[1];
   const int axis = normal_axis(*static_cast<const int64_t *>(attributes), data.ndim);
   if (axis < 0 || !is_index(indices) || !elements_fit(data, indices, axis)) {
-    return ctx->fail(ctx, EPK_INVALID, "indices %s do not fit data %s", ShapeText(indices).text, ShapeText(data).text);
+    return epk_fail(ctx, EPK_INVALID, "indices %s do not fit data %s", ShapeText(indices).text, ShapeText(data).text);
   }
   const int64_t count = epk_size(&indices), width = width_of(data);
   auto *y = static_cast<char *>(ctx->output(ctx, 0, indices.ndim, indices.shape));
@@ -150,18 +150,18 @@ EPK_OPERATOR(gather_nd) {
   const DLTensor &data = in[0], &indices = in[1];
   const int64_t batch_dims = *static_cast<const int64_t *>(attributes);
   if (!is_index(indices) || indices.ndim < 1 || batch_dims < 0 || batch_dims >= indices.ndim || batch_dims >= data.ndim) {
-    return ctx->fail(ctx, EPK_INVALID, "batch_dims must be less than the ranks of data and indices");
+    return epk_fail(ctx, EPK_INVALID, "batch_dims must be less than the ranks of data and indices");
   }
   const int64_t depth = indices.shape[indices.ndim - 1];
-  if (depth < 1 || depth > data.ndim - batch_dims) return ctx->fail(ctx, EPK_INVALID, "indices hold tuples of %lld", (long long)depth);
+  if (depth < 1 || depth > data.ndim - batch_dims) return epk_fail(ctx, EPK_INVALID, "indices hold tuples of %lld", (long long)depth);
   for (int i = 0; i < batch_dims; i++)
-    if (data.shape[i] != indices.shape[i]) return ctx->fail(ctx, EPK_INVALID, "data and indices differ in batch_dims");
+    if (data.shape[i] != indices.shape[i]) return epk_fail(ctx, EPK_INVALID, "data and indices differ in batch_dims");
   int64_t dims[2 * MAX_RANK];
   int rank = 0;
   for (int i = 0; i + 1 < indices.ndim; i++) dims[rank++] = indices.shape[i];
   const int first = int(batch_dims + depth);
   for (int i = first; i < data.ndim; i++) dims[rank++] = data.shape[i];
-  if (rank > MAX_RANK) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+  if (rank > MAX_RANK) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
   const int64_t count = product(indices.shape, indices.ndim - 1), batch = product(data.shape, int(batch_dims));
   const int64_t span = product(data.shape + batch_dims, int(depth));
   const int64_t bytes = product(data.shape + first, data.ndim - first) * width_of(data);
@@ -180,15 +180,15 @@ EPK_OPERATOR(gather_nd) {
 // Attributes: reduction. Inputs: data, indices, updates.
 EPK_OPERATOR(scatter_nd) {
   const DLTensor &data = in[0], &indices = in[1], &updates = in[2];
-  if (!is_index(indices) || indices.ndim < 1) return ctx->fail(ctx, EPK_INVALID, "indices must hold tuples");
+  if (!is_index(indices) || indices.ndim < 1) return epk_fail(ctx, EPK_INVALID, "indices must hold tuples");
   const int64_t depth = indices.shape[indices.ndim - 1], count = product(indices.shape, indices.ndim - 1);
-  if (depth < 1 || depth > data.ndim) return ctx->fail(ctx, EPK_INVALID, "indices hold tuples of %lld", (long long)depth);
+  if (depth < 1 || depth > data.ndim) return epk_fail(ctx, EPK_INVALID, "indices hold tuples of %lld", (long long)depth);
   const int64_t inner = product(data.shape + depth, data.ndim - int(depth));
   bool fits = updates.ndim == indices.ndim - 1 + data.ndim - int(depth);
   for (int i = 0; fits && i < updates.ndim; i++) {
     fits = updates.shape[i] == (i < indices.ndim - 1 ? indices.shape[i] : data.shape[depth + i - (indices.ndim - 1)]);
   }
-  if (!fits) return ctx->fail(ctx, EPK_INVALID, "updates %s do not fit indices %s", ShapeText(updates).text, ShapeText(indices).text);
+  if (!fits) return epk_fail(ctx, EPK_INVALID, "updates %s do not fit indices %s", ShapeText(updates).text, ShapeText(indices).text);
   auto *flat = static_cast<int64_t *>(ctx->scratch(ctx, size_t(count + 1) * 8));
   if (!flat) return EPK_FAILED;
   if (!flat_positions(indices, data.shape, int(depth), count, flat)) return out_of_range(ctx, epk_size(&data));
@@ -202,7 +202,7 @@ EPK_OPERATOR(scatter_elements) {
   const int axis = normal_axis(how[1], data.ndim);
   bool fits = axis >= 0 && is_index(indices) && elements_fit(data, indices, axis) && updates.ndim == indices.ndim;
   for (int i = 0; fits && i < updates.ndim; i++) fits = updates.shape[i] == indices.shape[i];
-  if (!fits) return ctx->fail(ctx, EPK_INVALID, "indices %s and updates %s do not fit data %s", ShapeText(indices).text, ShapeText(updates).text, ShapeText(data).text);
+  if (!fits) return epk_fail(ctx, EPK_INVALID, "indices %s and updates %s do not fit data %s", ShapeText(indices).text, ShapeText(updates).text, ShapeText(data).text);
   const int64_t count = epk_size(&indices);
   auto *positions = static_cast<int64_t *>(ctx->scratch(ctx, size_t(count + 1) * 8));
   if (!positions) return EPK_FAILED;

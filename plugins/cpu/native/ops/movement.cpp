@@ -20,11 +20,11 @@ EPK_OPERATOR(transpose) {
   const DLTensor &x = in[0];
   int64_t order[MAX_RANK], dims[MAX_RANK], strides[MAX_RANK], own[MAX_RANK];
   bool seen[MAX_RANK] = {};
-  if (perm.count != 0 && perm.count != x.ndim) return ctx->fail(ctx, EPK_INVALID, "perm has %d entries, the input has rank %d", int(perm.count), x.ndim);
+  if (perm.count != 0 && perm.count != x.ndim) return epk_fail(ctx, EPK_INVALID, "perm has %d entries, the input has rank %d", int(perm.count), x.ndim);
   dense_strides(x, own);
   for (int i = 0; i < x.ndim; i++) {
     order[i] = perm.count ? perm.at[i] : x.ndim - 1 - i;
-    if (order[i] < 0 || order[i] >= x.ndim || seen[order[i]]) return ctx->fail(ctx, EPK_INVALID, "perm is not a permutation");
+    if (order[i] < 0 || order[i] >= x.ndim || seen[order[i]]) return epk_fail(ctx, EPK_INVALID, "perm is not a permutation");
     seen[order[i]] = true;
     dims[i] = x.shape[order[i]];
     strides[i] = own[order[i]];
@@ -49,9 +49,9 @@ EPK_OPERATOR(expand) {
   const DLTensor &x = in[0];
   int64_t wanted[MAX_RANK], dims[MAX_RANK], own[MAX_RANK], strides[MAX_RANK];
   int n = read_ints(in[1], wanted);
-  if (n < 0) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+  if (n < 0) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
   int rank = broadcast(x.shape, x.ndim, wanted, n, dims);
-  if (rank < 0) return ctx->fail(ctx, EPK_INVALID, "the shape does not broadcast with %s", ShapeText(x).text);
+  if (rank < 0) return epk_fail(ctx, EPK_INVALID, "the shape does not broadcast with %s", ShapeText(x).text);
   auto *y = static_cast<char *>(ctx->output(ctx, 0, rank, dims));
   if (!y) return EPK_FAILED;
   dense_strides(x, own);
@@ -76,11 +76,11 @@ EPK_OPERATOR(slice) {
     for (int i = 0; i < n; i++) starts[i] = how[2 + i], ends[i] = how[2 + n + i], axes[i] = how[2 + 2 * n + i];
   } else {
     n = read_ints(in[1], starts);
-    if (n < 0 || read_ints(in[2], ends) != n) return ctx->fail(ctx, EPK_INVALID, "starts and ends differ in number");
+    if (n < 0 || read_ints(in[2], ends) != n) return epk_fail(ctx, EPK_INVALID, "starts and ends differ in number");
     if (n_in > 3 && !absent(in[3])) n_axes = read_ints(in[3], axes);
     if (n_in > 4 && !absent(in[4])) n_steps = read_ints(in[4], steps);
     if ((n_in > 3 && !absent(in[3]) && n_axes != n) || (n_in > 4 && !absent(in[4]) && n_steps != n)) {
-      return ctx->fail(ctx, EPK_INVALID, "starts, axes and steps differ in number");
+      return epk_fail(ctx, EPK_INVALID, "starts, axes and steps differ in number");
     }
   }
   int64_t dims[MAX_RANK], strides[MAX_RANK], offset = 0;
@@ -90,8 +90,8 @@ EPK_OPERATOR(slice) {
   for (int i = 0; i < n; i++) {
     int axis = normal_axis(n_axes >= 0 ? axes[i] : i, x.ndim);
     int64_t step = n_steps >= 0 ? steps[i] : 1;
-    if (axis < 0 || seen[axis]) return ctx->fail(ctx, EPK_INVALID, "the axes are out of range or repeated");
-    if (step == 0 || step == INT64_MIN) return ctx->fail(ctx, EPK_INVALID, "a step of 0");
+    if (axis < 0 || seen[axis]) return epk_fail(ctx, EPK_INVALID, "the axes are out of range or repeated");
+    if (step == 0 || step == INT64_MIN) return epk_fail(ctx, EPK_INVALID, "a step of 0");
     seen[axis] = true;
     const int64_t d = x.shape[axis];
     int64_t start = starts[i] < 0 ? starts[i] + d : starts[i], end = ends[i] < 0 ? ends[i] + d : ends[i];
@@ -117,7 +117,7 @@ EPK_OPERATOR(split) {
   const auto *how = static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
   const int axis = normal_axis(how[0], x.ndim);
-  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
+  if (axis < 0) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
   const int64_t size = x.shape[axis], inner = product(x.shape + axis + 1, x.ndim - axis - 1);
   const int64_t outer = product(x.shape, axis), width = width_of(x);
   auto *lengths = static_cast<int64_t *>(ctx->scratch(ctx, size_t(n_out) * 8));
@@ -125,17 +125,17 @@ EPK_OPERATOR(split) {
   const bool given = n_in > 1 && !absent(in[1]);
   const int64_t part = ceil_div(size, n_out);
   int64_t sum = 0;
-  if (given && epk_size(&in[1]) != n_out) return ctx->fail(ctx, EPK_INVALID, "the lengths are not as many as the outputs");
-  if (!given && how[2] != 0 && how[2] != n_out) return ctx->fail(ctx, EPK_INVALID, "the lengths are not as many as the outputs");
+  if (given && epk_size(&in[1]) != n_out) return epk_fail(ctx, EPK_INVALID, "the lengths are not as many as the outputs");
+  if (!given && how[2] != 0 && how[2] != n_out) return epk_fail(ctx, EPK_INVALID, "the lengths are not as many as the outputs");
   for (int i = 0; i < n_out; i++) {
     if (given) lengths[i] = in[1].dtype.bits == 64 ? ((int64_t *)in[1].data)[i] : ((int32_t *)in[1].data)[i];
     else if (how[2]) lengths[i] = how[3 + i];
     else lengths[i] = i + 1 < n_out ? part : size - part * (n_out - 1);
-    if (lengths[i] < 0) return ctx->fail(ctx, EPK_INVALID, "axis %d of size %lld does not split", axis, (long long)size);
+    if (lengths[i] < 0) return epk_fail(ctx, EPK_INVALID, "axis %d of size %lld does not split", axis, (long long)size);
     sum += lengths[i];
   }
   if (sum != size || (!given && !how[2] && !how[1] && size % n_out)) {
-    return ctx->fail(ctx, EPK_INVALID, "the lengths do not split axis %d of size %lld into %d outputs", axis, (long long)size, n_out);
+    return epk_fail(ctx, EPK_INVALID, "the lengths do not split axis %d of size %lld into %d outputs", axis, (long long)size, n_out);
   }
   int64_t dims[MAX_RANK], start = 0;
   for (int i = 0; i < x.ndim; i++) dims[i] = x.shape[i];
@@ -154,14 +154,14 @@ EPK_OPERATOR(split) {
 EPK_OPERATOR(concat) {
   const DLTensor &first = in[0];
   const int axis = normal_axis(*static_cast<const int64_t *>(attributes), first.ndim);
-  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(first).text);
+  if (axis < 0) return epk_fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(first).text);
   int64_t dims[MAX_RANK];
   for (int i = 0; i < first.ndim; i++) dims[i] = first.shape[i];
   dims[axis] = 0;
   for (int k = 0; k < n_in; k++) {
     bool fits = in[k].ndim == first.ndim;
     for (int i = 0; fits && i < first.ndim; i++) fits = i == axis || in[k].shape[i] == first.shape[i];
-    if (!fits) return ctx->fail(ctx, EPK_INVALID, "the shapes %s and %s differ outside axis %d", ShapeText(first).text, ShapeText(in[k]).text, axis);
+    if (!fits) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ outside axis %d", ShapeText(first).text, ShapeText(in[k]).text, axis);
     dims[axis] += in[k].shape[axis];
   }
   auto *y = static_cast<char *>(ctx->output(ctx, 0, first.ndim, dims));
@@ -248,12 +248,12 @@ EPK_OPERATOR(pad) {
   int n_axes = x.ndim;
   for (int i = 0; i < x.ndim; i++) axes[i] = i;
   if (n_in > 3 && !absent(in[3]) && (n_axes = read_ints(in[3], axes)) < 0) return EPK_INVALID;
-  if (!how[1] && epk_size(&in[1]) != 2 * n_axes) return ctx->fail(ctx, EPK_INVALID, "pads must be %d numbers", 2 * n_axes);
-  if (how[1] && how[2] != 2 * n_axes) return ctx->fail(ctx, EPK_INVALID, "pads must be %d numbers", 2 * n_axes);
+  if (!how[1] && epk_size(&in[1]) != 2 * n_axes) return epk_fail(ctx, EPK_INVALID, "pads must be %d numbers", 2 * n_axes);
+  if (how[1] && how[2] != 2 * n_axes) return epk_fail(ctx, EPK_INVALID, "pads must be %d numbers", 2 * n_axes);
   bool seen[MAX_RANK] = {};
   for (int i = 0; i < n_axes; i++) {
     const int axis = normal_axis(axes[i], x.ndim);
-    if (axis < 0 || seen[axis]) return ctx->fail(ctx, EPK_INVALID, "the axes are out of range or repeated");
+    if (axis < 0 || seen[axis]) return epk_fail(ctx, EPK_INVALID, "the axes are out of range or repeated");
     seen[axis] = true;
     const auto *given = static_cast<const int64_t *>(in[1].data);
     begins[axis] = how[1] ? how[3 + i] : given[i];
@@ -263,10 +263,10 @@ EPK_OPERATOR(pad) {
   for (int i = 0; i < x.ndim; i++) {
     int64_t d;
     if (__builtin_add_overflow(x.shape[i], begins[i], &d) || __builtin_add_overflow(d, ends[i], &d) || d < 0) {
-      return ctx->fail(ctx, EPK_INVALID, "the pads leave no size for axis %d", i);
+      return epk_fail(ctx, EPK_INVALID, "the pads leave no size for axis %d", i);
     }
-    if (x.shape[i] == 0 && d > 0 && how[0] != PAD_CONSTANT) return ctx->fail(ctx, EPK_INVALID, "axis %d is empty, nothing can be repeated", i);
-    if (how[0] == PAD_REFLECT && d > 0 && x.shape[i] == 1 && (begins[i] > 0 || ends[i] > 0)) return ctx->fail(ctx, EPK_UNSUPPORTED, "reflection of one element");
+    if (x.shape[i] == 0 && d > 0 && how[0] != PAD_CONSTANT) return epk_fail(ctx, EPK_INVALID, "axis %d is empty, nothing can be repeated", i);
+    if (how[0] == PAD_REFLECT && d > 0 && x.shape[i] == 1 && (begins[i] > 0 || ends[i] > 0)) return epk_fail(ctx, EPK_UNSUPPORTED, "reflection of one element");
     dims[i] = d;
     entries += size_t(d);
   }
@@ -288,11 +288,11 @@ EPK_OPERATOR(pad) {
 EPK_OPERATOR(tile) {
   const DLTensor &x = in[0];
   int64_t repeats[MAX_RANK], dims[MAX_RANK];
-  if (epk_size(&in[1]) != x.ndim || read_ints(in[1], repeats) < 0) return ctx->fail(ctx, EPK_INVALID, "repeats must be %d counts", x.ndim);
+  if (epk_size(&in[1]) != x.ndim || read_ints(in[1], repeats) < 0) return epk_fail(ctx, EPK_INVALID, "repeats must be %d counts", x.ndim);
   int64_t entries = 0;
   for (int i = 0; i < x.ndim; i++) {
     dims[i] = checked_mul(x.shape[i], repeats[i]);
-    if (dims[i] < 0) return ctx->fail(ctx, EPK_INVALID, "repeats must be counts of at least 0");
+    if (dims[i] < 0) return epk_fail(ctx, EPK_INVALID, "repeats must be counts of at least 0");
     entries += dims[i];
   }
   auto *y = static_cast<char *>(ctx->output(ctx, 0, x.ndim, dims));
@@ -312,9 +312,9 @@ EPK_OPERATOR(depth_space) {
   const auto *how = static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
   const int64_t b = how[0];
-  if (x.ndim != 4 || b < 1 || b > 32768) return ctx->fail(ctx, EPK_INVALID, "expected an input [N, C, H, W] and a positive blocksize");
+  if (x.ndim != 4 || b < 1 || b > 32768) return epk_fail(ctx, EPK_INVALID, "expected an input [N, C, H, W] and a positive blocksize");
   const int64_t n = x.shape[0], c = x.shape[1], h = x.shape[2], w = x.shape[3];
-  if (how[1] ? c % (b * b) != 0 : (h % b != 0 || w % b != 0)) return ctx->fail(ctx, EPK_INVALID, "blocksize %lld does not divide %s", (long long)b, ShapeText(x).text);
+  if (how[1] ? c % (b * b) != 0 : (h % b != 0 || w % b != 0)) return epk_fail(ctx, EPK_INVALID, "blocksize %lld does not divide %s", (long long)b, ShapeText(x).text);
   int64_t dims[4], view[6], strides[6];
   if (how[1]) {
     const int64_t k = c / (b * b), hw = h * w;
@@ -340,16 +340,16 @@ EPK_OPERATOR(depth_space) {
 // start, limit, delta: numbers of one type (float32, float64, int16, int32, int64).
 EPK_OPERATOR(range) {
   for (int i = 0; i < 3; i++)
-    if (epk_size(&in[i]) != 1) return ctx->fail(ctx, EPK_INVALID, "start, limit and delta must be single numbers");
+    if (epk_size(&in[i]) != 1) return epk_fail(ctx, EPK_INVALID, "start, limit and delta must be single numbers");
   double start, limit, delta;
   int64_t count = 0;
   const DLDataType type = in[0].dtype;
   if (type.code == kDLFloat) {
     auto number = [&](int i) { return type.bits == 64 ? *(double *)in[i].data : double(*(float *)in[i].data); };
     start = number(0), limit = number(1), delta = number(2);
-    if (delta == 0) return ctx->fail(ctx, EPK_INVALID, "a delta of 0");
+    if (delta == 0) return epk_fail(ctx, EPK_INVALID, "a delta of 0");
     const double n = __builtin_ceil((limit - start) / delta);
-    if (!(n < 9e18)) return ctx->fail(ctx, EPK_OUT_OF_MEMORY, "a range of endless length");
+    if (!(n < 9e18)) return epk_fail(ctx, EPK_OUT_OF_MEMORY, "a range of endless length");
     count = n > 0 ? int64_t(n) : 0;
     void *y = ctx->output(ctx, 0, 1, &count);
     if (!y) return EPK_FAILED;
@@ -363,9 +363,9 @@ EPK_OPERATOR(range) {
     return type.bits == 64 ? *(int64_t *)in[i].data : type.bits == 32 ? *(int32_t *)in[i].data : *(int16_t *)in[i].data;
   };
   const __int128 a = whole(0), b = whole(1), d = whole(2);
-  if (d == 0) return ctx->fail(ctx, EPK_INVALID, "a delta of 0");
+  if (d == 0) return epk_fail(ctx, EPK_INVALID, "a delta of 0");
   const __int128 n = (b - a + (d > 0 ? d - 1 : d + 1)) / d;
-  if (n > INT64_MAX) return ctx->fail(ctx, EPK_OUT_OF_MEMORY, "a range of endless length");
+  if (n > INT64_MAX) return epk_fail(ctx, EPK_OUT_OF_MEMORY, "a range of endless length");
   count = n > 0 ? int64_t(n) : 0;
   void *y = ctx->output(ctx, 0, 1, &count);
   if (!y) return EPK_FAILED;
@@ -382,7 +382,7 @@ EPK_OPERATOR(range) {
 EPK_OPERATOR(constant_of_shape) {
   int64_t dims[MAX_RANK];
   int rank = read_ints(in[0], dims);
-  if (rank < 0 || in[0].ndim != 1) return ctx->fail(ctx, EPK_INVALID, "the shape must be at most %d int64 numbers", MAX_RANK);
+  if (rank < 0 || in[0].ndim != 1) return epk_fail(ctx, EPK_INVALID, "the shape must be at most %d int64 numbers", MAX_RANK);
   auto *y = static_cast<char *>(ctx->output(ctx, 0, rank, dims));
   if (!y) return EPK_FAILED;
   fill_with(ctx, y, epk_size(&out[0]), data_of(in[1]), width_of(out[0]));
@@ -393,7 +393,7 @@ EPK_OPERATOR(constant_of_shape) {
 EPK_OPERATOR(trilu) {
   const auto upper = *static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
-  if (x.ndim < 2) return ctx->fail(ctx, EPK_INVALID, "the input must hold matrices");
+  if (x.ndim < 2) return epk_fail(ctx, EPK_INVALID, "the input must hold matrices");
   const int64_t k = n_in > 1 && !absent(in[1]) ? *(int64_t *)in[1].data : 0;
   const int64_t rows = x.shape[x.ndim - 2], columns = x.shape[x.ndim - 1], width = width_of(x);
   auto *y = static_cast<char *>(ctx->output(ctx, 0, x.ndim, x.shape));

@@ -25,7 +25,7 @@ EPK_OPERATOR(softmax) {
   const DLTensor &x = in[0];
   int axis = normal_axis(how.axis, x.ndim);
   if (how.flat && how.axis == x.ndim) axis = x.ndim;
-  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
+  if (axis < 0) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
   auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
   if (!y) return EPK_FAILED;
   if (epk_size(&x) == 0) return EPK_OK;
@@ -42,11 +42,11 @@ EPK_OPERATOR(layer_norm) {
   const auto &how = *static_cast<const NormAttributes *>(attributes);
   const DLTensor &x = in[0];
   const int axis = normal_axis(how.axis, x.ndim);
-  if (axis < 0) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
+  if (axis < 0) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
   const int64_t n = product(x.shape + axis, x.ndim - axis), rows = product(x.shape, axis);
   for (int i = 1; i < n_in; i++) {
     if (!absent(in[i]) && epk_size(&in[i]) != (i == 3 ? rows * n : n)) {
-      return ctx->fail(ctx, EPK_UNSUPPORTED, "an input of shape %s beside %s", ShapeText(in[i]).text, ShapeText(x).text);
+      return epk_fail(ctx, EPK_UNSUPPORTED, "an input of shape %s beside %s", ShapeText(in[i]).text, ShapeText(x).text);
     }
   }
   auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
@@ -69,10 +69,10 @@ EPK_OPERATOR(layer_norm) {
 EPK_OPERATOR(group_norm) {
   const auto &how = *static_cast<const NormAttributes *>(attributes);
   const DLTensor &x = in[0];
-  if (x.ndim < 2) return ctx->fail(ctx, EPK_INVALID, "the input X %s has no channels", ShapeText(x).text);
+  if (x.ndim < 2) return epk_fail(ctx, EPK_INVALID, "the input X %s has no channels", ShapeText(x).text);
   const int64_t channels = x.shape[1], groups = how.flag ? channels : how.axis;
   if (groups < 1 || channels % groups || epk_size(&in[1]) != channels || epk_size(&in[2]) != channels) {
-    return ctx->fail(ctx, EPK_INVALID, "%lld groups, scale %s and bias %s do not fit X %s", (long long)groups, ShapeText(in[1]).text, ShapeText(in[2]).text, ShapeText(x).text);
+    return epk_fail(ctx, EPK_INVALID, "%lld groups, scale %s and bias %s do not fit X %s", (long long)groups, ShapeText(in[1]).text, ShapeText(in[2]).text, ShapeText(x).text);
   }
   auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
   if (!y) return EPK_FAILED;
@@ -87,7 +87,7 @@ EPK_OPERATOR(group_norm) {
 EPK_OPERATOR(channel_affine) {
   const DLTensor &x = in[0];
   if (x.ndim < 2 || epk_size(&in[1]) != x.shape[1] || epk_size(&in[2]) != x.shape[1]) {
-    return ctx->fail(ctx, EPK_INVALID, "scale %s does not fit X %s", ShapeText(in[1]).text, ShapeText(x).text);
+    return epk_fail(ctx, EPK_INVALID, "scale %s does not fit X %s", ShapeText(in[1]).text, ShapeText(x).text);
   }
   auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
   if (!y) return EPK_FAILED;

@@ -173,7 +173,7 @@ EPK_OPERATOR(pointwise) {
       DLTensor so_far = in[i];
       so_far.ndim = rank;
       so_far.shape = shape;
-      return ctx->fail(ctx, EPK_INVALID, "the shapes %s and %s do not broadcast", ShapeText(so_far).text,
+      return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s do not broadcast", ShapeText(so_far).text,
                        ShapeText(in[i]).text);
     }
     memcpy(shape, merged, sizeof(int64_t) * size_t(next));
@@ -188,7 +188,7 @@ EPK_OPERATOR(pointwise) {
   TileFunction functions[MOST_REGISTERS];
   for (int i = 0; i < chain.n_instructions; i++) {
     functions[i] = tile_function(chain.instructions()[i].op, chain.instructions()[i].type);
-    if (!functions[i]) return ctx->fail(ctx, EPK_UNSUPPORTED, "an operation without a meaning for its type");
+    if (!functions[i]) return epk_fail(ctx, EPK_UNSUPPORTED, "an operation without a meaning for its type");
   }
   alignas(Spread) char room[MOST_REGISTERS * sizeof(Spread)];
   Spread *spreads = reinterpret_cast<Spread *>(room);
@@ -212,7 +212,7 @@ EPK_OPERATOR(pointwise) {
     prepare(job, thread, registers, min_of(tile, end - begin));
     for (int64_t at = begin; at < end; at += tile) run_tile(job, registers, thread, at, min_of(tile, end - at));
   });
-  return job.failed ? ctx->fail(ctx, EPK_INVALID, "integer division by zero") : EPK_OK;
+  return job.failed ? epk_fail(ctx, EPK_INVALID, "integer division by zero") : EPK_OK;
 }
 
 }  // namespace EPK_NS

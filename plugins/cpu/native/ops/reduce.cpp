@@ -134,7 +134,7 @@ EPK_OPERATOR(reduce) {
   int64_t axes[MAX_RANK];
   int n = 0;
   if (n_in > 1 && !absent(in[1])) {
-    if ((n = read_ints(in[1], axes)) < 0) return ctx->fail(ctx, EPK_INVALID, "too many axes");
+    if ((n = read_ints(in[1], axes)) < 0) return epk_fail(ctx, EPK_INVALID, "too many axes");
   } else {
     if (how[3] > MAX_RANK) return EPK_INVALID;
     n = int(how[3]);
@@ -143,7 +143,7 @@ EPK_OPERATOR(reduce) {
   bool gone[MAX_RANK] = {};
   for (int i = 0; i < n; i++) {
     int axis = normal_axis(axes[i], x.ndim);
-    if (axis < 0 || gone[axis]) return ctx->fail(ctx, EPK_INVALID, "axis %lld is outside the %d axes of the input, or named twice", (long long)axes[i], x.ndim);
+    if (axis < 0 || gone[axis]) return epk_fail(ctx, EPK_INVALID, "axis %lld is outside the %d axes of the input, or named twice", (long long)axes[i], x.ndim);
     gone[axis] = true;
   }
   if (n == 0 && !how[2])
@@ -313,8 +313,8 @@ EPK_OPERATOR(arg_extreme) {
   const auto *how = static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
   Along along;
-  if (!along.set(x, how[0])) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
-  if (along.count == 0) return ctx->fail(ctx, EPK_INVALID, "axis %d of %s has no element to choose", along.axis, ShapeText(x).text);
+  if (!along.set(x, how[0])) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
+  if (along.count == 0) return epk_fail(ctx, EPK_INVALID, "axis %d of %s has no element to choose", along.axis, ShapeText(x).text);
   int64_t dims[MAX_RANK];
   int rank = 0;
   for (int i = 0; i < x.ndim; i++)
@@ -332,7 +332,7 @@ EPK_OPERATOR(cum_sum) {
   const DLTensor &x = in[0];
   int64_t axis;
   Along along;
-  if (epk_size(&in[1]) != 1 || read_ints(in[1], &axis) != 1 || !along.set(x, axis)) return ctx->fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(x).text);
+  if (epk_size(&in[1]) != 1 || read_ints(in[1], &axis) != 1 || !along.set(x, axis)) return epk_fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(x).text);
   void *y = ctx->output(ctx, 0, x.ndim, x.shape);
   if (!y) return EPK_FAILED;
   EPK_EACH_NUMBER(x, (running_sums<T>((const T *)x.data, (T *)y, along, how[0] != 0, how[1] != 0)));
@@ -345,9 +345,9 @@ EPK_OPERATOR(top_k) {
   const DLTensor &x = in[0];
   Along along;
   int64_t k;
-  if (!along.set(x, how[0])) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
+  if (!along.set(x, how[0])) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how[0]);
   if (epk_size(&in[1]) != 1 || read_ints(in[1], &k) != 1 || k < 0 || k > along.count) {
-    return ctx->fail(ctx, EPK_INVALID, "K must be one number from 0 to the %lld elements of axis %d", (long long)along.count, along.axis);
+    return epk_fail(ctx, EPK_INVALID, "K must be one number from 0 to the %lld elements of axis %d", (long long)along.count, along.axis);
   }
   int64_t dims[MAX_RANK];
   for (int i = 0; i < x.ndim; i++) dims[i] = i == along.axis ? k : x.shape[i];

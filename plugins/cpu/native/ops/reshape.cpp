@@ -18,24 +18,24 @@ int reshape_to(epk_context *ctx, const DLTensor &x, const int64_t *wanted, int n
   for (int i = 0; i < n; i++) {
     shape[i] = wanted[i];
     if (wanted[i] == 0 && !allow_zero) {
-      if (i >= x.ndim) return ctx->fail(ctx, EPK_INVALID, "the shape keeps dimension %d of a tensor of rank %d", i, x.ndim);
+      if (i >= x.ndim) return epk_fail(ctx, EPK_INVALID, "the shape keeps dimension %d of a tensor of rank %d", i, x.ndim);
       shape[i] = x.shape[i];
     }
     if (wanted[i] == -1) {
-      if (hole >= 0) return ctx->fail(ctx, EPK_INVALID, "the shape holds more than one -1");
+      if (hole >= 0) return epk_fail(ctx, EPK_INVALID, "the shape holds more than one -1");
       hole = i;
     } else {
       known = checked_mul(known, shape[i]);
-      if (known < 0) return ctx->fail(ctx, EPK_INVALID, "the shape holds a negative value other than -1, or overflows");
+      if (known < 0) return epk_fail(ctx, EPK_INVALID, "the shape holds a negative value other than -1, or overflows");
     }
   }
   if (hole >= 0) {
     if (known == 0 || total % known) {
-      return ctx->fail(ctx, EPK_INVALID, "the shape leaves no whole size for -1: the data has %lld elements", (long long)total);
+      return epk_fail(ctx, EPK_INVALID, "the shape leaves no whole size for -1: the data has %lld elements", (long long)total);
     }
     shape[hole] = total / known;
   } else if (known != total) {
-    return ctx->fail(ctx, EPK_INVALID, "the shape has %lld elements, the data %s has %lld", (long long)known,
+    return epk_fail(ctx, EPK_INVALID, "the shape has %lld elements, the data %s has %lld", (long long)known,
                      ShapeText(x).text, (long long)total);
   }
   return EPK_OK;
@@ -46,7 +46,7 @@ bool marks(epk_context *ctx, const int64_t *axes, int n, int rank, bool *marked)
   for (int i = 0; i < n; i++) {
     int axis = normal_axis(axes[i], rank);
     if (axis < 0 || marked[axis]) {
-      ctx->fail(ctx, EPK_INVALID, axis < 0 ? "axis %lld is out of range for rank %d" : "axis %lld is named twice (rank %d)",
+      epk_fail(ctx, EPK_INVALID, axis < 0 ? "axis %lld is out of range for rank %d" : "axis %lld is named twice (rank %d)",
                 (long long)axes[i], rank);
       return false;
     }
@@ -64,9 +64,9 @@ EPK_OPERATOR(reshape) {
   int n = 0, rank = 0;
   if (how.from_input) {
     n = read_ints(in[1], numbers);
-    if (n < 0) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+    if (n < 0) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
   } else {
-    if (how.count > MAX_RANK) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+    if (how.count > MAX_RANK) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
     n = int(how.count);
     for (int i = 0; i < n; i++) numbers[i] = how.numbers[i];
   }
@@ -76,7 +76,7 @@ EPK_OPERATOR(reshape) {
       if (how.flag == 2) return ctx->alias(ctx, 0, 0, x.ndim, x.shape);
       for (int i = 0; how.flag && i < n; i++) {
         for (int j = 0; j < n; j++) {
-          if (numbers[i] == 0 && numbers[j] == -1) return ctx->fail(ctx, EPK_INVALID, "the shape holds 0 and -1, which allowzero=1 leaves ambiguous");
+          if (numbers[i] == 0 && numbers[j] == -1) return epk_fail(ctx, EPK_INVALID, "the shape holds 0 and -1, which allowzero=1 leaves ambiguous");
         }
       }
       if (int status = reshape_to(ctx, x, numbers, n, how.flag != 0, shape)) return status;
@@ -84,7 +84,7 @@ EPK_OPERATOR(reshape) {
       break;
     case FLATTEN: {
       int64_t axis = how.flag < 0 ? how.flag + x.ndim : how.flag;
-      if (axis < 0 || axis > x.ndim) return ctx->fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.flag);
+      if (axis < 0 || axis > x.ndim) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.flag);
       shape[0] = product(x.shape, int(axis));
       shape[1] = product(x.shape + axis, x.ndim - int(axis));
       rank = 2;
@@ -93,13 +93,13 @@ EPK_OPERATOR(reshape) {
     case SQUEEZE:
       if (!marks(ctx, numbers, n, x.ndim, marked)) return EPK_INVALID;
       for (int i = 0; i < x.ndim; i++) {
-        if (marked[i] && x.shape[i] != 1) return ctx->fail(ctx, EPK_INVALID, "axis %d has size %lld, only size 1 can be squeezed", i, (long long)x.shape[i]);
+        if (marked[i] && x.shape[i] != 1) return epk_fail(ctx, EPK_INVALID, "axis %d has size %lld, only size 1 can be squeezed", i, (long long)x.shape[i]);
         if (!(marked[i] || (how.flag && x.shape[i] == 1))) shape[rank++] = x.shape[i];
       }
       break;
     default:
       rank = x.ndim + n;
-      if (rank > MAX_RANK) return ctx->fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
+      if (rank > MAX_RANK) return epk_fail(ctx, EPK_UNSUPPORTED, "more than %d dimensions", MAX_RANK);
       if (!marks(ctx, numbers, n, rank, marked)) return EPK_INVALID;
       for (int i = 0, j = 0; i < rank; i++) shape[i] = marked[i] ? 1 : x.shape[j++];
   }

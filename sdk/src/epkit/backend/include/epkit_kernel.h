@@ -17,8 +17,10 @@
 #ifndef EPKIT_KERNEL_H
 #define EPKIT_KERNEL_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -68,7 +70,7 @@ typedef struct {
 
 enum {
     EPK_OK = 0,
-    EPK_FAILED = 1,        /* ctx->fail or ctx->output has said why */
+    EPK_FAILED = 1,        /* epk_fail or ctx->output has said why */
     EPK_INVALID = 2,       /* the inputs do not fit the operator */
     EPK_OUT_OF_MEMORY = 3, /* sizes that overflow count too */
     EPK_UNSUPPORTED = 4    /* right, but not for this kernel */
@@ -99,8 +101,8 @@ struct epk_context {
      * threads; returns when all are done. Which thread takes a piece is left open. */
     void (*parallel)(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg);
 
-    /* Says what went wrong, as printf does; returns `status`. */
-    int (*fail)(epk_context *ctx, int status, const char *format, ...);
+    /* Says what went wrong (the text is copied); returns `status`. See epk_fail below. */
+    int (*fail)(epk_context *ctx, int status, const char *message);
 };
 
 /* `attributes` points to what the declaration in Python packed, aligned for any type. Inputs that are absent have
@@ -118,6 +120,19 @@ static inline int64_t epk_size(const DLTensor *tensor) {
         size *= dim;
     }
     return size;
+}
+
+/* ctx->fail with a text made as by printf. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static inline int epk_fail(epk_context *ctx, int status, const char *format, ...) {
+    char text[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return ctx->fail(ctx, status, text);
 }
 
 #ifdef __cplusplus
