@@ -11,14 +11,15 @@ constexpr int64_t KEYS = 512;  // keys at once: scores and packed keys of a bloc
 
 // Scratch of a thread, in elements: packed keys, a packed panel of values, scores, sums.
 struct Sizes {
-  int64_t width, keys, values, scores, sums;
+  int64_t width, row, keys, values, scores, sums;  // row: elements between rows of scores
   bool few;  // so few queries that keys are read as they lie
   explicit Sizes(const EpkAttention &a) {
     width = round_up(min_of<int64_t>(KEYS, max_of<int64_t>(a.keys, 1)), PANEL);
+    row = width + BLOCK;  // not a power of two: rows would share cache sets
     few = a.queries <= 3;
     keys = few ? 0 : round_up(a.keys, PANEL) * a.size;
     values = a.value_size % PANEL ? width * PANEL : 0;
-    scores = TILE_ROWS * width;
+    scores = TILE_ROWS * row;
     sums = TILE_ROWS * round_up(a.value_size, PANEL);
   }
   int64_t total() const { return round_up(keys, 16) + round_up(values, 16) + round_up(scores, 16) + round_up(sums, 16); }
@@ -50,7 +51,7 @@ struct Queries {
     if (!sizes.few) {
       TileF32 t{};
       t.a = q_of(0), t.a_row = a.q_row, t.blocks = 1, t.steps = a.size;
-      t.b_step = PANEL, t.c_row = sizes.width, t.c_vector = VL, t.last = false;
+      t.b_step = PANEL, t.c_row = sizes.row, t.c_vector = VL, t.last = false;
       for (int64_t j = 0; j < count; j += PANEL) {
         t.b = packed + (from + j) * a.size, t.c = scores + j;
         tile_for((int)rows, 2, t.a_row)(t);
@@ -72,15 +73,17 @@ struct Queries {
         if (d < a.size)
 #pragma GCC unroll 4
           for (int i = 0; i < 4; i++) acc[i] = fma_of(load_n(q + d, a.size - d), load_n(key[i] + d, a.size - d), acc[i]);
-        for (int64_t i = 0; i <= last; i++) scores[r * sizes.width + j + i] = sum_of(acc[i]);
+        for (int64_t i = 0; i <= last; i++) scores[r * sizes.row + j + i] = sum_of(acc[i]);
       }
   }
 
   // Scores of one row made probabilities (but for the sum); what the sums so far must be multiplied by.
   float weigh(int64_t r, int64_t from, int64_t count) {
-    float *s = scores + r * sizes.width;
+    float *s = scores + r * sizes.row;
     const int64_t place = item * a.mask_batch + (head + r / span) * a.mask_head + query_of(r) * a.mask_row + from;
-    for (int64_t j = 0; j < count; j += VL) {
+    // Without mask and cap, the scale waits for the exponential.
+    const bool plain = !a.mask && a.softcap == 0.0f && a.scale > 0.0f;
+    for (int64_t j = 0; !plain && j < count; j += VL) {
       const int64_t lanes = min_of<int64_t>(VL, count - j);
       vf x = load_n(s + j, lanes) * a.scale;
       if (a.softcap != 0.0f) x = vtanh(x / a.softcap) * a.softcap;
@@ -95,14 +98,15 @@ struct Queries {
     begin = min_of(max_of<int64_t>(begin - from, 0), count), end = min_of(max_of<int64_t>(end - from, begin), count);
     for (int64_t j = 0; j < begin; j++) s[j] = never;
     for (int64_t j = end; j < count; j++) s[j] = never;
-    const float best = end > begin ? row_max(s + begin, end - begin) : never;
+    const float scale = plain ? a.scale : 1.0f;
+    const float best = end > begin ? row_max(s + begin, end - begin) * scale : never;
     const float most = best > top[r] || best != best ? best : top[r];
     if (most == never) {
       memset(s, 0, (size_t)count * 4);
       return 1.0f;
     }
     const float factor = top[r] == never ? 0.0f : expf(top[r] - most);
-    total[r] = total[r] * factor + row_exp(s, most, s, count);
+    total[r] = total[r] * factor + row_exp(s, scale, most, s, count);
     top[r] = most;
     return factor;
   }
@@ -111,7 +115,7 @@ struct Queries {
     const float *v = a.v + item * a.v_batch + kv_head * a.v_head + from * a.v_row;
     const int64_t width = round_up(a.value_size, PANEL);
     TileF32 t{};
-    t.a = scores, t.a_row = sizes.width, t.blocks = 1, t.steps = count;
+    t.a = scores, t.a_row = sizes.row, t.blocks = 1, t.steps = count;
     t.c_row = width, t.c_vector = VL, t.accumulate = !first_block;
     for (int64_t j = 0; j < a.value_size; j += PANEL) {
       t.b = v + j, t.b_step = a.v_row, t.c = sums + j;

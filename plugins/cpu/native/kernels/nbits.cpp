@@ -27,10 +27,11 @@ struct Weights {
   bool regular() const { return g.block % (g.bits == 4 ? 2 * VL : VL) == 0 && g.k % g.block == 0; }
 };
 
-// A for few rows: for 4 bits, every 2 VL elements as the even ones, then the odd ones; then the sums of blocks.
-void arrange(const Weights &w, float *to, float *sums) {
+// A where blocks are regular: for 4 bits, every 2 VL elements as the even ones, then the odd ones (the order in which
+// vectors of weights come out of their bytes); and the sums of blocks, if they are wanted.
+void arrange(const Weights &w, int64_t begin, int64_t end, float *to, float *sums) {
   const EpkNBits &g = w.g;
-  for (int64_t r = 0; r < g.m; r++)
+  for (int64_t r = begin; r < end; r++)
     for (int64_t b = 0; b < w.blocks; b++) {
       float sum = 0;
       for (int64_t i = 0; i < g.block; i++) {
@@ -40,7 +41,7 @@ void arrange(const Weights &w, float *to, float *sums) {
         to[r * g.k + place] = value;
         sum += value;
       }
-      sums[r * w.blocks + b] = sum;
+      if (sums) sums[r * w.blocks + b] = sum;
     }
 }
 
@@ -98,6 +99,18 @@ void unpack(const Weights &w, int64_t n, int64_t block, int64_t count, float *to
   const uint8_t *b = w.g.b + (n * w.blocks + block) * w.block_bytes;
   const float scale = w.g.scales[n * w.blocks + block];
   const float shift = -scale * (float)w.zero(n, block);
+  if (w.regular()) {  // in the order of arrange
+    for (int64_t i = 0; i < w.block_bytes; i += VL) {
+      const vi bytes = load_bytes(b + i);
+      if (w.g.bits == 8) {
+        store(to + i, to_float(bytes) * scale + shift);
+      } else {
+        store(to + 2 * i, to_float(bytes & 15) * scale + shift);
+        store(to + 2 * i + VL, to_float(bytes >> 4) * scale + shift);
+      }
+    }
+    return;
+  }
   if (w.g.bits == 8) {
     for (int64_t i = 0; i < count; i++) to[i] = (float)b[i] * scale + shift;
     return;
@@ -126,17 +139,17 @@ void unpack_panel(const Weights &w, int64_t first, float *panel) {
   }
 }
 
-EpkGemm product(const EpkNBits &g, int64_t first, const float *panel) {
+EpkGemm product(const EpkNBits &g, const float *a, int64_t first, const float *panel) {
   EpkEpilogue e = g.epilogue;
   if (e.bias) e.bias += first;
   if (e.add) e.add += first;
-  return {g.m, min_of<int64_t>(PANEL, g.n - first), g.k, g.a, g.k, 1, nullptr, 0, 0, panel, g.out + first, g.n, 1,
+  return {g.m, min_of<int64_t>(PANEL, g.n - first), g.k, a, g.k, 1, nullptr, 0, 0, panel, g.out + first, g.n, 1,
           nullptr, nullptr, nullptr, e};
 }
 
 int64_t panel_size(const EpkNBits &g) { return round_up(EPK(gemm_packed_size_f32)(g.k, PANEL), 64); }
 int64_t thread_size(const EpkNBits &g) {
-  const EpkGemm one = product(g, 0, (const float *)&g);
+  const EpkGemm one = product(g, g.a, 0, (const float *)&g);
   return panel_size(g) + round_up(EPK(gemm_scratch_f32)(&one, 1), 64);
 }
 bool few(const EpkNBits &g) { return g.m <= FEW && Weights(g).regular(); }
@@ -148,26 +161,30 @@ using namespace EPK_NS;
 
 extern "C" int64_t EPK(nbits_scratch)(const EpkNBits *g, int threads) {
   if (few(*g)) return (g->m * g->k + g->m * Weights(*g).blocks) * 4;
-  return threads * thread_size(*g);
+  return round_up(g->m * g->k * 4, 64) + threads * thread_size(*g);
 }
 
 extern "C" void EPK(nbits)(const EpkNBits *nbits, void *scratch, Parallel *p) {
   const EpkNBits &g = *nbits;
   const Weights w(g);
   if (g.m <= 0 || g.n <= 0) return;
+  float *a = (float *)scratch, *sums = few(g) ? a + g.m * g.k : nullptr;
+  if (w.regular())
+    parallel_for(p, g.m, max_of<int64_t>(1, 16384 / g.k), [&](int64_t begin, int64_t end, int) {
+      arrange(w, begin, end, a, sums);
+    });
   if (few(g)) {
-    float *a = (float *)scratch, *sums = a + g.m * g.k;
-    arrange(w, a, sums);
     parallel_for(p, g.n, max_of<int64_t>(16, 65536 / g.k), [&](int64_t begin, int64_t end, int) {
       columns(w, a, sums, begin, end);
     });
     return;
   }
+  char *memory = (char *)scratch + round_up(g.m * g.k * 4, 64);
   parallel_for(p, ceil_div(g.n, PANEL), 1, [&](int64_t begin, int64_t end, int thread) {
-    char *own = (char *)scratch + thread * thread_size(g);
+    char *own = memory + thread * thread_size(g);
     for (int64_t i = begin; i < end; i++) {
       unpack_panel(w, i * PANEL, (float *)own);
-      const EpkGemm one = product(g, i * PANEL, (const float *)own);
+      const EpkGemm one = product(g, w.regular() ? a : g.a, i * PANEL, (const float *)own);
       EPK(gemm_f32)(&one, own + panel_size(g), nullptr);
     }
   });

@@ -8,7 +8,7 @@ namespace {
 void softmax_of_row(const float *x, float *out, int64_t n, bool logarithm) {
   const float top = row_max(x, n);
   if (!logarithm) {
-    row_scale(out, 1.0f / row_exp(x, top, out, n), out, n);
+    row_scale(out, 1.0f / row_exp(x, 1.0f, top, out, n), out, n);
     return;
   }
   vf total{};

@@ -73,35 +73,55 @@ template <class Op> struct Reduction {
   int64_t b_step;  // lanes between steps
 };
 
+// One step of the reduction: element k of every row by one row of columns.
+template <class Op, int MR, int NV, bool TWO>
+EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second, int64_t row,
+                     const typename Op::lane *b, int64_t b_step, typename Op::sum (&acc)[MR][NV]) {
+  typedef typename Op::vector vector;
+  constexpr int HALF = TWO ? MR / 2 : MR;
+  vector column[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) column[v] = load_as<vector>(b + v * VL);
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++) {
+    vector value = (r < HALF ? a[r * row] : second[(r - HALF) * row]) - vector{};
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
+  }
+  // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) __builtin_prefetch(b + PREFETCH * b_step + v * VL);
+}
+
 // Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0.
 template <class Op, int MR, int NV, int ROW, bool TWO>
 EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) {
-  typedef typename Op::vector vector;
   typedef typename Op::lane lane;
-  constexpr int HALF = TWO ? MR / 2 : MR;
+  // Few accumulators would wait for each other: odd steps get their own.
+  constexpr bool SPLIT = MR * NV < 8;
   const int64_t row = ROW ? ROW : t.a_row;
   const lane *b = t.b;
+  typename Op::sum odd[MR][NV];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) odd[r][v] = typename Op::sum{};
   for (int64_t block = 0; block < t.blocks; block++) {
     const int64_t offset = t.offsets ? t.offsets[block] : block * t.a_block;
     const lane *a = t.a + offset;
     const lane *second = TWO ? t.a_second + offset : a;
-    for (int64_t k = 0; k < t.steps; k++) {
-      vector column[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) column[v] = load_as<vector>(b + v * VL);
-#pragma GCC unroll 16
-      for (int r = 0; r < MR; r++) {
-        const lane *base = r < HALF ? a : second;
-        vector value = base[(r < HALF ? r : r - HALF) * row + k] - vector{};
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
-      }
-      // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) __builtin_prefetch(b + PREFETCH * t.b_step + v * VL);
-      b += t.b_step;
+    int64_t k = 0;
+    for (; SPLIT && k + 2 <= t.steps; k += 2, b += 2 * t.b_step) {
+      step<Op, MR, NV, TWO>(a + k, second + k, row, b, t.b_step, acc);
+      step<Op, MR, NV, TWO>(a + k + 1, second + k + 1, row, b + t.b_step, t.b_step, odd);
     }
+    for (; k < t.steps; k++, b += t.b_step) step<Op, MR, NV, TWO>(a + k, second + k, row, b, t.b_step, acc);
   }
+  if (!SPLIT) return;
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) acc[r][v] += odd[r][v];
 }
 
 }  // namespace EPK_NS
