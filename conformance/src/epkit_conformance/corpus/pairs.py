@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -10,7 +11,7 @@ import onnx
 import epkit
 from epkit.backend import Provider
 from epkit.backend.null import NullProvider
-from epkit.backend.registry import Registry, default
+from epkit.backend.registry import PROVIDER_GROUP, Registry, default
 from epkit.testing.awkward import awkward, every_other, everything, inside_control_flow
 from epkit.testing.device import FakeDevice, device_provider
 
@@ -73,8 +74,11 @@ def _installed(first: bool) -> Callable[[str], Result]:
     """With every other provider that is installed and ready here."""
 
     def run(provider: str) -> Result:
+        installed = {entry.name for entry in importlib.metadata.entry_points(group=PROVIDER_GROUP)}
         others = [
-            state.name for state in epkit.providers() if state.state == "ready" and state.name != provider
+            state.name
+            for state in epkit.providers()
+            if state.state == "ready" and state.name in installed - {provider}
         ]
         if not others:
             return Result(State.UNSUPPORTED, "no other provider is installed and ready")
