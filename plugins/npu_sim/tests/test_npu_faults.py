@@ -88,7 +88,7 @@ def test_another_driver_compiles_anew(tmp_path: Path) -> None:
         ) as session:
             outputs = session.run(None, FEEDS)
         assert all(np.array_equal(outputs[name], want) for name, want in right().items())
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.rglob("*.program"))) == 2
 
 
 def test_an_unknown_fault_lists_those_there_are() -> None:

@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -302,8 +302,3 @@ class _Run:
                 self.core.step(command.op, bases)
             except (DeviceError, ChecksumError, IndexError) as error:
                 raise self.program.failed(error, command) from error
-
-
-def with_machine(binary: Binary, **changes: Any) -> Timeline:
-    """The timeline of the same stream on a machine with other parameters (sizes apart)."""
-    return simulate(replace(binary.machine, **changes), binary.commands)

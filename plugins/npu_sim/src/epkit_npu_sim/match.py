@@ -145,12 +145,8 @@ class _Matcher:
         chain: list[ir.Node] = [node]
         last, limits = source.producer(), output.limits()
         if last is None or last not in self.nodes:
-            raise Unsupported(
-                "dtype",
-                "it quantises real numbers that come from the host: the host does that",
-                "int8",
-                "float32",
-            )
+            told = "it quantises real numbers that come from the host: the host does that"
+            raise Unsupported("dtype", told, "int8", "float32")
         if last.domain == "" and last.op_type in ACTIVATIONS and not self._reads_integers(last):
             before = last.inputs[0]
             assert before is not None
@@ -290,12 +286,8 @@ class _Matcher:
             elif value in self.found.virtual:
                 found.append(self.found.virtual[value])
             else:
-                raise Unsupported(
-                    "dtype",
-                    f"its input {value.name} is not quantised; {HOW_TO_QUANTISE}",
-                    "int8",
-                    element_type(value),
-                )
+                told = f"its input {value.name} is not quantised; {HOW_TO_QUANTISE}"
+                raise Unsupported("dtype", told, "int8", element_type(value))
         return tuple(found)
 
     def _integers(self, value: ir.Value | None) -> Operand:
@@ -319,9 +311,7 @@ class _Matcher:
             if value is not None:
                 constant = self.graph.constant(value)
                 if constant is None:
-                    raise Unsupported(
-                        "constant", f"the bound {value.name} of Clip must be known at compile time"
-                    )
+                    raise Unsupported("constant", f"the bound {value.name} must be known at compile time")
                 bounds[index - 1] = float(constant)
         return bounds[0], bounds[1]
 
@@ -335,13 +325,11 @@ class _Matcher:
         assert value is not None
         factors, zeros = self.graph.constant(scale), self.graph.constant(zero)
         if factors is None or (zero is not None and zeros is None):
-            raise Unsupported(
-                "constant", f"scale and zero point of {value.name} must be known at compile time"
-            )
+            told = f"scale and zero point of {value.name} must be known at compile time"
+            raise Unsupported("constant", told)
         if factors.dtype != np.float32:
-            raise Unsupported(
-                "dtype", f"the scale of {value.name} is {factors.dtype}", "float32", str(factors.dtype)
-            )
+            told = f"the scale of {value.name} is {factors.dtype}"
+            raise Unsupported("dtype", told, "float32", str(factors.dtype))
         attributes = attribute_values(node)
         if attributes.get("block_size", 0):
             raise Unsupported("attribute", "scales by block", "block_size = 0", str(attributes["block_size"]))

@@ -98,3 +98,16 @@ def require(condition: object, code: str, reason: str, constraint: str = "", act
     """Raise Unsupported unless a condition holds."""
     if not condition:
         raise Unsupported(code, reason, constraint, str(actual))
+
+
+def one_scale(*tensors: QTensor) -> None:
+    """Raise Unsupported for a tensor with a scale for each channel: only weights may have that."""
+    for q in tensors:
+        told = f"{q.value.name} has {q.scale.size} scales; only weights may have one for each channel"
+        require(q.scale.size == 1, "constant", told, "one scale")
+
+
+def bytes_only(*tensors: QTensor) -> None:
+    """Raise Unsupported for a tensor of 16 bits."""
+    for q in tensors:
+        require(q.size == 1, "dtype", f"{q.value.name} is {q.dtype}", "int8 or uint8", q.dtype)

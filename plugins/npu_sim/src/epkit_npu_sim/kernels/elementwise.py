@@ -15,7 +15,7 @@ from ..machine import Machine
 from ..quant import Array, QTensor, dequantise, multiplier, pair, quantise
 from ..schedule import Stream
 from ..tile import Finish, Ints, Tail, View, boxes, span
-from ..unit import Family, Unit, Views, bring, require
+from ..unit import Family, Unit, Views, bring, bytes_only, one_scale, require
 
 TILE = 16384
 """Elements of a tile at most: small enough for engines to overlap, large enough to hide the DMA's latency."""
@@ -54,8 +54,7 @@ def tile_elements(stream: Stream, shape: Ints, bytes_each: int) -> int:
 def check_binary(unit: Unit, machine: Machine) -> Unit:
     """Scales by tensor; shapes broadcast."""
     a, b, y = unit.quantised(0), unit.quantised(1), unit.output
-    for q in (a, b, y):
-        require(q.scale.size == 1, "constant", f"{q.value.name} has a scale for each channel", "one scale")
+    one_scale(a, b, y)
     name = unit.operator[1].removeprefix("QLinear")
     if name == "Mul":
         factors: dict[str, int] = dict(
@@ -134,23 +133,10 @@ def tail_binary(unit: Unit, stream: Stream, view: Views, elements: int, via: QTe
 def check_function(unit: Unit, machine: Machine) -> Unit:
     """8 bits to 8 or 16 bits by table, 16 bits to 16 bits by polynomial."""
     x, y = unit.quantised(0), unit.output
-    require(
-        x.scale.size == y.scale.size == 1, "constant", "a function of a tensor with a scale for each channel"
-    )
-    require(
-        x.size == 1 or (x.dtype == y.dtype == "int16"),
-        "dtype",
-        f"{x.dtype} to {y.dtype}",
-        "int8, or int16 to int16",
-    )
-    smooth = x.size == 1 or unit.kind in SMOOTH
-    require(
-        smooth,
-        "dtype",
-        f"{unit.kind} of 16 bits; the polynomial unit follows {', '.join(SMOOTH)}",
-        "8 bits",
-        x.dtype,
-    )
+    one_scale(x, y)
+    smooth = x.size == 1 or (unit.kind in SMOOTH and x.dtype == y.dtype == "int16")
+    told = f"{unit.kind} from {x.dtype} to {y.dtype}; in 16 bits, from int16 to int16, there are {', '.join(SMOOTH)}"
+    require(smooth, "dtype", told, "8 bits", x.dtype)
     if x.size == 1:
         derived: dict[str, Any] = {"table": byte_table(unit, lambda reals: function_of(unit, reals))}
     else:
@@ -262,9 +248,8 @@ def tail_function(unit: Unit, stream: Stream, view: Views, elements: int, via: Q
 def check_dequantise(unit: Unit, machine: Machine) -> Unit:
     """A table of 256 real numbers: the integer machine copies their bits."""
     x = unit.quantised(0)
-    require(
-        x.size == 1 and x.scale.size == 1, "dtype", f"only 8-bit tensors are dequantised here, not {x.dtype}"
-    )
+    one_scale(x)
+    bytes_only(x)
     numbers = np.arange(256, dtype=np.uint8).view(x.dtype)
     return replace(unit, attributes={"table": dequantise(numbers, x)})
 

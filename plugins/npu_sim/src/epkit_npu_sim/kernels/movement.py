@@ -12,7 +12,7 @@ from ..machine import Machine
 from ..quant import QTensor, dequantise, quantise
 from ..schedule import Stream
 from ..tile import Finish, View, boxes, row_major
-from ..unit import Family, Unit, Views, require
+from ..unit import Family, Unit, Views, bytes_only, require
 from .elementwise import emit_function, stretched, tile_elements
 
 Moves = Iterator[tuple[QTensor, View, QTensor, View]]
@@ -34,12 +34,7 @@ def check_move(unit: Unit, machine: Machine) -> Unit:
     for source in (i for i in unit.inputs if isinstance(i, QTensor)):
         for target in unit.outputs:
             if not source.same_numbers(target):
-                require(
-                    source.size == 1 and target.size == 1,
-                    "dtype",
-                    "a 16-bit tensor that changes its scale",
-                    "8 bits",
-                )
+                bytes_only(source, target)  # others must keep their scale
                 numbers = np.arange(256, dtype=np.uint8).view(source.dtype)
                 values = quantise(dequantise(numbers, source), target)
                 tables[id(source), id(target)] = np.asarray(values).astype(target.dtype)
@@ -55,9 +50,8 @@ def constant_input(unit: Unit, index: int) -> Any:
 
 def check_slice(unit: Unit) -> None:
     """Constant bounds, forwards."""
-    require(
-        all(step > 0 for _, _, step in _slices(unit)), "attribute", "a slice that runs backwards", "steps > 0"
-    )
+    forwards = all(step > 0 for _, _, step in _slices(unit))
+    require(forwards, "attribute", "a slice that runs backwards", "steps > 0")
 
 
 def _slices(unit: Unit) -> list[tuple[int, int, int]]:
@@ -76,13 +70,8 @@ def _slices(unit: Unit) -> list[tuple[int, int, int]]:
 def check_resize(unit: Unit) -> None:
     """Nearest neighbours, whole factors, each element repeated."""
     x, y, a = unit.quantised(0), unit.output, unit.attributes
-    require(
-        str(a.get("mode", "nearest")) == "nearest",
-        "attribute",
-        f"Resize with mode {a.get('mode')}",
-        "nearest",
-        a.get("mode"),
-    )
+    mode = str(a.get("mode", "nearest"))
+    require(mode == "nearest", "attribute", f"Resize with mode {mode}", "nearest", mode)
     whole = all(n % m == 0 for n, m in zip(y.shape, x.shape, strict=True))
     require(whole, "shape", f"Resize from {list(x.shape)} to {list(y.shape)}", "whole factors")
     require(unit.opset >= 11, "opset", "Resize before opset 11")
@@ -93,12 +82,8 @@ def check_resize(unit: Unit) -> None:
     repeats = (place, rounding) == ("asymmetric", "floor") or (
         place == "half_pixel" and rounding.startswith("round")
     )
-    require(
-        repeats,
-        "attribute",
-        f"Resize with {place} and {rounding}",
-        "asymmetric with floor, or half_pixel with round",
-    )
+    known = "asymmetric with floor, or half_pixel with round"
+    require(repeats, "attribute", f"Resize with {place} and {rounding}", known)
 
 
 def check_depth(unit: Unit) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from .. import isa
 from ..machine import Machine
-from ..quant import QTensor, multiplier
+from ..quant import multiplier
 from ..schedule import Stream
 from ..tile import Finish, View, boxes, span
-from ..unit import Family, Unit, Views, require
+from ..unit import Family, Unit, Views, bytes_only, one_scale, require
 from .elementwise import constant_reals, tile_elements
 
 ONE = 1 << 23
@@ -22,13 +22,8 @@ ONE = 1 << 23
 def check_softmax(unit: Unit, machine: Machine) -> Unit:
     """8-bit in, along one axis."""
     x, y = unit.quantised(0), unit.output
-    require(
-        x.size == 1 and x.scale.size == y.scale.size == 1,
-        "dtype",
-        f"softmax of {x.dtype}",
-        "int8 or uint8",
-        x.dtype,
-    )
+    one_scale(x, y)
+    bytes_only(x)
     rank = len(x.shape)
     axis = int(unit.attributes.get("axis", -1 if unit.opset >= 13 or unit.operator[0] else 1)) % max(rank, 1)
     require(unit.opset >= 13 or axis == rank - 1, "opset", "a softmax over several axes (before opset 13)")
@@ -90,9 +85,7 @@ def lower_softmax(unit: Unit, stream: Stream, view: Views, finish: Finish, extra
 def check_layer_norm(unit: Unit, machine: Machine) -> Unit:
     """Over the last axes, with constant scale and bias."""
     x, y = unit.quantised(0), unit.output
-    require(
-        x.scale.size == y.scale.size == 1, "constant", "a tensor with a scale for each channel", "one scale"
-    )
+    one_scale(x, y)
     axis = int(unit.attributes.get("axis", -1)) % len(x.shape)
     cols = int(np.prod(x.shape[axis:]))
     require(cols <= 1 << 14, "shape", f"rows of {cols} elements", "<= 16384", cols)
@@ -100,13 +93,7 @@ def check_layer_norm(unit: Unit, machine: Machine) -> Unit:
     gamma, beta = (_row(unit, index, cols) / float(y.s) for index in (1, 2))
     largest = max(float(np.abs(gamma).max()), float(np.abs(beta).max()), 2.0**-20)
     shift = min(20, 30 - int(np.ceil(np.log2(largest))))
-    require(
-        shift >= 0,
-        "attribute",
-        "scale or bias are too large for the scale of the result",
-        "< 2^30 steps",
-        largest,
-    )
+    require(shift >= 0, "attribute", "scale or bias are too large for the result", "< 2^30 steps", largest)
     params = np.rint(np.stack([gamma, beta]) * 2.0**shift).astype(np.int32)
     eps = round(cols * cols * float(unit.attributes.get("epsilon", 1e-5)) / float(x.s) ** 2)
     require(eps < 1 << 60, "attribute", "epsilon is too large for the scale of the input")
@@ -118,11 +105,6 @@ def _row(unit: Unit, index: int, cols: int) -> Any:
     item = unit.inputs[index] if index < len(unit.inputs) else None
     if item is None:
         return np.zeros(cols) if index == 2 else np.ones(cols)
-    require(
-        not isinstance(item, QTensor) or item.constant is not None,
-        "constant",
-        "scale and bias must be constants",
-    )
     reals = np.asarray(constant_reals(item), np.float64).reshape(-1)
     return np.broadcast_to(reals, (cols,))
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from .. import isa
 from ..machine import Machine
-from ..quant import Array, multiplier
+from ..quant import Array, Unsupported, multiplier
 from ..schedule import Stream
 from ..tile import Finish, boxes, fields, requantise, span
-from ..unit import Family, Unit, Views, require
+from ..unit import Family, Unit, Views, bytes_only, one_scale, require
 
 
 def check_pool(unit: Unit, machine: Machine) -> Unit:
@@ -23,14 +23,10 @@ def check_pool(unit: Unit, machine: Machine) -> Unit:
     rank = len(x.shape) - 2
     require(rank in (1, 2), "shape", f"pooling over {rank} spatial axes", "1 or 2")
     attributes = unit.attributes
-    require(attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID"), "attribute", "auto_pad", "NOTSET or VALID",
-            attributes.get("auto_pad"))  # fmt: skip
+    mode = attributes.get("auto_pad", "NOTSET")
+    require(mode in ("NOTSET", "VALID"), "attribute", f"auto_pad {mode}", "NOTSET or VALID", mode)
     require(attributes.get("storage_order", 0) == 0, "attribute", "storage_order")
-    pads = (
-        tuple(attributes.get("pads", (0,) * 2 * rank))
-        if attributes.get("auto_pad", "NOTSET") == "NOTSET"
-        else (0,) * 4
-    )
+    pads = (0,) * 2 * rank if mode == "VALID" else tuple(attributes.get("pads", (0,) * 2 * rank))
     kernel, strides, dilations = (
         (*attributes.get(name, (1,) * rank), 1)[:2] for name in ("kernel_shape", "strides", "dilations")
     )
@@ -53,20 +49,10 @@ def check_pool(unit: Unit, machine: Machine) -> Unit:
 
 def _check_numbers(unit: Unit) -> None:
     x, y = unit.quantised(0), unit.output
-    require(
-        x.scale.size == y.scale.size == 1, "constant", "a pool with a scale for each channel", "one scale"
-    )
-    require(
-        x.size == 1 and y.size == 1,
-        "dtype",
-        f"pools take 8-bit numbers, not {x.dtype}",
-        "int8 or uint8",
-        x.dtype,
-    )
+    one_scale(x, y)
+    bytes_only(x, y)
     if "Max" in unit.kind:
-        require(
-            x.same_numbers(y), "attribute", "a maximum must keep the scale and the zero point of its input"
-        )
+        require(x.same_numbers(y), "attribute", "a maximum that changes the scale or the zero point")
         require(unit.limits == y.limits(), "attribute", "a maximum with an activation merged into it")
 
 
@@ -83,10 +69,8 @@ def _counts(derived: dict[str, Any], ends: Any, with_pads: bool) -> Array:
 
 
 def _reach(unit: Unit, rows: int) -> int:
-    attributes = unit.attributes
-    return int(
-        (rows - 1) * attributes["steps"][0] + (attributes["kernel"][0] - 1) * attributes["gaps"][0] + 1
-    )
+    step, kernel, gap = (int(unit.attributes[name][0]) for name in ("steps", "kernel", "gaps"))
+    return (rows - 1) * step + (kernel - 1) * gap + 1
 
 
 def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
@@ -101,9 +85,8 @@ def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
         for count, rows in itertools.product(_halves(min(channels, 64)), _halves(ho)):
             if needs(count, rows) <= machine.scratchpad // part and (count == 1 or rows == ho):
                 return count, rows
-    require(False, "shape", f"one row of one channel needs {needs(1, 1):,} bytes of scratchpad, there are "
-            f"{machine.scratchpad:,}", f"<= {machine.scratchpad}")  # fmt: skip
-    return 0, 0
+    told = f"a row of a channel needs {needs(1, 1):,} bytes of scratchpad, the machine has {machine.scratchpad:,}"
+    raise Unsupported("shape", told, f"<= {machine.scratchpad}", str(needs(1, 1)))
 
 
 def _halves(count: int) -> list[int]:

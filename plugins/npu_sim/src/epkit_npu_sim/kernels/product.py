@@ -9,17 +9,13 @@ import numpy as np
 from ..quant import Array, QTensor, multiplier
 from ..schedule import Stream
 from ..tiles import Buffers
-from ..unit import Unit, require
+from ..unit import Unit, bytes_only, one_scale, require
 
 
 def check_operands(unit: Unit, x: QTensor, w: QTensor) -> None:
     """The array takes bytes; activations have one scale."""
-    for q in (x, w):
-        told = f"the array multiplies bytes, {q.value.name} is {q.dtype}"
-        require(q.dtype in ("int8", "uint8"), "dtype", told, "int8 or uint8", q.dtype)
-    for q in (x, unit.output):
-        told = f"{q.value.name} has {q.scale.size} scales; only weights may have one for each channel"
-        require(q.scale.size == 1, "constant", told, "one scale")
+    bytes_only(x, w)
+    one_scale(x, unit.output)
 
 
 def parameters(unit: Unit, x: QTensor, w: QTensor, channels: int) -> Array:
