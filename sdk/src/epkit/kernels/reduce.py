@@ -27,7 +27,7 @@ def declare(name: str, axes_input_since: int) -> Callable[[Reduction], Reduction
         def axes_input(
             xp: Any, data: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
         ) -> Any:
-            listed = [] if axes is None else [int(axis) for axis in xp.reshape(axes, (-1,))]
+            listed = [] if axes is None else axes.reshape(-1).tolist()
             return reduced(xp, reduction, data, listed, keepdims, bool(noop_with_empty_axes))
 
         axes_attribute.__doc__ = axes_input.__doc__ = reduction.__doc__

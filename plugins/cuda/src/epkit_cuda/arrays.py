@@ -1,0 +1,20 @@
+"""The array namespace that portable operators see: CuPy's, and the few functions of the standard that it lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Arrays:
+    """A namespace over another one."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def vecdot(self, a: Any, b: Any, /, *, axis: int = -1) -> Any:
+        """The sum of conj(a) b along an axis."""
+        left = self._source.conj(a) if a.dtype.kind == "c" else a
+        return self._source.sum(left * b, axis=axis)

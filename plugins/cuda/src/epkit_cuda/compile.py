@@ -1,0 +1,185 @@
+"""From a subgraph to a program: chains of formulas are fused, other nodes are kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from epkit.backend import Kernel, MemoryStep, Program, RunContext, Subgraph
+from epkit.errors import EpkitError
+from epkit.kernels.attributes import attribute_values
+
+from .capture import record
+from .fuse import Chain
+from .kernels.formulas import Formula, formula_of
+from .launch import stream_of
+from .memory import Tensor
+
+LONGEST = 24
+"""Nodes of a chain."""
+
+WIDEST = 12
+"""Inputs of a chain."""
+
+ABSENT = -1
+
+Members = list[tuple[ir.Node, Formula]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A chain, or one node.
+
+    Attributes:
+        nodes: what it computes; the last one names it.
+        reads: values that it needs.
+        chain: None for a kernel call.
+        kernel: of the node, if it is no chain.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    reads: tuple[ir.Value, ...]
+    chain: Chain | None
+    kernel: Kernel | None
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        """What it makes."""
+        return (self.chain.output,) if self.chain is not None else tuple(self.nodes[-1].outputs)
+
+    def memory(self) -> MemoryStep:
+        """The step as the memory planner sees it. Kernels may return views, or arrays of their own."""
+        named = tuple(value for value in self.outputs if value.name)
+        return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
+
+
+def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> list[Step]:
+    """The steps of a subgraph. A formula joins that of its only reader."""
+    readers: dict[ir.Value, set[ir.Node]] = {}
+    for node in subgraph.nodes:
+        for value in node.inputs:
+            if value is not None:
+                readers.setdefault(value, set()).add(node)
+    outside = set(subgraph.outputs)
+    chains: dict[ir.Node, Members] = {}
+    steps: dict[ir.Node, Step] = {}
+    for node in subgraph.nodes:
+        kernel = kernel_for(node)
+        formula = formula_of(kernel)
+        if formula is None:
+            reads = tuple(value for value in node.inputs if value is not None)
+            steps[node] = Step((node,), reads, None, kernel)
+            continue
+        members: Members = [(node, formula)]
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if producer not in chains or value is None or value in outside or readers[value] != {node}:
+                continue
+            joined = [*chains[producer], *(pair for pair in members if pair not in chains[producer])]
+            if len(joined) <= LONGEST and len(_inputs(joined)) <= WIDEST:
+                members = joined
+        for inner, _ in members[:-1]:
+            chains.pop(inner, None)
+            steps.pop(inner, None)
+        chains[node] = members
+        inputs = _inputs(members)
+        chain = Chain(members, inputs, subgraph)
+        steps[node] = Step(tuple(inner for inner, _ in members), tuple(inputs), chain, None)
+    return list(steps.values())
+
+
+def _inputs(members: Members) -> list[ir.Value]:
+    made = {value for node, _ in members for value in node.outputs}
+    found = (value for node, _ in members for value in node.inputs if value is not None and value not in made)
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step with its slots."""
+
+    step: Step
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    keywords: Mapping[str, Any]
+    last_uses: tuple[int, ...]
+
+
+class CudaProgram(Program):
+    """Steps over numbered slots; a run enqueues them on its stream."""
+
+    def __init__(self, subgraph: Subgraph, steps: Sequence[Step], constant: Callable[[Any], Tensor]) -> None:
+        self.name = subgraph.name
+        self.output_values = subgraph.outputs
+        self._slots: dict[ir.Value, int] = {value: slot for slot, value in enumerate(subgraph.inputs)}
+        constants: dict[int, Tensor] = {}
+        for step in steps:
+            for value in step.reads:
+                if value not in self._slots and (array := subgraph.constant(value)) is not None:
+                    constants[self._slot(value)] = constant(array)
+            for value in step.outputs:
+                self._slot(value)
+        self._inputs = len(subgraph.inputs)
+        self._outputs = tuple(self._slots[value] for value in subgraph.outputs)
+        self._frame = [constants.get(slot) for slot in range(len(self._slots))]
+        self._frame.append(None)  # the last slot is ABSENT
+        last = self._last_uses(steps, {*self._outputs, *constants})
+        self._calls = [self._call(step, subgraph, last.get(at, ())) for at, step in enumerate(steps)]
+
+    def _slot(self, value: ir.Value) -> int:
+        return self._slots.setdefault(value, len(self._slots))
+
+    def _last_uses(self, steps: Sequence[Step], keep: set[int]) -> dict[int, tuple[int, ...]]:
+        """For each step, the slots that nobody needs after it: their memory goes back to the pool."""
+        last = {self._slots[v]: at for at, step in enumerate(steps) for v in (*step.reads, *step.outputs)}
+        result: dict[int, tuple[int, ...]] = {}
+        for slot, at in last.items():
+            if slot not in keep:
+                result[at] = (*result.get(at, ()), slot)
+        return result
+
+    def _call(self, step: Step, subgraph: Subgraph, last_uses: tuple[int, ...]) -> Call:
+        reads: Sequence[ir.Value | None] = step.reads if step.chain is not None else step.nodes[0].inputs
+        inputs = tuple(ABSENT if value is None else self._slots[value] for value in reads)
+        keywords: dict[str, Any] = {}
+        if step.kernel is not None:
+            node, wanted = step.nodes[0], step.kernel.attributes
+            attributes = attribute_values(node)
+            keywords = {name: v for name, v in attributes.items() if wanted is None or name in wanted}
+            filled = {"node": node, "opset": subgraph.opset(node), "n_outputs": len(node.outputs)}
+            keywords.update({name: v for name, v in filled.items() if name in step.kernel.wants})
+        return Call(step, inputs, tuple(map(self._slot, step.outputs)), keywords, last_uses)
+
+    def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        stream = stream_of(context)
+        slots = self._frame.copy()
+        slots[: self._inputs] = inputs
+        with stream.machine.using(stream.raw):
+            for call in self._calls:
+                node = call.step.nodes[-1]
+                context.begin(node)
+                try:
+                    results = _invoke(call, context, [slots[slot] for slot in call.reads])
+                except EpkitError as error:
+                    error.at(node=str(node.name))
+                    raise
+                for slot, tensor in zip(call.writes, results, strict=False):
+                    slots[slot] = tensor
+                for slot in call.last_uses:
+                    slots[slot] = None
+                context.end(node)
+        return [slots[slot] for slot in self._outputs]  # type: ignore[misc]
+
+    def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
+        return record(self, context, inputs)
+
+
+def _invoke(call: Call, context: RunContext, arguments: list[Tensor | None]) -> Sequence[Tensor]:
+    if call.step.chain is not None:
+        return (call.step.chain.run(context, arguments),)  # type: ignore[arg-type]
+    assert call.step.kernel is not None
+    result = call.step.kernel.function(*arguments, context=context, **call.keywords)
+    return result if isinstance(result, tuple) else (result,)

@@ -1,0 +1,178 @@
+"""The GPU in earnest, through CuPy: its memory pool, streams, graphs and array functions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cupy  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import numpy as np
+
+from . import libraries, nvrtc
+from .arrays import Arrays
+from .machine import Machine, RawGraph
+
+
+def count() -> int:
+    """GPUs that the driver shows."""
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+class CupyEvent:
+    """A point in a stream."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def wait(self) -> None:
+        """Block until it is reached."""
+        self.raw.synchronize()
+
+
+class CupyGraph:
+    """A recorded and instantiated graph."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def launch(self, stream: Any) -> None:
+        """Enqueue it."""
+        self.raw.launch(stream.raw)
+
+
+class CupyStream:
+    """An in-order queue; a caller's stream is not destroyed."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def record(self) -> CupyEvent:
+        """A point at the present end."""
+        return CupyEvent(self.raw.record(cupy.cuda.Event(disable_timing=True)))
+
+    def wait(self, event: Any) -> None:
+        """Later work starts after the point."""
+        self.raw.wait_event(event.raw)
+
+    def synchronize(self) -> None:
+        """Block until it is empty."""
+        self.raw.synchronize()
+
+    @contextmanager
+    def capture(self) -> Iterator[list[RawGraph]]:
+        """Record what is enqueued here. Relaxed: the pool may ask the driver for memory meanwhile."""
+        graphs: list[RawGraph] = []
+        self.raw.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
+        try:
+            yield graphs
+        except BaseException:
+            if self.raw.is_capturing():
+                self._abandon()
+            raise
+        graphs.append(CupyGraph(self.raw.end_capture()))
+
+    def _abandon(self) -> None:
+        """End a capture that failed; an invalid one raises, and is over all the same."""
+        try:
+            self.raw.end_capture()
+        except cupy.cuda.runtime.CUDARuntimeError:
+            return
+
+
+class CallersStream:
+    """A stream that somebody else owns, by its address, as CUDA libraries in Python pass them."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return (0, self.address)
+
+
+class CupyMachine(Machine):
+    """One NVIDIA GPU."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.device = cupy.cuda.Device(index)
+        runtime = cupy.cuda.runtime
+        with self.device:
+            properties = runtime.getDeviceProperties(index)
+            self.memory_bytes = int(runtime.memGetInfo()[1])
+        self.name = properties["name"].decode()
+        self.architecture = f"sm_{properties['major']}{properties['minor']}"
+        self.driver = " | ".join(
+            map(
+                str,
+                (self.name, runtime.driverGetVersion(), runtime.runtimeGetVersion(), cupy.__version__),
+            )
+        )
+        self.xp = Arrays(cupy)
+        self._lock = threading.Lock()
+        self._functions: dict[tuple[str, str], Any] = {}
+        self._libraries = libraries.Libraries()
+
+    def allocate(self, nbytes: int) -> Any:
+        try:
+            with self.device:
+                return cupy.cuda.alloc(nbytes)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+
+    def free(self, buffer: Any) -> None:
+        del buffer  # the pool has it back with the last reference
+
+    def view(self, buffer: Any, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+        return cupy.ndarray(tuple(shape), dtype, memptr=buffer + offset)
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        return np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def copy_in(self, source: np.ndarray[Any, Any], target: Any, stream: Any) -> None:
+        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.raw)
+
+    def copy_out(self, source: Any, target: np.ndarray[Any, Any], stream: Any) -> None:
+        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, stream.raw)
+
+    def copy(self, source: Any, target: Any, stream: Any) -> None:
+        target.data.copy_from_device_async(source.data, source.nbytes, stream.raw)
+
+    def stream(self, address: int = 0) -> CupyStream:
+        if address:
+            return CupyStream(cupy.cuda.Stream.from_external(CallersStream(address)))
+        with self.device:
+            return CupyStream(cupy.cuda.Stream(non_blocking=True))
+
+    @contextmanager
+    def using(self, stream: Any) -> Iterator[None]:
+        with self.device, stream.raw:
+            yield
+
+    @contextmanager
+    def private_memory(self) -> Iterator[Any]:
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(pool.malloc):
+            yield pool
+
+    def launch(
+        self, source: str, name: str, grid: int, block: int, arguments: Sequence[Any], stream: Any
+    ) -> None:
+        self._function(source, name)((grid,), (block,), tuple(arguments), stream=stream.raw)
+
+    def _function(self, source: str, name: str) -> Any:
+        key = (source, name)
+        with self._lock:
+            if key not in self._functions:
+                module = cupy.cuda.function.Module()
+                with self.device:
+                    module.load(nvrtc.compiled(source, self.architecture))
+                self._functions[key] = module.get_function(name)
+            return self._functions[key]
+
+    def multiply(self, a: Any, b: Any, out: Any, precision: str) -> None:
+        self._libraries.multiply(a, b, out, precision)
+
+    def convolve(self, x: Any, w: Any, out: Any, **options: Any) -> bool:
+        return self._libraries.convolve(x, w, out, **options)

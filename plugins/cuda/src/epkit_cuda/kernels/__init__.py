@@ -1,0 +1,14 @@
+"""The kernels, one file a family, the best first."""
+
+from __future__ import annotations
+
+from epkit.backend import Kernel
+
+from ..machine import Machine
+from . import formulas, portable, products, quantised, rows
+
+
+def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
+    """Every kernel, in order of preference."""
+    own = (*formulas.KERNELS, *rows.KERNELS, *quantised.KERNELS, *products.product_kernels(precision))
+    return [*own, *portable.kernels(machine.xp)]

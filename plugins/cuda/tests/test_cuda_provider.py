@@ -1,0 +1,152 @@
+"""What a user meets without a GPU, and the host's logic on the stand-in: copies, streams, graphs, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+from cuda_standin import DeviceArray, StandIn
+
+import epkit
+import epkit.errors
+import epkit_cuda.device as device
+from epkit_cuda.device import Options
+from epkit_cuda.memory import CudaAllocator, StreamPool, Tensor, imported
+
+MODEL = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 21]>
+    agraph (float[N, 3] x) => (float[3, N] y) {
+        a = Relu(x)  b = Add(a, x)  c = Transpose(b)  d = Exp(c)  s = Softmax(d)  y = Mul(s, c)
+    }
+""")
+
+
+def wanted(x: Any) -> Any:
+    c = (np.maximum(x, 0) + x).T
+    e = np.exp(np.exp(c) - np.exp(c).max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True) * c
+
+
+def test_nothing_of_cuda_is_imported_before_a_device_is_opened() -> None:
+    code = (
+        "import sys, epkit, epkit_cuda, epkit_cuda.provider\n"
+        "epkit_cuda.provider.CudaProvider().devices\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('cupy', 'cuda', 'nvidia', 'cudnn', 'nvmath')]\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_driver_says_so_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "DRIVER", "libcuda-that-is-not-there.so.1")
+    found = device.find_devices(Options())
+    assert found.found == () and found.reason == "no NVIDIA driver" and "nvidia-smi" in found.remedy
+    with pytest.raises(epkit.errors.UnavailableProviderError, match="no NVIDIA driver"):
+        epkit.load(MODEL, ["cuda"])
+
+
+def test_no_cupy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_driver", lambda: True)
+    monkeypatch.setattr(device, "has_cupy", lambda: False)
+    found = device.find_devices(Options())
+    assert found.found == () and "CuPy" in found.reason and "pip install epkit-cuda[cu13]" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": -1}, {"precision": "fp8"}, {"stream": -5}, {"precison": "fp16"}, {"device": "x"}]
+)
+def test_wrong_options_are_errors(gpu: StandIn, options: dict[str, Any]) -> None:
+    with pytest.raises(epkit.errors.OptionError):
+        epkit.load(MODEL, [("cuda", options)])
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_one_copy_in_one_out_and_the_same_results(gpu: StandIn, capture: bool) -> None:
+    with epkit.load(MODEL, ["cuda"], fallback="error", capture=capture) as session:
+        for run in range(6):
+            x = np.random.default_rng(run).standard_normal((4, 3)).astype(np.float32)
+            np.testing.assert_allclose(session(x=x)["y"], wanted(x), rtol=2e-5, atol=1e-6)
+    assert (gpu.copies_in, gpu.copies_out, gpu.implicit_reads) == (6, 6, 0)
+    assert gpu.streams_made == 1  # the runs came one after the other
+    assert gpu.graph_launches == (4 if capture else 0)
+    assert gpu.in_use == 0
+
+
+def test_each_shape_has_a_graph_of_its_own(gpu: StandIn) -> None:
+    with epkit.load(MODEL, ["cuda"], capture=True) as session:
+        for run in range(12):
+            x = np.random.default_rng(run).standard_normal((2 + run % 3, 3)).astype(np.float32)
+            np.testing.assert_allclose(session(x=x)["y"], wanted(x), rtol=2e-5, atol=1e-6)
+    assert gpu.graph_launches == 6  # for each of three shapes, the third run and the fourth
+
+
+def test_a_size_that_changes_under_a_graph_runs_without_it(gpu: StandIn) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        agraph (float[6] x, int64[2] s) => (float[A, B] y) { a = Exp(x)  b = Reshape(a, s)  y = Transpose(b) }
+    """)
+    x = np.arange(6, dtype=np.float32)
+    with epkit.load(model, ["cuda"], capture=True) as session:
+        for shape in ([2, 3],) * 5 + ([3, 2], [6, 1], [2, 3]):
+            found = session(x=x, s=np.array(shape))["y"]
+            np.testing.assert_allclose(found, np.exp(x).reshape(shape).T, rtol=1e-6)
+    assert gpu.graph_launches == 4  # runs 3 to 5, and the last
+
+
+def test_what_needs_the_host_in_between_is_not_captured(gpu: StandIn) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        agraph (float[N] x) => (int64[1, M] y) { a = Relu(x)  y = NonZero(a) }
+    """)
+    with epkit.load(model, ["cuda"], capture=True) as session:
+        for run in range(5):
+            x = np.random.default_rng(run).standard_normal(7).astype(np.float32)
+            assert session(x=x)["y"].tolist() == [np.flatnonzero(x > 0).tolist()]
+
+
+def test_a_value_goes_to_and_from_another_library_without_a_copy(gpu: StandIn) -> None:
+    array = gpu.xp.asarray(np.arange(6, dtype=np.float32))
+    tensor = imported(gpu, array)
+    assert gpu.copies_in == gpu.copies_out == 0 and tensor.__dlpack_device__() == (2, 0)
+    with pytest.raises(ValueError, match="DLPack device"):
+        imported(gpu, np.arange(3))
+    tensor.array[0] = 7
+    assert array.tolist()[0] == 7
+
+
+def test_staging_memory_is_reused_and_copies_arrive_at_synchronise(gpu: StandIn) -> None:
+    streams = StreamPool(gpu)
+    stream, allocator = streams.take(), CudaAllocator(gpu)
+    buffer = allocator.allocate(1 << 16)
+    source, result = np.arange(1000, dtype=np.float32), np.zeros(1000, np.float32)
+    for run in range(3):
+        tensor = allocator.view(buffer, 512, source.shape, source.dtype)
+        allocator.copy_in(source + run, tensor, stream)
+        allocator.copy_out(tensor, result, stream)
+        assert result[999] != 999 + run
+        stream.synchronize()
+        assert result[999] == 999 + run
+    assert len(stream._idle) == 2
+    stream.close()
+    assert streams.take() is stream
+
+
+def test_too_little_memory_is_told_with_sizes(gpu: StandIn) -> None:
+    gpu.limit = 1000
+    with epkit.load(MODEL, ["cuda"]) as session:
+        with pytest.raises(epkit.errors.DeviceMemoryError, match="cuda:0"):
+            session(x=np.zeros((1000, 3), np.float32))
+    assert gpu.in_use == 0
+
+
+def test_the_stand_in_refuses_what_cupy_refuses(gpu: StandIn) -> None:
+    x = DeviceArray(np.zeros(3), gpu)
+    for wrong in (lambda: np.asarray(x), lambda: x + np.ones(3), lambda: gpu.xp.add(x, np.ones(3))):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(TypeError):
+        np.asarray(Tensor(x).array)
