@@ -38,6 +38,9 @@ def check_pool(unit: Unit, machine: Machine) -> Unit:
         "gaps": dilations,
         "begin": (*pads[:rank], 0)[:2],
     }
+    found = _result_shape(derived, (*pads[rank:], 0)[:2], bool(attributes.get("ceil_mode", 0)))
+    told = f"its result was inferred as {list(derived['y_shape'][2:])}, and its windows give {found}"
+    require(found == list(derived["y_shape"][2:]), "shape", told)
     if "Average" in unit.kind:
         counts = _counts(derived, (*pads[rank:], 0)[:2], bool(attributes.get("count_include_pad", 0)))
         factors = {int(n): multiplier(float(x.s) / float(y.s) / int(n)) for n in np.unique(counts)}
@@ -54,6 +57,17 @@ def _check_numbers(unit: Unit) -> None:
     if "Max" in unit.kind:
         require(x.same_numbers(y), "attribute", "a maximum that changes the scale or the zero point")
         require(unit.limits == y.limits(), "attribute", "a maximum with an activation merged into it")
+
+
+def _result_shape(derived: dict[str, Any], ends: Any, ceiling: bool) -> list[int]:
+    """Windows by the standard's rule: with ceil_mode, one that begins behind the last element does not count."""
+    found = []
+    for axis in range(2):
+        size, begin, step = derived["x_shape"][2 + axis], derived["begin"][axis], derived["steps"][axis]
+        room = size + begin + ends[axis] - (derived["kernel"][axis] - 1) * derived["gaps"][axis] - 1
+        count = (-(-room // step) if ceiling else room // step) + 1
+        found.append(count - (ceiling and (count - 1) * step >= size + begin))
+    return found
 
 
 def _counts(derived: dict[str, Any], ends: Any, with_pads: bool) -> Array:
