@@ -15,7 +15,10 @@ from ..model.walk import all_graphs, bodies
 from ._edit import as_tensor, make_constant, rename_initializer, replace_by_constant, replace_value
 
 LIMIT_BYTES = 16 * 1024 * 1024
-"""Results above this size are folded only if they are not larger than what they are made of."""
+"""Results above this size are folded only up to ``GROWTH`` times what they are made of."""
+
+GROWTH = 4
+"""Bytes for a byte: weights kept as int8 and cast to float32 at every run would cost more than the memory."""
 
 KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "Constant", "Identity"})
 """Quantised weights stay small, for providers that compute with them."""
@@ -107,4 +110,4 @@ def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool
             continue
         size = 1 if output.dtype == ir.DataType.STRING else max(1, int(output.dtype.itemsize))
         total += int(np.prod(shape, dtype=object)) * size
-    return total > max(LIMIT_BYTES, sum(array.nbytes for array in inputs if array is not None))
+    return total > max(LIMIT_BYTES, GROWTH * sum(array.nbytes for array in inputs if array is not None))
