@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from . import load, optimiser, trees
+from . import cpu, cuda, load, optimiser, trees
 
-BENCHMARKS = {"load": load.main, "optimiser": optimiser.main, "trees": trees.main}
+BENCHMARKS = {
+    "cuda": cuda.main,
+    "cpu": lambda: cpu.main(sys.argv[2:]),
+    "load": load.main,
+    "optimiser": optimiser.main,
+    "trees": trees.main,
+}
 
 
 def main() -> None:
     """Run the named benchmark."""
-    if len(sys.argv) != 2 or sys.argv[1] not in BENCHMARKS:
-        raise SystemExit(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}}")
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        raise SystemExit(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} [--quick]")
     BENCHMARKS[sys.argv[1]]()
 
 

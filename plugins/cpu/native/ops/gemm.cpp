@@ -168,3 +168,19 @@ EPK_OPERATOR(gemm_pack) {
 }
 
 }  // namespace EPK_NS
+
+extern "C" int64_t EPK(peak_f32)(int64_t rounds, float *sink);
+
+namespace EPK_NS {
+
+// Attributes: rounds. Output: the floating-point operations done, on one thread and in registers; for benchmarks.
+EPK_OPERATOR(peak) {
+  const int64_t one = 1;
+  auto *y = static_cast<int64_t *>(ctx->output(ctx, 0, 1, &one));
+  if (!y) return EPK_FAILED;
+  float sink[2] = {0.999f, 0.001f};
+  *y = EPK(peak_f32)(*static_cast<const int64_t *>(attributes), sink);
+  return EPK_OK;
+}
+
+}  // namespace EPK_NS

@@ -1,0 +1,203 @@
+"""The CPU provider against onnxruntime (and OpenVINO where it is installed), model by model, in one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+import epkit
+
+from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, packaged
+from .measure import alternate, machine
+
+RESULTS = Path(__file__).parent / "results" / "cpu.md"
+SECONDS = 6.0
+"""About how long one model is measured at one number of threads."""
+
+Run = Callable[[Feeds], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one number of threads: median seconds of a round, seconds to a session, the machine's peak."""
+
+    name: str
+    threads: int
+    seconds: dict[str, float]
+    loading: dict[str, float]
+    gflop: float | None
+    error: float
+    peak: float
+
+    @property
+    def ratio(self) -> float:
+        """epkit's time over onnxruntime's."""
+        return self.seconds["epkit"] / self.seconds["onnxruntime"]
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Measure, print and (unless ``--quick``) write the table."""
+    quick = "--quick" in arguments
+    subjects = [s for s in SUBJECTS if s.name in QUICK] if quick else [*SUBJECTS, *packaged()]
+    rows = []
+    for subject in subjects:
+        model = subject.model()
+        for threads in (1,) if quick else (1, 2):
+            rows.append(measure(subject, model, threads))
+            print(line(rows[-1]), flush=True)
+    text = table(rows)
+    if not quick:
+        RESULTS.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
+    """Alternate the engines; their results must agree."""
+    feeds = subject.feeds()
+    runs: dict[str, Run] = {}
+    loading: dict[str, float] = {}
+    for name, load in engines(threads).items():
+        start = time.perf_counter()
+        runs[name] = load(model)
+        loading[name] = time.perf_counter() - start
+    error = max(difference(runs["epkit"](f), runs["onnxruntime"](f)) for f in feeds)
+    start = time.perf_counter()
+    rounds(runs, feeds)
+    once = time.perf_counter() - start
+    repeat = max(1, int(0.002 / max(once, 1e-7)))  # a round of a tiny model is many runs
+    seconds = alternate(
+        {name: lambda run=run: many(run, feeds, repeat) for name, run in runs.items()},
+        max(5, min(60, int(SECONDS / max(once * repeat, 1e-4)))),
+    )
+    return Row(
+        subject.name,
+        threads,
+        {name: value / repeat for name, value in seconds.items()},
+        loading,
+        subject.gflop,
+        error,
+        peak(),
+    )
+
+
+def rounds(runs: dict[str, Run], feeds: list[Feeds]) -> None:
+    """Each engine once."""
+    for run in runs.values():
+        many(run, feeds, 1)
+
+
+def many(run: Run, feeds: list[Feeds], repeat: int) -> None:
+    """All feeds, several times."""
+    for _ in range(repeat):
+        for feed in feeds:
+            run(feed)
+
+
+def engines(threads: int) -> dict[str, Callable[[str | bytes], Run]]:
+    """How each engine makes a function from feeds to outputs of a model."""
+    found = {"epkit": lambda model: _epkit(model, threads), "onnxruntime": lambda model: _ort(model, threads)}
+    if importlib.util.find_spec("openvino") is not None:
+        found["OpenVINO"] = lambda model: _openvino(model, threads)
+    return found
+
+
+def _epkit(model: str | bytes, threads: int) -> Run:
+    session = epkit.load(model, [("cpu", {"threads": threads})], optimise="all")
+    return lambda feeds: session.run(None, feeds)
+
+
+def _ort(model: str | bytes, threads: int) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))
+
+
+def _openvino(model: str | bytes, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    source = model if isinstance(model, str) else core.read_model(model, b"")
+    request = core.compile_model(source, "CPU", options).create_infer_request()
+    return lambda feeds: request.infer(dict(feeds))
+
+
+def difference(found: dict[str, Any], wanted: dict[str, Any]) -> float:
+    """The largest difference of any output, relative to the output's largest value."""
+    worst = 0.0
+    for name, value in wanted.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
+            scale = float(np.abs(value).max()) or 1.0
+            worst = max(worst, float(np.abs(found[name] - value).max()) / scale)
+    return worst
+
+
+def peak() -> float:
+    """GFLOP/s of fused multiply-adds in registers on one thread, the best of a few short runs."""
+    from epkit_cpu.lower.step import longs
+    from epkit_cpu.native import chosen_isa, engine, kernels
+
+    module: Any = engine()
+    step = (kernels(chosen_isa())["peak"], longs(2_000_000), [], [0], [])
+    program = module.Program([(0, 64, np.dtype(np.int64), True)], [], [], [step], [("n", 0)], 1)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        (done,) = program.run([], None, None, None)
+        best = max(best, int(done[0]) / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def line(row: Row) -> str:
+    """One row of the table."""
+    peers = [name for name in ("onnxruntime", "OpenVINO") if name in row.seconds]
+    times = " | ".join(f"{row.seconds[name] * 1e3:.4g}" for name in ("epkit", *peers))
+    speed = "" if row.gflop is None else f"{row.gflop / row.seconds['epkit']:.0f}"
+    share = "" if row.gflop is None else f"{row.gflop / row.seconds['epkit'] / row.peak / row.threads:.0%}"
+    loads = f"{row.loading['epkit']:.2f} / {row.loading['onnxruntime']:.2f}"
+    return f"| {row.name} | {row.threads} | {times} | {row.ratio:.2f} | {speed} | {share} | {loads} | {row.error:.0e} |"
+
+
+def table(rows: list[Row]) -> str:
+    """The results as Markdown."""
+    peers = [name for name in ("onnxruntime", "OpenVINO") if name in rows[0].seconds]
+    heads = ("epkit ms", *(f"{name} ms" for name in peers))
+    columns = (
+        "model",
+        "threads",
+        *heads,
+        "epkit / onnxruntime",
+        "GFLOP/s",
+        "of peak",
+        "load s",
+        "difference",
+    )
+    mean = exp(statistics.fmean(log(row.ratio) for row in rows))
+    return "\n".join(
+        [
+            "# CPU",
+            "",
+            f"`python -m benchmarks cpu`; medians of alternating rounds, float32, batch 1. {machine()}.",
+            f"Peak of one thread, measured after each model: {min(r.peak for r in rows):.0f} to {max(r.peak for r in rows):.0f} GFLOP/s. "
+            "Load: seconds to a session, epkit / onnxruntime. Difference: from onnxruntime, relative to the "
+            "largest value.",
+            "",
+            "| " + " | ".join(columns) + " |",
+            "|" + "---|" * len(columns),
+            *map(line, rows),
+            "",
+            f"Geometric mean of epkit / onnxruntime over the rows: {mean:.2f}.",
+            "",
+        ]
+    )
