@@ -6,7 +6,9 @@ operator computes, and the parts inlined again, have to agree with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -394,3 +396,9 @@ def agree(actual: list[Any], wanted: list[Any], step: int) -> None:
             assert np.abs(one.astype(np.int32) - other.astype(np.int32)).max(initial=0) <= step
         else:
             assert_same(one, other, rtol=1e-5, atol=2e-5)
+
+
+def test_the_page_quotes_a_rule_as_it_is() -> None:
+    root = Path(__file__).resolve().parents[3]
+    quoted = re.findall(r"```python\n(.*?)```", (root / "docs/optimiser.md").read_text("utf-8"), re.S)
+    assert quoted and all(text in Path(str(gelu.__file__)).read_text("utf-8") for text in quoted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from transformer_samples import Builder
 
 from epkit.model.check import check
 from epkit.model.read import read
@@ -195,3 +196,14 @@ def test_a_transposition_without_permutation_reverses_all_axes() -> None:
         "g (float[3, 2, 3] x, float[4, 3, 3] z) => (float[3, 2, 4] y) { t = Transpose(z)  y = MatMul(x, t) }"
     )
     assert operators(deep) == ["Transpose", "MatMul"]
+
+
+def test_large_weights_that_others_read_are_not_kept_twice() -> None:
+    b = Builder(18)
+    x, w = b.input("x", onnx.TensorProto.FLOAT, [1, 600]), b.weight(600, 600)
+    scaled = b.op("Mul", b.op("MatMul", x, w), b.constant(2.0))
+    found = optimised(
+        b.model(scaled, b.op("Gather", w, b.input("row", onnx.TensorProto.INT64, [1]))), "basic"
+    )
+    assert "Mul" in operators(found)
+    assert any("kept twice" in each.reason for each in found.missed)

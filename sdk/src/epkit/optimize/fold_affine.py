@@ -15,6 +15,9 @@ from .shapes import rank_of
 
 Array = np.ndarray[Any, Any]
 
+LARGE = 1 << 20
+"""Shared weights of more bytes are not copied."""
+
 _CHANNEL = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 """The axis of the result along which each index has weights of its own."""
 
@@ -112,6 +115,9 @@ def _fold(node: ir.Node, linear: ir.Node, affine: _Affine, scope: Scope) -> Verd
     shifts = bool(affine.shift.any()) or bias is not None
     if weight is None or old is None:
         return False if linear.op_type == "MatMul" else f"the weights of {linear.name} are no constants"
+    shared = linear.inputs[1]
+    if shared is not None and len(shared.uses()) > 1 and weight.nbytes > LARGE:
+        return f"the weights {shared.name} are used elsewhere too, and too large to be kept twice"
     if shifts and linear.op_type == "MatMul":
         return "MatMul has no bias"
     scaled = _scaled(linear, weight.astype(np.float64), affine.scale)
