@@ -419,8 +419,30 @@ class StandIn(Machine):
         assert self.current is not None
         self.current.put(lambda: np.copyto(z, np.matmul(x.astype(wide), y.astype(wide)), casting="same_kind"))
 
-    def convolve(self, x: Any, w: Any, out: Any, **options: Any) -> bool:
-        return False
+    def convolve(
+        self, x: Any, w: Any, out: Any, *, strides: Any, pads: Any, dilations: Any, groups: int, **_: Any
+    ) -> bool:
+        if x.ndim != 4:
+            return False
+        source, weight, target = x._data, w._data, out._data
+
+        def work() -> None:
+            wide = np.pad(source, [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
+            each, target[...] = source.shape[1] // groups, 0
+            rows, columns = target.shape[2:]
+            for group in range(groups):
+                made = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
+                part = wide[:, group * each : (group + 1) * each].astype(np.float32)
+                for i, j in np.ndindex(*weight.shape[2:]):
+                    down, right = i * dilations[0], j * dilations[1]
+                    seen = part[:, :, down :: strides[0], right :: strides[1]][:, :, :rows, :columns]
+                    target[:, made] += np.einsum(
+                        "nchw,mc->nmhw", seen, weight[made, :, i, j].astype(np.float32)
+                    )
+
+        assert self.current is not None
+        self.current.put(work)
+        return True
 
 
 def _again(function: Any, args: Any, options: Any, result: Any) -> Callable[[], None]:

@@ -192,6 +192,25 @@ def test_products_of_any_batches(gpu: StandIn, batches: Any, vector: bool) -> No
     np.testing.assert_allclose(ours(nodes, {"a": a, "b": b}), a @ b, rtol=1e-5, atol=1e-5)
 
 
+CONVOLUTIONS: list[tuple[Any, Any, dict[str, Any]]] = [
+    ((2, 3, 9, 11), (5, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ((2, 3, 9, 11), (5, 3, 3, 2), {"strides": [2, 1], "pads": [0, 1, 2, 0], "dilations": [1, 2]}),
+    ((1, 4, 8, 8), (6, 2, 3, 3), {"group": 2, "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ((1, 4, 7, 8), (4, 1, 2, 3), {"group": 4, "auto_pad": "SAME_LOWER"}),
+    ((1, 2, 7), (4, 2, 3), {"auto_pad": "VALID"}),  # the library has no plan: the portable operator
+]
+
+
+@pytest.mark.parametrize(("shape", "weight", "attributes"), CONVOLUTIONS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolution(gpu: StandIn, shape: Any, weight: Any, attributes: dict[str, Any], bias: bool) -> None:
+    feeds = {"x": data(*shape), "w": data(*weight, seed=1)}
+    if bias:
+        feeds["b"] = data(weight[0], seed=2)
+    nodes = [helper.make_node("Conv", list(feeds), ["y"], **attributes)]
+    np.testing.assert_allclose(ours(nodes, feeds), theirs(nodes, feeds), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_operands_are_rounded_and_sums_are_not(gpu: StandIn, precision: str) -> None:
     a, b = np.full((1, 4096), 1 + 2**-13, np.float32), np.ones((4096, 1), np.float32)

@@ -87,7 +87,7 @@ class Libraries:
             if key not in self._plans:
                 if len(self._plans) >= PLANS_KEPT:
                     self._plans.pop(next(iter(self._plans)))
-                self._plans[key] = self._plan(x, w, out, strides, pads, dilations)
+                self._plans[key] = self._plan(x, w, out, strides, pads, dilations, precision)
             plan = self._plans[key]
             if plan is None:
                 return False
@@ -99,7 +99,14 @@ class Libraries:
         return True
 
     def _plan(
-        self, x: Any, w: Any, out: Any, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
+        self,
+        x: Any,
+        w: Any,
+        out: Any,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        precision: str,
     ) -> tuple[Any, list[Any], int] | None:
         cudnn = self._cudnn
         kind = {"float32": cudnn.data_type.FLOAT, "float16": cudnn.data_type.HALF}.get(str(x.dtype))
@@ -125,7 +132,14 @@ class Libraries:
             _layout(out)["stride"]
         )
         try:
-            graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+            graph.validate()
+            graph.build_operation_graph()
+            graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+            if precision == "fp32" and str(x.dtype) == "float32":
+                # tensor cores would round the operands to tf32
+                graph.deselect_numeric_notes([cudnn.numerical_note.TENSOR_CORE])
+            graph.check_support()
+            graph.build_plans()
         except cudnn.cudnnGraphNotSupportedError:
             return None
         return graph, [image, weight, result], int(graph.get_workspace_size())

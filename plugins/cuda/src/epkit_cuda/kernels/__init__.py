@@ -5,10 +5,10 @@ from __future__ import annotations
 from epkit.backend import Kernel
 
 from ..machine import Machine
-from . import formulas, portable, products, quantised, rows
+from . import convolution, formulas, portable, products, quantised, rows
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     """Every kernel, in order of preference."""
     own = (*formulas.KERNELS, *rows.KERNELS, *quantised.KERNELS, *products.product_kernels(precision))
-    return [*own, *portable.kernels(machine.xp)]
+    return [*own, *convolution.convolution_kernels(machine, precision), *portable.kernels(machine.xp)]
