@@ -37,7 +37,7 @@ HOST_INPUTS: dict[str, tuple[int, ...]] = {
     "Expand": (1,),
     "MaxUnpool": (2,),
     "OneHot": (1,),
-    "Pad": (1, 2, 3),
+    "Pad": (1, 3),
     "Range": (0, 1, 2),
     "Reshape": (1,),
     "Resize": (1, 2, 3),
