@@ -181,7 +181,7 @@ class NpuProgram(Program):
 
     def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
         run = _Run(self, context, inputs)
-        begin, observed = 0, getattr(context, "observed", True)
+        begin, observed = 0, context.observed
         if observed:
             self._draw(context)
         for number, (layer, end) in enumerate(zip(self.layers, self.binary.ends, strict=True)):
@@ -208,12 +208,8 @@ class NpuProgram(Program):
         found = []
         for number in range(len(self.layers)):
             layer, cycles = layers.get(number, LayerTime()), shares.get(number, 0)
-            counts: dict[str, float] = {
-                "cycles": cycles,
-                "bytes": layer.loaded + layer.stored,
-                "macs": layer.macs,
-            }
-            found.append({**counts, "peak_macs": cycles * self.binary.machine.array**2})
+            moved, peak = layer.loaded + layer.stored, cycles * self.binary.machine.array**2
+            found.append({"cycles": float(cycles), "bytes": moved, "macs": layer.macs, "peak_macs": peak})
         return found
 
     def _draw(self, context: RunContext) -> None:
@@ -223,14 +219,8 @@ class NpuProgram(Program):
         for command, start, end in zip(timeline.commands, timeline.starts, timeline.ends, strict=True):
             name, row = type(command.op).__name__, f"npu_sim {isa.ENGINES[command.op.ENGINE]}"
             node = str(self.layers[command.tag].node.name)
-            context.event(
-                name,
-                row,
-                now + round(start * tick),
-                round((end - start) * tick),
-                node=node,
-                cycles=end - start,
-            )
+            begin, clocks = now + round(start * tick), end - start
+            context.event(name, row, begin, round(clocks * tick), node=node, cycles=clocks)
 
     def failed(self, error: Exception, command: isa.Command) -> RunError:
         """An error of the device with its place."""

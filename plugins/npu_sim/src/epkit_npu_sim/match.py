@@ -108,12 +108,7 @@ class _Matcher:
             self._quantised(node)
         elif name in ON_INTEGERS and element_type(node.inputs[0]) in INTEGERS:
             self._on_integers(node)
-        elif (
-            node.domain == ""
-            and FAMILIES.get(name) is MOVE
-            and node.inputs[0] in self.found.virtual
-            and name != "Concat"
-        ):
+        elif FAMILIES.get(name) is MOVE and name != "Concat" and self._reads_integers(node):
             self._move(node)
         else:
             raise self._no_integers(node)
@@ -121,16 +116,13 @@ class _Matcher:
     def _no_integers(self, node: ir.Node) -> Unsupported:
         kind = element_type(node.inputs[0]) if node.inputs else ""
         if node.op_type not in FAMILIES:
-            return Unsupported(
-                "no-kernel", f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
-            )
-        return Unsupported(
-            "dtype",
+            told = f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
+            return Unsupported("no-kernel", told)
+        told = (
             f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear "
-            f"and QuantizeLinear, and the machine computes with integers only; {HOW_TO_QUANTISE}",
-            "int8 or uint8",
-            kind,
+            f"and QuantizeLinear, and the machine computes with integers only; {HOW_TO_QUANTISE}"
         )
+        return Unsupported("dtype", told, "int8 or uint8", kind)
 
     def _quantised(self, node: ir.Node) -> None:
         """A QuantizeLinear: the end of a unit."""
@@ -138,9 +130,8 @@ class _Matcher:
         source = node.inputs[0]
         assert source is not None
         if source in self.found.virtual:
-            self._add(
-                node, "QuantizeLinear", (node,), (self.found.virtual[source],), (output,), output.limits()
-            )
+            behind = self.found.virtual[source]
+            self._add(node, "QuantizeLinear", (node,), (behind,), (output,), output.limits())
             return
         chain: list[ir.Node] = [node]
         last, limits = source.producer(), output.limits()
