@@ -18,7 +18,7 @@ from epkit.backend import Program, RunContext
 from epkit.errors import RunError
 
 from .launch import stream_of
-from .memory import CudaStream, Tensor
+from .memory import CudaStream, Tensor, Watch
 
 if TYPE_CHECKING:
     from .compile import CudaProgram
@@ -53,6 +53,7 @@ class Recording:
         inputs, outputs: tensors at the recorded addresses.
         known: values of inputs that the host was asked for: sizes that the recording has in it.
         graph: the work.
+        watch: where its kernels report wrong indices.
     """
 
     memory: Any
@@ -60,6 +61,7 @@ class Recording:
     outputs: list[Tensor]
     known: list[np.ndarray[Any, Any] | None]
     graph: RawGraph
+    watch: Watch
 
 
 def record(program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
@@ -70,6 +72,8 @@ def record(program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) 
     try:
         with machine.using(stream.raw), machine.private_memory() as memory:
             copies = [Tensor(machine.xp.empty(item.shape, item.dtype), item.host) for item in inputs]
+            stream.recorded = watch = stream.new_watch()
+            stream.synchronize()
             stream.capturing = True
             with stream.raw.capture() as graphs:
                 outputs = list(program.run(RecordingContext(context), copies))
@@ -77,9 +81,9 @@ def record(program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) 
     except (RunError, RuntimeError):
         return None  # what the run needs of the host, an ordinary run does; nothing was executed here
     finally:
-        stream.capturing = False
+        stream.capturing, stream.recorded = False, None
     known = [copy.host if copy.asked else None for copy in copies]
-    return Replay(program, machine, Recording(memory, copies, outputs, known, graphs[0]))
+    return Replay(program, machine, Recording(memory, copies, outputs, known, graphs[0], watch))
 
 
 class Replay(Program):
@@ -106,6 +110,8 @@ class Replay(Program):
             for given, kept in zip(inputs, recording.inputs, strict=True):
                 self._copy(given.array, kept.array, stream)
             recording.graph.launch(stream.raw)
+            if recording.watch.nodes:
+                stream.watch(recording.watch)
             for kept, result in zip(recording.outputs, results, strict=True):
                 self._copy(kept.array, result.array, stream)
             self._done = stream.raw.record()

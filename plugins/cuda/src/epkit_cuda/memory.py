@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from epkit.backend import Allocator, Event, Stream
+from epkit.errors import RunError, Where
 
 from .machine import Machine, RawStream
 
@@ -114,6 +116,19 @@ class CudaAllocator(Allocator):
             stream.fetch(tensor.array, array)
 
 
+@dataclass(eq=False)
+class Watch:
+    """A place of the device where kernels report wrong indices.
+
+    Attributes:
+        array: one int32, not 0 after a wrong one.
+        nodes: whose kernels report there.
+    """
+
+    array: Any
+    nodes: set[str] = field(default_factory=set)
+
+
 class CudaStream(Stream):
     """One run's queue; its staging memory is reused once the queue is empty."""
 
@@ -121,10 +136,13 @@ class CudaStream(Stream):
         self.machine = machine
         self.raw = raw
         self.capturing = False
+        self.recorded: Watch | None = None
         self._streams = streams
         self._busy: list[np.ndarray[Any, Any]] = []
         self._idle: list[np.ndarray[Any, Any]] = []
         self._landing: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._own: Watch | None = None
+        self._watched: list[Watch] = []
 
     def send(self, array: np.ndarray[Any, Any], target: Any) -> None:
         """Enqueue a copy to the device."""
@@ -166,16 +184,56 @@ class CudaStream(Stream):
         self._busy.append(memory)
         return np.ndarray(like.shape, like.dtype, buffer=memory)
 
+    def fault(self, node: str) -> Any:
+        """One int32 of the device where a kernel reports a wrong index; the next synchronise looks at it.
+
+        While the stream is recorded, it is the recording's.
+        """
+        if self.capturing:
+            assert self.recorded is not None
+            watch = self.recorded
+        else:
+            watch = self._own = self._own or self.new_watch()
+            self.watch(watch)
+        watch.nodes.add(node)
+        return watch.array
+
+    def new_watch(self) -> Watch:
+        """A place for reports, 0 at first."""
+        with self.machine.using(self.raw):
+            return Watch(self.machine.xp.zeros(1, np.int32))
+
+    def watch(self, watch: Watch) -> None:
+        """Look at a place at the next synchronise."""
+        self._watched.append(watch)
+
     def record(self) -> Event:
         return self.raw.record()
 
     def synchronize(self) -> None:
+        watched, self._watched = list(dict.fromkeys(self._watched)), []
+        reports = [np.zeros(1, np.int32) for _ in watched]
+        for watch, report in zip(watched, reports, strict=True):
+            self.fetch(watch.array, report)
         self.raw.synchronize()
         for staged, array in self._landing:
             array[...] = staged
         self._landing.clear()
         self._idle = [*self._idle, *self._busy][-STAGES_KEPT:]
         self._busy.clear()
+        for watch, report in zip(watched, reports, strict=True):
+            if report[0]:
+                self._report(watch)
+
+    def _report(self, watch: Watch) -> None:
+        with self.machine.using(self.raw):
+            watch.array[...] = 0
+        self.raw.synchronize()
+        raise RunError(
+            f"an index is out of range in {' or '.join(sorted(watch.nodes))}",
+            where=Where(stage="run", provider="cuda"),
+            remedy="check the indices of this node against the size of the axis that it reads",
+        )
 
     def close(self) -> None:
         self.synchronize()

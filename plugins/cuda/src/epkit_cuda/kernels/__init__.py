@@ -5,10 +5,13 @@ from __future__ import annotations
 from epkit.backend import Kernel
 
 from ..machine import Machine
-from . import convolution, formulas, portable, products, quantised, rows
+from . import attention, convolution, formulas, indexing, portable, products, quantised, rows
+
+FAMILIES = (formulas, rows, attention, indexing, quantised)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     """Every kernel, in order of preference."""
-    own = (*formulas.KERNELS, *rows.KERNELS, *quantised.KERNELS, *products.product_kernels(precision))
-    return [*own, *convolution.convolution_kernels(machine, precision), *portable.kernels(machine.xp)]
+    own = [item for family in FAMILIES for item in family.KERNELS]
+    libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
+    return [*own, *libraries, *portable.kernels(machine.xp)]
