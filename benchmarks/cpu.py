@@ -183,13 +183,14 @@ def table(rows: list[Row]) -> str:
         "load s",
         "difference",
     )
+    peaks = [row.peak for row in rows]
     mean = exp(statistics.fmean(log(row.ratio) for row in rows))
     return "\n".join(
         [
             "# CPU",
             "",
             f"`python -m benchmarks cpu`; medians of alternating rounds, float32, batch 1. {machine()}.",
-            f"Peak of one thread, measured after each model: {min(r.peak for r in rows):.0f} to {max(r.peak for r in rows):.0f} GFLOP/s. "
+            f"Peak of one thread, measured after each model: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s. "
             "Load: seconds to a session, epkit / onnxruntime. Difference: from onnxruntime, relative to the "
             "largest value.",
             "",

@@ -75,18 +75,23 @@ def header_folder() -> Path:
     return beside if beside.is_dir() else NATIVE / "include"
 
 
-def units(folder: Path, extra: list[str]) -> list[Unit]:
+def units(folder: Path, extra: list[str], only: str = "") -> list[Unit]:
     """Everything to compile."""
     import numpy
 
     includes = [f"-I{header_folder()}", f"-I{NATIVE / 'engine'}"]
-    python = [f"-I{sysconfig.get_paths()['include']}", f"-I{numpy.get_include()}"]
+    chosen = {k: v for k, v in instruction_sets().items() if not only or k in (only, "baseline")}
+    python = [
+        *(f"-DEPK_HAS_{isa}" for isa in chosen),
+        f"-I{sysconfig.get_paths()['include']}",
+        f"-I{numpy.get_include()}",
+    ]
     common = [*COMMON, "-std=c++17", *includes, *extra]
     found = [
         Unit(source, folder / f"engine-{source.stem}.o", (*common, *python))
         for source in sorted((NATIVE / "engine").glob("*.cpp"))
     ]
-    for isa, flags in instruction_sets().items():
+    for isa, flags in chosen.items():
         for source in sorted([*(NATIVE / "ops").glob("*.cpp"), *(NATIVE / "kernels").glob("*.cpp")]):
             name = f"{isa}-{source.parent.name}-{source.stem}.o"
             found.append(Unit(source, folder / name, (*common, *MATH, *flags, f"-DEPK_ISA={isa}")))
@@ -101,7 +106,9 @@ def compile_unit(unit: Unit) -> None:
     unit.object.with_suffix(".flags").write_text(" ".join(unit.flags))
 
 
-def build(target: Path | None = None, folder: Path | None = None, sanitize: bool = False) -> Path:
+def build(
+    target: Path | None = None, folder: Path | None = None, sanitize: bool = False, only: str = ""
+) -> Path:
     """Compile what is stale and link. Returns the extension module.
 
     Raises:
@@ -111,7 +118,7 @@ def build(target: Path | None = None, folder: Path | None = None, sanitize: bool
     folder = folder or NATIVE / "build" / ("sanitize" if sanitize else "release")
     target = target or PACKAGE / f"_engine{SUFFIX}"
     folder.mkdir(parents=True, exist_ok=True)
-    everything = units(folder, extra)
+    everything = units(folder, extra, only)
     stale = [unit for unit in everything if not unit.is_fresh()]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(compile_unit, stale))
@@ -126,4 +133,5 @@ def build(target: Path | None = None, folder: Path | None = None, sanitize: bool
 
 
 if __name__ == "__main__":
-    print(build(sanitize="--sanitize" in sys.argv[1:]))
+    isas = [argument.removeprefix("--isa=") for argument in sys.argv[1:] if argument.startswith("--isa=")]
+    print(build(sanitize="--sanitize" in sys.argv[1:], only=isas[0] if isas else ""))

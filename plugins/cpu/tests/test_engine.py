@@ -347,6 +347,34 @@ def test_top_k_and_extremes(isa: str) -> None:
     check(nodes, {"x": x}, ["v", "i", "w", "j", "a", "b", "s"], {"k": np.array([7]), "axis": np.array(1)})
 
 
+# ---- 8-bit integers, resizing ----
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_quantised(isa: str, kind: str) -> None:
+    zeros = RANDOM.integers(0, 9, 24).astype(kind)
+    weights = {"s": np.array(0.03, np.float32), "z": np.array(7, kind), "t": np.abs(normal(24)), "u": zeros}
+    weights |= {"b": RANDOM.integers(0, 100, (24, 33)).astype(kind), "bz": np.array(5, kind)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "t", "u"], ["d"], axis=-1),
+        helper.make_node("MatMulInteger", ["q", "b", "z", "bz"], ["m"]),
+    ]
+    check(nodes, {"x": normal(5, 24)}, ["q", "d", "m"], weights)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+@pytest.mark.parametrize("scale", [[1, 1, 2, 4], [1, 1, 0.7, 3]])
+def test_resize(isa: str, mode: str, coordinates: str, scale: list[float]) -> None:
+    if mode == "nearest" and scale[2] != 2:
+        scale = [1, 1, 1, 3]
+    node = helper.make_node(
+        "Resize", ["x", "", "scales"], ["y"], mode=mode, coordinate_transformation_mode=coordinates
+    )
+    check([node], {"x": normal(2, 3, 7, 10)}, ["y"], {"scales": np.array(scale, np.float32)})
+
+
 # ---- sequences ----
 
 

@@ -6,12 +6,12 @@ namespace {
 bool always() { return true; }
 
 #if defined(__x86_64__)
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni") &&
@@ -22,10 +22,13 @@ bool has_avx512() {
 }  // namespace
 
 const Isa ISAS[] = {
-#if defined(__x86_64__)
+#if defined(EPK_HAS_avx512)
     {"avx512", epk_operators_avx512, has_avx512},
+#endif
+#if defined(EPK_HAS_avx2)
     {"avx2", epk_operators_avx2, has_avx2},
-#elif defined(__aarch64__)
+#endif
+#if defined(EPK_HAS_neon)
     {"neon", epk_operators_neon, always},
 #endif
     {"baseline", epk_operators_baseline, always},

@@ -8,8 +8,10 @@ from .fused import FUSED
 from .matmul import MATMUL
 from .movement import MOVEMENT
 from .norm import NORM
+from .quantise import QUANTISE
 from .recurrent import RECURRENT
 from .reduce import REDUCE
+from .resize import RESIZE
 from .shapes import SHAPES
 from .step import Lowering
 
@@ -20,7 +22,9 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
     **MATMUL,
     **MOVEMENT,
     **NORM,
+    **QUANTISE,
     **RECURRENT,
     **REDUCE,
+    **RESIZE,
     **SHAPES,
 }
