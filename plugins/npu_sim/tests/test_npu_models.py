@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from npu_layerwise import Layers, with_all_integers_shown
 from npu_models import NAMES, image, model_path
 
 import epkit
@@ -29,6 +28,8 @@ def test_classifiers_run_whole_and_every_layer_is_exact(name: str, per_channel: 
     Each layer's bytes are those of the integer reference; the result is the same in both orders of execution, and
     whether or not the layers' results leave. onnxruntime, which rounds twice now and then, is close.
     """
+    from npu_layerwise import Layers, with_all_integers_shown  # late: it needs torch, as the export does
+
     path = model_path(name, per_channel=per_channel)
     x = image(11)
     results = []
