@@ -259,3 +259,15 @@ def test_what_depends_on_data_is_not_captured() -> None:
             x = data(1, 3, seed=rows)
             found = session(x=x, shape=np.array([rows, 3]))["y"]
             np.testing.assert_array_equal(found, np.broadcast_to(x, (rows, 3)))
+
+
+def test_a_result_never_shows_what_the_host_knew_of_its_memory_before() -> None:
+    """Small copies to the device are remembered on the host; memory that comes back as an output was not."""
+    from types import SimpleNamespace
+
+    from epkit_opencl.launch import empty
+    from epkit_opencl.memory import Tensor
+
+    stale = Tensor(None, 0, (2,), np.dtype(np.float32), np.full(2, np.nan, np.float32))
+    context: Any = SimpleNamespace(empty=lambda *arguments: stale)
+    assert empty(context, None, (2,), np.dtype(np.float32)).host is None

@@ -14,7 +14,7 @@ from epkit.dtypes import numpy_dtype
 from epkit.kernels.attributes import attribute_values
 
 from .kernels.formulas import Formula, Site
-from .launch import C_TYPES, launch, pragma
+from .launch import C_TYPES, empty, launch, pragma
 from .memory import Tensor
 from .strides import broadcast, collapse
 
@@ -46,7 +46,7 @@ class Chain:
         shapes = [self._channelled(value, tensor) for value, tensor in zip(self.inputs, tensors, strict=True)]
         shape = np.broadcast_shapes(*shapes)
         dtype = numpy_dtype(element_type(self.output))
-        out: Tensor = context.empty(self.output, shape, dtype)
+        out: Tensor = empty(context, self.output, shape, dtype)
         dims, strides = collapse(shape, [broadcast(own, shape) for own in shapes])
         modes = tuple(
             "one" if tensor.size == 1 else "dense" if len(dims) <= 1 and walk == [1] else "far"

@@ -91,7 +91,7 @@ def launch(
     assert isinstance(stream, ClStream)
     if 0 in size:
         return
-    kernel = cl.Kernel(built(stream.gpu, source), name)
+    kernel = kernel_of(stream, source, name)
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -107,12 +107,30 @@ def launch(
     enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
 
 
+def kernel_of(stream: ClStream, source: str, name: str) -> Any:
+    """The kernel, made once for a queue: a launch copies its arguments. What a capture holds is its own."""
+    import pyopencl as cl
+
+    if stream.recording is not None:
+        return cl.Kernel(built(stream.gpu, source), name)
+    if (source, name) not in stream.kernels:
+        stream.kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
+    return stream.kernels[source, name]
+
+
 def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:
     """Give a command to the queue; a capture notes it, and keeps what it needs alive."""
     command(stream.queue)
     if stream.recording is not None:
         stream.recording.commands.append(command)
         stream.recording.kept.extend(needs)
+
+
+def empty(context: RunContext, value: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    """Memory for an output; what the host may know of earlier bytes there is forgotten."""
+    found: Tensor = context.empty(value, tuple(shape), dtype)
+    found.host = None
+    return found
 
 
 def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:

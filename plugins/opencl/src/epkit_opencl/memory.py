@@ -125,6 +125,7 @@ class ClStream(Stream):
         self.gpu = gpu
         self.queue = cl.CommandQueue(gpu.context) if queue is None else queue
         self.recording: Recording | None = None
+        self.kernels: dict[tuple[str, str], Any] = {}
         self._scratch: dict[str, tuple[int, Any]] = {}
 
     def scratch(self, purpose: str, nbytes: int) -> Any:
@@ -151,3 +152,4 @@ class ClStream(Stream):
     def close(self) -> None:
         self.queue.finish()
         self._scratch.clear()
+        self.kernels.clear()

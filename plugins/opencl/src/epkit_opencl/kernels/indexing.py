@@ -7,7 +7,7 @@ from typing import Any
 
 from epkit.backend import RunContext, kernel
 
-from ..launch import c_type, download, launch, pragma
+from ..launch import c_type, download, empty, launch, pragma
 from ..memory import Tensor
 from ..strides import contiguous
 from .formulas import ANY, NUMBERS
@@ -292,7 +292,7 @@ def range_(start: Tensor, limit: Tensor, delta: Tensor, *, context: RunContext, 
     if step == 0:
         raise ValueError("delta is 0")
     count = max(0, math.ceil((float(last) - float(first)) / float(step)))
-    out: Tensor = context.empty(node.outputs[0], (count,), start.dtype)
+    out: Tensor = empty(context, node.outputs[0], (count,), start.dtype)
     t = c_type(start.dtype)
     source = f"""{pragma([t])}
 __kernel void count(const int n, const {t} first, const {t} step, __global {t}* q, const long oq) {{
@@ -313,7 +313,7 @@ def one_hot(
     classes = int(download(context, depth).reshape(-1)[0])
     (at,) = whole_axes([axis], indices.ndim + 1)
     shape = (*indices.shape[:at], classes, *indices.shape[at:])
-    out: Tensor = context.empty(node.outputs[0], shape, values.dtype)
+    out: Tensor = empty(context, node.outputs[0], shape, values.dtype)
     inner, v, k = math.prod(indices.shape[at:]), bits_of(values), c_type(indices.dtype)
     source = f"""{pragma([k])}
 __kernel void one_hot(const int n, const int classes, const int inner, __global const {k}* k, const long ok,

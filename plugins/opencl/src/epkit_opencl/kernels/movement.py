@@ -10,7 +10,7 @@ import numpy as np
 
 from epkit.backend import RunContext, kernel
 
-from ..launch import download, enqueue, launch
+from ..launch import download, empty, enqueue, launch
 from ..memory import Tensor
 from ..strides import collapse, contiguous
 from .formulas import ANY
@@ -62,7 +62,7 @@ __kernel void copy(const int n, __global const {bits}* p, const long op, const i
 
 def fresh(context: RunContext, node: Any, shape: Sequence[int], like: Tensor, index: int = 0) -> Tensor:
     """Memory for an output."""
-    return context.empty(node.outputs[index], tuple(shape), like.dtype)  # type: ignore[no-any-return]
+    return empty(context, node.outputs[index], tuple(shape), like.dtype)
 
 
 def gathered(
@@ -326,7 +326,7 @@ def constant_of_shape(shape: Tensor, *, value: Any = None, context: RunContext, 
     number = np.zeros(1, np.float32) if value is None else np.asarray(value).reshape(-1)
     if min(sizes, default=0) < 0:
         raise ValueError(f"shape {sizes} has a negative size")
-    out: Tensor = context.empty(node.outputs[0], sizes, number.dtype)
+    out: Tensor = empty(context, node.outputs[0], sizes, number.dtype)
     fill(context, out, number[0])
     return out
 

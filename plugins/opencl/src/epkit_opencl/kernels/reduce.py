@@ -10,7 +10,7 @@ import numpy as np
 
 from epkit.backend import Kernel, RunContext, kernel
 
-from ..launch import c_type, download, launch, pragma
+from ..launch import c_type, download, empty, launch, pragma
 from ..memory import Tensor
 from ..strides import collapse, contiguous
 from .formulas import FLOATS
@@ -146,7 +146,7 @@ def arg_of(name: str, better: str) -> Kernel:
         if not x.shape[at]:
             raise ValueError(f"axis {axis} of shape {x.shape} is empty")
         shape = [*x.shape[:at], *([1] if keepdims else []), *x.shape[at + 1 :]]
-        out: Tensor = context.empty(node.outputs[0], tuple(shape), np.dtype(np.int64))
+        out: Tensor = empty(context, node.outputs[0], tuple(shape), np.dtype(np.int64))
         t, sign = c_type(x.dtype), better + ("=" if select_last_index else "")
         source = f"""{pragma([t])}
 __kernel void arg(const int n, const int size, const int inner, __global const {t}* p, const long op,
