@@ -31,7 +31,8 @@ def resize(view: View) -> Step | None:
     nearest = attributes.get("nearest_mode", "round_prefer_floor")
     if mode not in MODES or coordinates not in COORDINATES or nearest not in NEAREST:
         return None
-    if view.type(2) not in ("", "float32") or (mode == "nearest" and not _whole(view)):
+    exact = mode == "nearest" or coordinates == "align_corners"
+    if view.type(2) not in ("", "float32") or (exact and not _whole(view)):
         return None
     packed = struct.pack(
         "<4i2f",
@@ -46,7 +47,7 @@ def resize(view: View) -> Step | None:
 
 
 def _whole(view: View) -> bool:
-    """True if the scales are whole numbers: for others, rounding decides which neighbour is the nearest."""
+    """True if the scales are whole numbers: with others, size and scale disagree, and rounding decides."""
     scales = view.constant(2)
     return scales is not None and scales.size > 0 and bool(np.all(scales == np.floor(scales)))
 
