@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from . import cpu, cuda, load, optimiser, trees
+from . import cpu, cuda, load, opencl, optimiser, trees
 
 BENCHMARKS = {
     "cuda": cuda.main,
     "cpu": lambda: cpu.main(sys.argv[2:]),
     "load": load.main,
+    "opencl": opencl.main,
     "optimiser": optimiser.main,
     "trees": trees.main,
 }

@@ -151,7 +151,7 @@ def measure(path: Path, feeds: Feeds) -> tuple[float, float, dict[str, float]]:
 
 
 def shares_of(session: epkit.Session, feeds: Feeds) -> dict[str, float]:
-    """Of one profiled run: the host's time in copies and in enqueueing, as shares of the whole."""
+    """Of one profiled run: the host's time in enqueueing, and in waiting and copying, as shares of the whole."""
     profile = epkit.Profile()
     start = time.perf_counter()
     session.run(None, dict(feeds), epkit.RunOptions(profile=profile))
@@ -195,6 +195,11 @@ def table(
     kinds = sorted({kind for _, share in shares for kind in share})
     lines += [f"| share of a profiled run | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(f'{s.get(k, 0):.1%}' for k in kinds)} |" for name, s in shares]
+    lines += [
+        "",
+        "A run enqueues its kernels (`partition`; `node` is inside it), and the transfer of the result waits for them: "
+        "`transfer` is the wait and the copies together.",
+    ]
     lines += ["", "| load and first run, new process | nothing cached | binaries cached |", "|---|---|---|"]
     lines += [f"| {name} | {cold:.1f} s | {warm:.1f} s |" for name, cold, warm in compiling]
     return "\n".join(lines) + "\n"
