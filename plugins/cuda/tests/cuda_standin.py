@@ -184,7 +184,8 @@ class Namespace:
         self._machine, self._source = machine, source
 
     def __getattr__(self, name: str) -> Any:
-        if name in self.MISSING or name.startswith("__"):
+        lacking = name in self.MISSING or (self._source is np.linalg and name == "diagonal")
+        if lacking or name.startswith("__"):
             raise AttributeError(f"the array namespace has no {name}")
         found = getattr(self._source, name)
         if self._source is np and name in ("linalg", "fft"):
