@@ -133,7 +133,7 @@ def _bytes(tensor: ir.TensorProtocol) -> Iterator[Any]:
         return
     array = tensor.numpy()
     if array.nbytes:
-        yield memoryview(array.reshape(-1).view("u1")) if array.flags.c_contiguous else tensor.tobytes()
+        yield array.reshape(-1).view("u1").data if array.flags.c_contiguous else tensor.tobytes()
 
 
 def _file_digest(path: Path) -> str:

@@ -59,13 +59,9 @@ class _Tensor(ctypes.Structure):
 _Shape = ctypes.POINTER(ctypes.c_int64)
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
 _Output = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int32, _Shape)
-_Alias = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int32, _Shape
-)
+_Alias = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int32, _Shape)
 _Scratch = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_Parallel = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, _Body, ctypes.c_void_p
-)
+_Parallel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, _Body, ctypes.c_void_p)
 _Fail = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
 _Function = ctypes.CFUNCTYPE(
     ctypes.c_int,
@@ -124,9 +120,7 @@ def native_kernel(
 
     allowed = {name: frozenset(names) for name, names in types.items()} if types else None
     wants = frozenset({"n_outputs"})
-    return Kernel(
-        op_type, call, domain, since, until, allowed, when, None, frozenset(defaults), wants
-    )
+    return Kernel(op_type, call, domain, since, until, allowed, when, None, frozenset(defaults), wants)
 
 
 class _Call:
