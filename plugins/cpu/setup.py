@@ -23,7 +23,7 @@ class BuildNative(build_ext):
         from build import build  # type: ignore[import-not-found]
 
         try:
-            build(Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp).resolve())
+            build(Path(self.get_ext_fullpath(ext.name)))  # objects stay in native/build, for the next build
         except (OSError, subprocess.CalledProcessError) as error:
             self.warn(f"the native engine was not built, portable kernels will serve: {error}")
 

@@ -44,6 +44,16 @@ class Limits:
     memory_bytes: int = 16 * 1024**3
 
 
+DRIVERS = ("pyopencl", "cupy")
+"""Modules whose drivers have threads that a fork loses, so that the child waits for them without end."""
+
+
+def start_method() -> str:
+    """Fork, which needs not make the cases again, where the system has it and no such driver is loaded."""
+    safe = sys.platform == "linux" and not any(name in sys.modules for name in DRIVERS)
+    return "fork" if safe else "spawn"
+
+
 def run_cases(
     cases: Sequence[Case],
     provider: str,
@@ -52,7 +62,7 @@ def run_cases(
     limits: Limits | None = None,
     progress: Progress | None = None,
     started: Callable[[Case], None] | None = None,
-    method: str = "fork" if sys.platform == "linux" else "spawn",
+    method: str | None = None,
     rebuild: Rebuild = all_cases,
 ) -> dict[str, Result]:
     """Run the cases and return their results by name, in the order of the cases.
@@ -64,9 +74,10 @@ def run_cases(
         limits: for each case.
         progress: called with each case and its result, as they come.
         started: called with each case that a worker begins.
-        method: how workers start, ``"fork"`` or ``"spawn"``.
+        method: how workers start, ``"fork"`` or ``"spawn"``; by default the quicker one that is safe here.
         rebuild: gives a spawned worker the cases again; must be a function of a module.
     """
+    method = method or start_method()
     source = list(cases) if method == "fork" else rebuild
     pool = _Pool(cases, source, provider, max(1, min(jobs, len(cases))), limits or Limits(), method)
     pool.started = started or (lambda case: None)
