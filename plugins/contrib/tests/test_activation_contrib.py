@@ -77,7 +77,7 @@ def test_bias_dropout_is_a_sum_in_inference_and_drops_in_training() -> None:
 
 
 def test_a_bias_of_another_length_is_refused() -> None:
-    with pytest.raises(epkit.EpkitError, match=r"B of shape \(7,\)"):
+    with pytest.raises(epkit.EpkitError, match=r"\(7,\)|\[7\]"):
         run("BiasGelu", {"x": X, "b": rand(7)})
     with pytest.raises(epkit.EpkitError, match="bias of shape"):
         run("BiasSoftmax", {"x": X, "b": rand(7)}, is_inner_broadcast=0)

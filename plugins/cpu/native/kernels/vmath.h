@@ -112,7 +112,13 @@ EPK_INLINE vf verf(vf x) {
   return select((vi)(a < 0.927f), small, copy_sign(large, x));
 }
 
-EPK_INLINE vf vgelu(vf x) { return 0.5f * x * (1.0f + verf(x * 0.707106781f)); }
+EPK_INLINE vf vgelu(vf x) {
+  vf result = 0.5f * x * (1.0f + verf(x * 0.707106781f));
+  if (any((vi)(x < -1.25f)))  // where 1 + erf would cancel
+    for (int i = 0; i < VL; i++)
+      if (x[i] < -1.25f) result[i] = (float)(0.5 * x[i] * __builtin_erfc(x[i] * -0.70710678118654752440));
+  return result;
+}
 EPK_INLINE vf vgelu_tanh(vf x) {
   return x * vsigmoid(1.5957691216f * fma_of(x * x * x, splat(0.044715f), x));  // 2 sqrt(2/pi)
 }
