@@ -54,16 +54,21 @@ class NativeProgram(Program):
             raise self._explained(error) from error.__cause__
 
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
-        """What tells the context of each node; a fused step's time is its first node's."""
+        """What tells the context of each node, once; a fused step's time is its first node's.
+
+        Where a node has several steps (a change of layout before it), the last one counts.
+        """
+        last = {node: index for index, step in enumerate(self.steps) for node in step.nodes}
+        reported = [[n for n in step.nodes if last[n] == index] for index, step in enumerate(self.steps)]
 
         def before(index: int) -> None:
-            context.begin(self.steps[index].nodes[0])
+            for node in reported[index][:1]:
+                context.begin(node)
 
         def after(index: int) -> None:
-            first, *fused = self.steps[index].nodes
-            context.end(first)
-            for node in fused:
-                context.begin(node)
+            for position, node in enumerate(reported[index]):
+                if position:
+                    context.begin(node)
                 context.end(node)
 
         return before, after
