@@ -63,8 +63,10 @@ def counted(x: Any, axes: tuple[int, ...]) -> int:
 
 @declare("ReduceSum", 13)
 def reduce_sum(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    """The sum; 0 over nothing."""
-    return xp.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+    """The sum; 0 over nothing. float32 is summed in float64: models that subtract such sums lose its digits."""
+    accumulator = xp.float64 if x.dtype == xp.float32 else x.dtype
+    total = xp.sum(x, axis=axes, keepdims=keepdims, dtype=accumulator)
+    return xp.astype(xp.asarray(total), x.dtype, copy=False)
 
 
 @declare("ReduceMean", 18)
@@ -72,7 +74,7 @@ def reduce_mean(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """The mean; of integers truncated toward zero; NaN (0 for integers) over nothing."""
     count = counted(x, axes)
     if is_float(xp, x.dtype):
-        return xp.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype) / xp.asarray(count, dtype=x.dtype)
+        return reduce_sum(xp, x, axes, keepdims) / xp.asarray(count, dtype=x.dtype)
     total = xp.asarray(xp.sum(x, axis=axes, keepdims=keepdims))
     if not count:
         return total
