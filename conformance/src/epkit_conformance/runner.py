@@ -173,7 +173,8 @@ class _Worker:
     def _place(self) -> str:
         """Where the worker was, from the stack that its fault handler wrote."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        inner = [line.strip() for line in lines if line.startswith("  File ")]
+        current = next((n for n, line in enumerate(lines) if line.startswith("Current thread")), 0)
+        inner = [line.strip() for line in lines[current:] if line.startswith("  File ")]
         return f"; it was at {inner[0]}" if inner else ""
 
 
@@ -251,9 +252,9 @@ def _serve(pipe: Any, source: Sequence[Case] | Rebuild, provider: str, memory_by
     """The worker's loop: it says that it is ready; then a name comes, a result goes; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(log, "w", encoding="utf-8") as file:
-        faulthandler.enable(file, all_threads=False)  # the parent tells where a worker died
+        faulthandler.enable(file)  # the parent tells where a worker died
         if hasattr(faulthandler, "register"):
-            faulthandler.register(signal.SIGUSR1, file, all_threads=False)
+            faulthandler.register(signal.SIGUSR1, file)
         cases = {case.name: case for case in (source() if callable(source) else source)}
         pipe.send(None)
         while (name := pipe.recv()) is not None:
