@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import numpy as np
@@ -76,6 +77,16 @@ def test_each_costs_one_case_and_is_named_with_the_place(method: str) -> None:
     assert "in hang" in found["hang"].detail
     assert "out of memory" in found["greedy"].detail
     assert "exit code 7" in found["leave"].detail
+
+
+def test_a_crash_is_placed_although_a_library_took_the_signal() -> None:
+    """As LLVM does in an OpenCL driver: the process's fault handler is on, the signal goes elsewhere."""
+    before = signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    try:
+        found = run_cases(cases()[:1], "null", limits=LIMITS, method="fork", rebuild=cases)
+    finally:
+        signal.signal(signal.SIGABRT, before)
+    assert "in die" in found["die"].detail
 
 
 @pytest.mark.slow  # each worker builds the whole catalogue

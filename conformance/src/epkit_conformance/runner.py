@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from epkit.errors import EpkitError
 
@@ -252,15 +252,26 @@ def _serve(pipe: Any, source: Sequence[Case] | Rebuild, provider: str, memory_by
     """The worker's loop: it says that it is ready; then a name comes, a result goes; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(log, "w", encoding="utf-8") as file:
-        faulthandler.enable(file)  # the parent tells where a worker died
+        _arm(file)
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file)
         cases = {case.name: case for case in (source() if callable(source) else source)}
         pipe.send(None)
         while (name := pipe.recv()) is not None:
+            _arm(file)
             _limit_memory(memory_bytes)
             pipe.send(run_here(cases[name], provider))
         faulthandler.disable()
+
+
+def _arm(file: TextIO) -> None:
+    """Let a crash write its stack, from which the parent tells the place.
+
+    Anew for each case: a compiler in a driver (LLVM) sets handlers of its own, and `enable` alone
+    leaves those when the fault handler was on before.
+    """
+    faulthandler.disable()
+    faulthandler.enable(file)
 
 
 def _limit_memory(nbytes: int) -> None:
