@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from .catalogue import CATALOGUE
-from .compare import Row, measure
+from .compare import Row, measure, oracle
 from .fetch import model_path
 
 HEAD = f"{'model':<52}  nodes  opset     error  load s    run ms   ort ms   ratio  result"
@@ -29,8 +29,10 @@ def main(parts: list[str], optimise: str = "basic") -> int:
     chosen = [(f"{p.name}/{m.stem}", p, m) for p in CATALOGUE for m in p.models]
     chosen = [case for case in chosen if not parts or any(part in case[0] for part in parts)]
     for name, package, model in chosen:
-        row = measure(model_path(package, model), list(model.inputs()), optimise)
-        agrees = "ok" if row.error <= model.tolerance else f"differs, {model.tolerance:g} allowed"
+        path, inputs = model_path(package, model), list(model.inputs())
+        expected = oracle(path, inputs, model.chaotic)
+        row = measure(path, inputs, expected, optimise)
+        agrees = "ok" if row.error <= expected.allowed else f"differs, {expected.allowed:.1g} allowed"
         result = row.problem or agrees
         print(line(name, row, result), flush=True)
         if result != "ok":
