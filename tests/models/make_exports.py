@@ -185,6 +185,43 @@ def ndonnx_models() -> Iterator[Export]:
     yield Export("ndonnx-program", model.SerializeToString(), feeds, outputs)
 
 
+def paddle_models() -> Iterator[Export]:
+    """paddle2onnx: a convolution, its normalisation, a resize, a linear layer."""
+    import paddle
+    import paddle2onnx
+
+    class Net(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(3, 4, 3, stride=2, padding=1)
+            self.norm, self.linear = paddle.nn.BatchNorm2D(4), paddle.nn.Linear(4, 5)
+
+        def forward(self, x: Any) -> Any:
+            y = paddle.nn.functional.hardswish(self.norm(self.conv(x)))
+            y = paddle.nn.functional.interpolate(y, size=[6, 7], mode="bilinear")
+            return paddle.nn.functional.softmax(self.linear(y.mean([2, 3])))
+
+    paddle.seed(0)
+    net = Net()
+    net.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net"
+        paddle.jit.save(net, str(path), input_spec=[paddle.static.InputSpec([None, 3, None, 8], name="x")])
+        paddle2onnx.export(f"{path}.json", f"{path}.pdiparams", f"{path}.onnx", opset_version=15)
+        model = path.with_suffix(".onnx").read_bytes()
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(size=shape).astype(np.float32)} for shape in ((1, 3, 9, 8), (2, 3, 12, 8))]
+    yield Export("paddle2onnx-net", model, feeds, [[net(paddle.to_tensor(f["x"])).numpy()] for f in feeds])
+
+
+def onnxruntime_models() -> Iterator[Export]:
+    """What onnxruntime's quantisers, its optimizer of transformers and its sessions write."""
+    from .ort_exports import models
+
+    for name, model, feeds in models():
+        yield Export(f"onnxruntime-{name}", model, feeds)
+
+
 EXPORTERS: dict[str, Callable[[], Iterator[Export]]] = {
     "torch": torch_models,
     "sklearn": sklearn_models,
@@ -192,6 +229,8 @@ EXPORTERS: dict[str, Callable[[], Iterator[Export]]] = {
     "jax": jax_models,
     "boosters": booster_models,
     "ndonnx": ndonnx_models,
+    "paddle": paddle_models,
+    "onnxruntime": onnxruntime_models,
 }
 
 

@@ -17,6 +17,12 @@ from .compare import largest_error
 FOLDER = Path(__file__).parent / "exports"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.onnx"))
 
+TOLERANCE = {
+    "onnxruntime-bert-float16": 2e-2,  # numbers of 3 digits, rounded by each layer
+    "onnxruntime-gpt2-float16": 2e-2,
+    "onnxruntime-session-qdq": 1e-2,  # the peer's QLinearSoftmax takes 1 / (1 / 255) for 254: a code too low
+}
+
 
 def archive(name: str) -> list[tuple[dict[str, Any], dict[int, Any]]]:
     """The inputs by name and the framework's outputs by position, for each size."""
@@ -34,8 +40,19 @@ def archive(name: str) -> list[tuple[dict[str, Any], dict[int, Any]]]:
 
 def test_there_are_exports_of_each_kind() -> None:
     exporters = {name.split("-")[0] for name in NAMES}
-    assert exporters == {"torch", "sklearn", "tf2onnx", "jax2onnx", "onnxmltools", "catboost", "ndonnx"}
+    assert exporters == {
+        *("torch", "sklearn", "tf2onnx", "jax2onnx", "onnxmltools", "catboost", "ndonnx", "paddle2onnx"),
+        "onnxruntime",
+    }
     assert all((FOLDER / f"{name}.npz").exists() for name in NAMES)
+
+
+def peer_of(path: Path) -> onnxruntime.InferenceSession:
+    """What the file says: not rewritten, and each tensor quantised whole, not in a part for each thread."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("providers", [["cpu"], ["null", "checkered", "cpu"]], ids="/".join)
@@ -43,12 +60,12 @@ def test_there_are_exports_of_each_kind() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_exported_model(name: str, level: str, providers: list[str]) -> None:
     path = FOLDER / f"{name}.onnx"
-    peer = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    peer = peer_of(path)
     names = [output.name for output in peer.get_outputs()]
     with epkit.load(path, providers, optimise=level, registry=registry()) as session:
         for feeds, outputs in archive(name):
             found = session.run(None, feeds)
             expected = dict(zip(names, peer.run(None, feeds), strict=True))
-            assert largest_error(found, expected) <= 1e-3
+            assert largest_error(found, expected) <= TOLERANCE.get(name, 1e-3)
             for position, array in outputs.items():
                 np.testing.assert_allclose(found[names[position]], array, rtol=1e-3, atol=1e-4)

@@ -149,7 +149,8 @@ def q_linear_softmax(
 ) -> Any:
     """The quantised exp(x) / sum(exp(x)) over ``axis``, or, before opset 13, over all axes from it on.
 
-    ``opset`` is the attribute; the operator has one version only.
+    ``opset`` is the attribute; the operator has one version only. The quotient is rounded once; onnxruntime
+    first takes the whole part of 1 / y_scale, which is 254 for the float32 nearest to 1 / 255.
     """
     axis = checked_axis(axis, x.ndim)
     over = axis if opset >= 13 else tuple(range(axis, x.ndim))

@@ -179,8 +179,11 @@ def quantized_moe(
 ) -> Any:
     """MoE, of weights that are dequantised expert by expert, as tokens come to them.
 
-    Without ``router_weights`` the probabilities are those among the k chosen, normalised in any case, as
-    onnxruntime's CPU has them. Layouts that belong to one device (prepacked, float4) are refused.
+    Without ``router_weights`` the weights of the experts are the softmax of the k chosen logits: they add up to 1
+    whatever ``normalize_routing_weights`` says, which the operator's text calls no more than "whether to normalize
+    routing weights". So computes onnxruntime's CPU; a file of its default, 0, was made and tried with that. The
+    attribute decides with ``router_weights``, and in MoE. Layouts that belong to one device (prepacked, float4)
+    are refused.
     """
     if quant_type not in ("int", "fp8"):
         raise ValueError(

@@ -21,6 +21,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 RESERVED = ("n_outputs", "opset")
 """Keyword parameters that are filled by the caller, not by an attribute."""
 
@@ -50,7 +52,7 @@ class Operator:
         """Compute the outputs.
 
         Attributes that the function does not name are left out: the model checker has already refused
-        those that the schema does not know.
+        those that the schema does not know. NaN, infinity and overflow are results, and no warnings.
 
         Raises:
             ValueError: (or another built-in exception) on inputs that the operator is not defined for.
@@ -59,7 +61,8 @@ class Operator:
         if self.wants:
             reserved = {"n_outputs": n_outputs, "opset": opset}
             given.update({key: reserved[key] for key in self.wants})
-        result = self.function(xp, *inputs, **given)
+        with np.errstate(all="ignore"):
+            result = self.function(xp, *inputs, **given)
         return result if isinstance(result, tuple) else (result,)
 
 

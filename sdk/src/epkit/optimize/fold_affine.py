@@ -102,8 +102,11 @@ def _of_normalization(node: ir.Node, scope: Scope) -> _Affine | str:
     if len(statistics) != 4 or any(array is None for array in statistics):
         return "its statistics are no constants"
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in statistics)
-    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return _Affine(scale, beta - scale * mean)
+    if not gamma.shape == beta.shape == mean.shape == variance.shape:
+        return "its statistics differ in shape"
+    with np.errstate(all="ignore"):  # a variance below 0 gives NaN, as it does in the node
+        scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        return _Affine(scale, beta - scale * mean)
 
 
 def _fold(node: ir.Node, linear: ir.Node, affine: _Affine, scope: Scope) -> Verdict:

@@ -40,13 +40,9 @@ def relu(x: Any, *, out: tuple[Any, ...]) -> None:
 
 @kernel("Sigmoid", since=6, types={"T": frozenset({"float32", "float64"})}, shapes=broadcast)
 def sigmoid(x: Any, *, out: tuple[Any, ...]) -> None:
-    """1 / (1 + exp(-x)); an overflowing exp gives the right limit 0."""
-    result = out[0]
-    with np.errstate(over="ignore"):
-        np.negative(x, out=result)
-        np.exp(result, out=result)
-        result += 1
-        np.reciprocal(result, out=result)
+    """1 / (1 + exp(-x)), without overflow: below 0 the same is exp(x) / (1 + exp(x))."""
+    e = np.exp(-np.abs(x))
+    np.divide(np.where(x < 0, e, x.dtype.type(1)), 1 + e, out=out[0])
 
 
 KERNELS = (

@@ -95,14 +95,14 @@ def batch_norm(view: View) -> Step | None:
     if view.attributes.get("training_mode", 0) or len([v for v in view.outputs if v is not None]) != 1:
         return None
     found = [c.astype(np.float64) for c in constants if c is not None and c.ndim == 1]
-    if len(found) != 4:
-        return None
+    if len(found) != 4 or len({c.size for c in found}) != 1:
+        return None  # other sizes are an error that the portable kernel explains
     scale, bias, mean, variance = found
-    factor = scale / np.sqrt(variance + float(view.attributes.get("epsilon", 1e-5)))
-    term = bias - mean * factor
-    step = view.step(
-        "channel_affine", b"", (view.input(0), factor.astype(np.float32), term.astype(np.float32))
-    )
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + float(view.attributes.get("epsilon", 1e-5)))
+        term = (bias - mean * factor).astype(np.float32)
+        factor = factor.astype(np.float32)
+    step = view.step("channel_affine", b"", (view.input(0), factor, term))
     return Step(step.kernel, step.inputs, step.outputs[:1], step.attributes, step.nodes)
 
 
