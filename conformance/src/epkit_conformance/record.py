@@ -20,7 +20,12 @@ SCHEMA = "epkit.conformance.report/1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One case and its result; ``waiver`` is the reason of the expectation that changed its state."""
+    """One case and its result.
+
+    Attributes:
+        waiver: the reason of the expectation that changed its state.
+        oracle: who said what must come out.
+    """
 
     name: str
     level: int
@@ -30,6 +35,7 @@ class Entry:
     dtype: str
     result: Result
     waiver: str = ""
+    oracle: str = ""
 
     @property
     def state(self) -> State:
@@ -40,7 +46,7 @@ class Entry:
 def entry_of(case: Case, result: Result, waiver: str = "") -> Entry:
     """A case with what became of it."""
     place = (case.operator, case.version, case.dtype)
-    return Entry(case.name, case.level, case.group, *place, result, waiver)
+    return Entry(case.name, case.level, case.group, *place, result, waiver, case.oracle)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _plain(entry: Entry) -> dict[str, Any]:
     result = entry.result.to_dict()
     place = {"operator": entry.operator, "version": entry.version, "dtype": entry.dtype}
-    kept = {key: value for key, value in {**place, "waiver": entry.waiver}.items() if value}
+    told = {**place, "oracle": entry.oracle, "waiver": entry.waiver}
+    kept = {key: value for key, value in told.items() if value}
     return {"name": entry.name, "level": entry.level, "group": entry.group, **kept, "result": result}
 
 
