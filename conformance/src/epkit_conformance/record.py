@@ -104,7 +104,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain values; see ``docs/conformance.md`` for the fields."""
         head = {"schema": SCHEMA, **asdict(replace(self, entries=()))}
-        return {**head, "counts": state_counts(self.counts()), "entries": list(map(_plain, self.entries))}
+        return {**head, "counts": state_counts(self.counts()), "entries": list(map(plain, self.entries))}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Report:
@@ -113,7 +113,7 @@ class Report:
         given["provider"] = Candidate(
             **{**given["provider"], "devices": tuple(given["provider"].get("devices", ()))}
         )
-        given["entries"] = tuple(map(_entry, given["entries"]))
+        given["entries"] = tuple(map(entry_from, given["entries"]))
         given["only"] = tuple(given.get("only", ()))
         return Report(**given)
 
@@ -163,7 +163,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def plain(entry: Entry) -> dict[str, Any]:
+    """An entry as plain values for JSON."""
     result = entry.result.to_dict()
     place = {"operator": entry.operator, "version": entry.version, "dtype": entry.dtype}
     told = {**place, "oracle": entry.oracle, "waiver": entry.waiver}
@@ -171,6 +172,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "level": entry.level, "group": entry.group, **kept, "result": result}
 
 
-def _entry(values: Mapping[str, Any]) -> Entry:
+def entry_from(values: Mapping[str, Any]) -> Entry:
+    """The inverse of :func:`plain`."""
     optional = {"operator": "", "version": 0, "dtype": "", **values}
     return Entry(**{**optional, "result": Result.from_dict(values["result"])})
