@@ -13,7 +13,7 @@ from epkit_conformance.catalogue import all_cases
 from epkit_conformance.corpus.dynamic import made_symbolic, resized
 from epkit_conformance.corpus.published import published
 from epkit_conformance.meanings import BINARY, UNARY
-from epkit_conformance.recipes_all import RECIPES
+from epkit_conformance.recipes import RECIPES
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])

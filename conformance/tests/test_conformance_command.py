@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +18,13 @@ import pytest
 import epkit.backend.null
 from epkit.backend.registry import default
 from epkit.cli.app import app
+from epkit.cli.new_provider import derive_names
 from epkit_conformance import progress
 from epkit_conformance.cli import exits
 from epkit_conformance.progress import Silent
 from epkit_conformance.record import Entry
+
+PROJECT = Path(__file__).parents[2]
 
 ONE = ("--only", "published/relu", "--jobs", "1")
 """A case that the null provider passes."""
@@ -161,6 +166,16 @@ def test_the_workflow_is_for_the_provider(cli: Cli) -> None:
     text = cli("ci", "my_npu").out
     assert "epkit conformance my_npu" in text and "acme" not in text
     assert "actions/upload-artifact" in text and "--baseline" in text
+
+
+def test_new_packages_get_the_workflow() -> None:
+    text = (PROJECT / "conformance" / "pyproject.toml").read_text(encoding="utf-8")
+    entry = tomllib.loads(text)["project"]["entry-points"]["epkit.scaffold"]["conformance"]
+    module, _, function = entry.partition(":")
+    added = getattr(importlib.import_module(module), function)(derive_names("acme"))
+    example = PROJECT / "examples" / "epkit-acme"
+    assert added == {path: (example / path).read_text(encoding="utf-8") for path in added}
+    assert list(added) == [".github/workflows/epkit-conformance.yml"]
 
 
 class Impatient(Silent):

@@ -57,10 +57,17 @@ BUDGETS: dict[str, Budget] = {
         Flatten Floor Gather GatherElements GlobalMaxPool Greater GreaterOrEqual Hardmax Identity IsInf IsNaN Less
         LessOrEqual Max MaxPool Min Mod Neg Not Or Pad ReduceMax ReduceMin Relu Reshape Round ScatterElements Sign
         Slice Split Squeeze ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor DepthToSpace SpaceToDepth
-        Compress ConstantOfShape Dropout EyeLike GatherND NonZero OneHot ReverseSequence ScatterND Shape Size TopK""",
+        Compress ConstantOfShape Dropout EyeLike GatherND NonZero OneHot ReverseSequence ScatterND Shape Size TopK
+        BitCast CenterCropPad ConcatFromSequence If ImageDecoder MaxRoiPool MaxUnpool NonMaxSuppression Optional
+        OptionalGetElement OptionalHasElement RegexFullMatch Scan Scatter SequenceAt SequenceConstruct SequenceEmpty
+        SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence StringConcat StringNormalizer
+        StringSplit TensorScatter Unique Upsample""",
         Budget(0, EXACT),
     ),
-    **_all("DynamicQuantizeLinear MatMulInteger QLinearMatMul QuantizeLinear Range", Budget(0, WHOLE)),
+    **_all(
+        "ConvInteger DynamicQuantizeLinear Loop MatMulInteger QLinearConv QLinearMatMul QuantizeLinear Range",
+        Budget(0, WHOLE),
+    ),
     **_all("Add Cast CastLike Mul Sub LeakyRelu PRelu", Budget(0.5, ROUNDED)),
     **_all("Div Reciprocal", Budget(2.5, OPENCL, double=0.5)),
     **_all("Sqrt", Budget(3, OPENCL, double=0.5)),
@@ -68,29 +75,37 @@ BUDGETS: dict[str, Budget] = {
     **_all("Acos Acosh Asin Asinh Cos Cosh Sin Sinh", Budget(4, OPENCL)),
     **_all("Atan Atanh Tan Tanh", Budget(5, OPENCL)),
     **_all("Erf Pow", Budget(16, OPENCL, narrow=4)),
-    **_all("DequantizeLinear", Budget(1, STEPS)),
+    **_all("DequantizeLinear MelWeightMatrix TfIdfVectorizer", Budget(1, STEPS)),
     **_all("Shrink", Budget(2, STEPS)),
     **_all("HardSigmoid HardSwish Softsign", Budget(8, STEPS)),
-    **_all("Celu Elu Selu Sigmoid Softplus Swish", Budget(16, STEPS)),
+    **_all("BlackmanWindow HammingWindow HannWindow", Budget(8, STEPS)),
+    **_all("Celu Elu Selu Sigmoid Softplus Swish SwiGLU", Budget(16, STEPS)),
     **_all("Gelu", Budget(40, STEPS)),
     **_all("Mish", Budget(32, STEPS)),
     **_all(
         """ReduceSum ReduceL1 ReduceMean Sum Mean CumSum MatMul Gemm Conv ConvTranspose Einsum AveragePool
-        GlobalAveragePool""",
+        GlobalAveragePool AffineGrid Col2Im NegativeLogLikelihoodLoss RotaryEmbedding""",
         Budget(1, TERMS, 0.5),
     ),
     **_all("ReduceSumSquare ReduceProd CumProd Det", Budget(1, TERMS, 1)),
+    **_all("DeformConv GridSample Resize RoiAlign", Budget(2, f"{TERMS}; each with a weight, exact here", 1)),
+    **_all("DFT STFT", Budget(4, f"{TERMS}; sines and cosines: {OPENCL}", 1)),
+    **_all("CausalConvWithState", Budget(16, f"{TERMS}; sigmoid: {STEPS}", 1)),
+    **_all("Attention", Budget(16, f"{TERMS} of scores and values; exponentials: {OPENCL}", 1)),
     **_all(
-        "ReduceL2 ReduceLogSum GlobalLpPool LpNormalization",
+        "ReduceL2 ReduceLogSum GlobalLpPool LpNormalization LpPool",
         Budget(6, f"{TERMS}; then a root or a logarithm", 0.5),
     ),
-    **_all("ReduceLogSumExp Softmax LogSoftmax", Budget(16, f"{TERMS}; exponentials: {OPENCL}", 0.5)),
+    **_all(
+        "ReduceLogSumExp Softmax LogSoftmax SoftmaxCrossEntropyLoss",
+        Budget(16, f"{TERMS}; exponentials: {OPENCL}", 0.5),
+    ),
     **_all(
         """LayerNormalization InstanceNormalization BatchNormalization RMSNormalization GroupNormalization
         MeanVarianceNormalization LRN""",
         Budget(16, f"{TERMS} for mean and variance; then {STEPS}", 1),
     ),
-    **_all("RNN GRU LSTM", Budget(32, f"{TERMS} at each step; sigmoid and tanh: {STEPS}", 1)),
+    **_all("RNN GRU LSTM LinearAttention", Budget(32, f"{TERMS} at each step; sigmoid and tanh: {STEPS}", 1)),
 }
 
 
@@ -101,7 +116,7 @@ def budget_for(operator: str, dtype: str) -> Budget:
         return Budget(0, EXACT)
     if dtype == "float64" and found.double is not None:
         return Budget(found.double, found.source, found.per_term)
-    if dtype in ("float16", "bfloat16") and found.ulp > 0.5:
+    if dtype not in ("float32", "float64") and found.ulp > 0.5:
         return Budget(found.narrow, OPENCL if found.source == OPENCL else NARROW, found.per_term)
     return found
 

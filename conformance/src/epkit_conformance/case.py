@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from .result import Result
 
+PUBLISHED = "published with onnx"
+REFERENCE = "onnx.reference"
+CLOSED_FORM = "closed form"
+"""The oracles. Of two, each computes by itself, and both have been seen to agree."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -19,6 +24,7 @@ class Case:
         run: takes the provider's name, returns the result; raises AssertionError for a wrong answer.
         operator, version, dtype: place in the operator matrix, where the case has one.
         seconds: what a slow device may need; the runner's limit for this case if larger than its own.
+        oracle: who says what must come out; "" where nothing is computed.
     """
 
     name: str
@@ -29,3 +35,4 @@ class Case:
     version: int = 0
     dtype: str = ""
     seconds: float = 0.0
+    oracle: str = ""

@@ -104,5 +104,5 @@ def core_digest() -> str:
 
 
 def corpus_digest(cases: Iterable[Case]) -> str:
-    """Names and places of all cases. Their data follow from the names (the seeds), the suite, ONNX and NumPy."""
-    return digest_of([[c.name, c.level, c.group, c.operator, c.version, c.dtype] for c in cases])
+    """Names, places and oracles of all cases. Data follow from the names (the seeds), the suite, ONNX, NumPy."""
+    return digest_of([[c.name, c.level, c.group, c.operator, c.version, c.dtype, c.oracle] for c in cases])

@@ -1,11 +1,13 @@
 """The pytest plugin: ``pytest --pyargs epkit_conformance --provider acme``, with the results of the command.
 
 Cases run level by level in worker processes when the first test of a level is reached; each test then tells its
-case's result. Under pytest-xdist, whose workers are processes already, each test runs its case in its own.
+case's result. Under pytest-xdist, each of its workers keeps one such process and gives it the cases that it gets; the
+results go to the process that pytest was started in, which makes the report.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from datetime import UTC, datetime
@@ -16,12 +18,16 @@ import pytest
 
 from .advice import advise
 from .case import Case
+from .catalogue import all_cases
 from .environment import candidate, environment
 from .expectations import Expectations, read_expectations
-from .record import Entry, Report
+from .record import Entry, Report, entry_from, plain
 from .result import Result, State
 from .run import DOOR, settle
-from .runner import run_cases, run_here
+from .runner import Limits, OneByOne, run_cases
+
+PROPERTY = "epkit_conformance"
+"""The property of a test's report by which a result travels from a worker of pytest-xdist."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--conformance-jobs", type=int, default=0, metavar="N", help="worker processes; 0: one a core"
     )
+    group.addoption(
+        "--conformance-timeout", type=float, default=60.0, metavar="S", help="seconds that a case may take"
+    )
     group.addoption("--conformance-report", metavar="DIR", help="where to write the reports")
 
 
@@ -45,9 +54,10 @@ class Door:
         self.config = config
         self.entries: dict[str, Entry] = {}
         self.cases: list[Case] = []
-        self.whole = True
+        self.alone: OneByOne | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.start = monotonic()
+        self.limits = Limits(config.getoption("--conformance-timeout"))
         path = config.getoption("--conformance-expect")
         self.expectations = read_expectations(Path(path)) if path else Expectations()
 
@@ -67,7 +77,7 @@ class Door:
         """What became of the case; None if it was not run because the provider cannot be used."""
         if case.name not in self.entries:
             if hasattr(self.config, "workerinput"):
-                self._keep(case, run_here(case, self.provider))
+                self._run_alone(case)
             elif not self._is_closed():
                 self._run([other for other in self.cases if other.level == case.level] or [case])
         return self.entries.get(case.name)
@@ -76,22 +86,42 @@ class Door:
         first = self.entries.get(DOOR)
         return first is not None and first.state.is_error
 
+    def _run_alone(self, case: Case) -> None:
+        """In the process of this worker of pytest-xdist; before the first case, see whether the provider is ready."""
+        if self.alone is None:
+            candidate(self.provider)
+            self.alone = OneByOne(self.provider, self.limits)
+            door = next(other for other in all_cases() if other.name == DOOR)
+            self._keep(door, self.alone.run(door))
+        if case.name not in self.entries and not self._is_closed():
+            self._keep(case, self.alone.run(case))
+
     def _run(self, cases: list[Case]) -> None:
         candidate(self.provider)  # raises for an unknown name, once and not in every case
         jobs = self.config.getoption("--conformance-jobs") or os.cpu_count() or 1
-        run_cases(cases, self.provider, jobs=jobs, progress=self._keep)
+        run_cases(cases, self.provider, jobs=jobs, limits=self.limits, progress=self._keep)
 
     def _keep(self, case: Case, result: Result) -> None:
         self.entries[case.name] = settle(case, result, self.expectations)
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the results that come from workers of pytest-xdist."""
+        told = dict(report.user_properties).get(PROPERTY)
+        if report.when == "call" and isinstance(told, str):
+            entry = entry_from(json.loads(told))
+            self.entries[entry.name] = entry
+
     def report(self) -> Report:
         """The session as a report."""
+        highest = self.config.getoption("--conformance-level")
+        asked = [case for case in all_cases() if case.level <= highest]
+        entries = tuple(self.entries[case.name] for case in asked if case.name in self.entries)
         return Report(
             candidate(self.provider),
-            tuple(self.entries[case.name] for case in self.cases if case.name in self.entries),
-            self.config.getoption("--conformance-level"),
-            () if self.whole else ("a selection by pytest",),
-            "" if len(self.entries) == len(self.cases) else "not all cases were run",
+            entries,
+            highest,
+            () if len(entries) == len(asked) else ("a selection by pytest",),
+            "",
             self.started,
             monotonic() - self.start,
             environment().get("epkit-conformance", ""),
@@ -105,6 +135,14 @@ DOOR_KEY = pytest.StashKey[Door]()
 def pytest_configure(config: pytest.Config) -> None:
     """Make room for the results."""
     config.stash[DOOR_KEY] = Door(config)
+    config.pluginmanager.register(config.stash[DOOR_KEY], "epkit_conformance_door")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process of a worker of pytest-xdist."""
+    door = config.stash.get(DOOR_KEY, None)
+    if door is not None and door.alone is not None:
+        door.alone.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -117,14 +155,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which cases will be asked for, and whether they are all of their levels."""
+    """Note which cases will be asked for."""
     door = session.config.stash[DOOR_KEY]
     door.cases = [case for item in session.items if (case := case_of(item)) is not None]
-    if door.cases:
-        from .catalogue import all_cases
-
-        highest = session.config.getoption("--conformance-level")
-        door.whole = len(door.cases) == sum(case.level <= highest for case in all_cases())
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -138,6 +171,16 @@ def case_of(item: pytest.Item) -> Case | None:
 def conformance_door(request: pytest.FixtureRequest) -> Door:
     """The results."""
     return request.config.stash[DOOR_KEY]
+
+
+@pytest.fixture
+def settled(request: pytest.FixtureRequest, conformance_door: Door) -> Entry | None:
+    """What became of the test's case."""
+    case = case_of(request.node)
+    entry = conformance_door.entry(case) if case is not None else None
+    if entry is not None and hasattr(request.config, "workerinput"):
+        request.node.user_properties.append((PROPERTY, json.dumps(plain(entry))))
+    return entry
 
 
 def tell(entry: Entry | None) -> None:
@@ -162,7 +205,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many cases ended in each state (with pytest-xdist, nothing)."""
+    """Print how many cases ended in each state."""
     counts = Counter(entry.state for entry in config.stash[DOOR_KEY].entries.values())
     if counts:
         name = config.getoption("--provider")

@@ -20,7 +20,12 @@ SCHEMA = "epkit.conformance.report/1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One case and its result; ``waiver`` is the reason of the expectation that changed its state."""
+    """One case and its result.
+
+    Attributes:
+        waiver: the reason of the expectation that changed its state.
+        oracle: who said what must come out.
+    """
 
     name: str
     level: int
@@ -30,6 +35,7 @@ class Entry:
     dtype: str
     result: Result
     waiver: str = ""
+    oracle: str = ""
 
     @property
     def state(self) -> State:
@@ -40,7 +46,7 @@ class Entry:
 def entry_of(case: Case, result: Result, waiver: str = "") -> Entry:
     """A case with what became of it."""
     place = (case.operator, case.version, case.dtype)
-    return Entry(case.name, case.level, case.group, *place, result, waiver)
+    return Entry(case.name, case.level, case.group, *place, result, waiver, case.oracle)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain values; see ``docs/conformance.md`` for the fields."""
         head = {"schema": SCHEMA, **asdict(replace(self, entries=()))}
-        return {**head, "counts": state_counts(self.counts()), "entries": list(map(_plain, self.entries))}
+        return {**head, "counts": state_counts(self.counts()), "entries": list(map(plain, self.entries))}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Report:
@@ -107,7 +113,7 @@ class Report:
         given["provider"] = Candidate(
             **{**given["provider"], "devices": tuple(given["provider"].get("devices", ()))}
         )
-        given["entries"] = tuple(map(_entry, given["entries"]))
+        given["entries"] = tuple(map(entry_from, given["entries"]))
         given["only"] = tuple(given.get("only", ()))
         return Report(**given)
 
@@ -157,13 +163,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def plain(entry: Entry) -> dict[str, Any]:
+    """An entry as plain values for JSON."""
     result = entry.result.to_dict()
     place = {"operator": entry.operator, "version": entry.version, "dtype": entry.dtype}
-    kept = {key: value for key, value in {**place, "waiver": entry.waiver}.items() if value}
+    told = {**place, "oracle": entry.oracle, "waiver": entry.waiver}
+    kept = {key: value for key, value in told.items() if value}
     return {"name": entry.name, "level": entry.level, "group": entry.group, **kept, "result": result}
 
 
-def _entry(values: Mapping[str, Any]) -> Entry:
+def entry_from(values: Mapping[str, Any]) -> Entry:
+    """The inverse of :func:`plain`."""
     optional = {"operator": "", "version": 0, "dtype": "", **values}
     return Entry(**{**optional, "result": Result.from_dict(values["result"])})

@@ -89,6 +89,34 @@ def run_cases(
     return {case.name: results[case.name] for case in cases}
 
 
+class OneByOne:
+    """A worker process that is kept from case to case, for a caller that comes with one at a time.
+
+    It is spawned, because the caller may have threads; so the provider must be an installed one.
+    """
+
+    def __init__(self, provider: str, limits: Limits | None = None, rebuild: Rebuild = all_cases) -> None:
+        self._pool = _Pool((), rebuild, provider, 1, limits or Limits(), "spawn")
+        self._worker: _Worker | None = None
+
+    def run(self, case: Case) -> Result:
+        """Run the case in the worker; in a new one if the last case took it along."""
+        self._worker = self._worker or _Worker(self._pool)
+        self._worker.give(case)
+        result = None
+        while result is None:
+            result = next((result for _, result in self._pool.wait([self._worker])), None)
+        if result.state in (State.CRASHED, State.HUNG):
+            self.close(kill=True)
+        return result
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the worker, if there is one."""
+        if self._worker is not None:
+            self._worker.end(kill=kill)
+            self._worker = None
+
+
 def run_here(case: Case, provider: str) -> Result:
     """Run one case in this process; whatever it raises becomes its result."""
     start = time.perf_counter()
@@ -207,7 +235,7 @@ class _Pool:
                 if len(workers) == self.jobs:
                     break
             while workers:
-                for worker, result in self._wait(workers):
+                for worker, result in self.wait(workers):
                     assert worker.case is not None
                     done = worker.case
                     workers.remove(worker)
@@ -227,7 +255,8 @@ class _Pool:
         worker.give(case)
         self.started(case)
 
-    def _wait(self, workers: list[_Worker]) -> Iterator[tuple[_Worker, Result]]:
+    def wait(self, workers: list[_Worker]) -> Iterator[tuple[_Worker, Result]]:
+        """The results that are there after a short while, if any."""
         ready = multiprocessing.connection.wait([worker.pipe for worker in workers], timeout=0.25)
         for worker in list(workers):
             assert worker.case is not None

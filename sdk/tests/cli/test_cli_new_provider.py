@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from epkit.cli import new_provider
+from epkit.testing.plugins import entry_points_of
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "epkit-acme"
 
 
@@ -24,9 +27,35 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_example_is_what_new_provider_writes(cli: Cli, tmp_path: Path) -> None:
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No installed package adds files."""
+    monkeypatch.setattr(new_provider, "scaffolds", lambda: ())
+
+
+def test_the_example_is_what_new_provider_writes(cli: Cli, tmp_path: Path, alone: None) -> None:
     assert cli("new-provider", "acme", "--dir", tmp_path).code == 0
-    assert files_of(tmp_path / "epkit-acme") == files_of(EXAMPLE)
+    whole = files_of(EXAMPLE)
+    own = {path: text for path, text in whole.items() if not path.startswith(".github")}
+    assert files_of(tmp_path / "epkit-acme") == own
+
+
+def test_installed_packages_add_files_and_a_broken_one_adds_none(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def workflow(names: new_provider.Names) -> dict[str, str]:
+        return {".ci/run.yml": f"test {names.name}", "README.md": "not this one"}
+
+    def broken() -> object:
+        raise ImportError("no such module")
+
+    entries = entry_points_of({"ci": lambda: workflow, "bad": broken}, group=new_provider.SCAFFOLD_GROUP)
+    monkeypatch.setattr(new_provider, "scaffolds", lambda: entries)
+    result = cli("new-provider", "acme", "--dir", tmp_path)
+    assert result.code == 0 and "no such module" in result.err
+    written = files_of(tmp_path / "epkit-acme")
+    assert written[".ci/run.yml"] == "test acme"
+    assert written["README.md"].startswith("# epkit-acme")
 
 
 def test_the_package_builds_is_found_and_passes_its_tests(cli: Cli, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -17,5 +16,6 @@ def ci(
     debug: Debug = False,
 ) -> None:
     """Print a GitHub workflow: epkit conformance ci acme > .github/workflows/epkit-conformance.yml."""
-    text = (files("epkit_conformance") / "ci" / "epkit-conformance.yml").read_text(encoding="utf-8")
-    typer.echo(text.replace("acme", provider), nl=False)
+    from ..scaffold import workflow
+
+    typer.echo(workflow(provider), nl=False)

@@ -16,7 +16,7 @@ from typing import Any
 from epkit.backend import Provider
 from epkit.backend.registry import PROVIDER_GROUP, default
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..probes import PROBES, Subject, on_each
 from ..result import Result, State
 from ..watch import Watch, watched
@@ -151,7 +151,7 @@ def _case(name: str, run: Callable[[str], Result]) -> Case:
             return Result(State.UNSUPPORTED, "the provider saves no programs: compiling is fast enough")
         return run(provider)
 
-    return Case(f"artifacts/{name}", 6, "artifacts", where_it_applies)
+    return Case(f"artifacts/{name}", 6, "artifacts", where_it_applies, oracle=REFERENCE)
 
 
 def _new_process(provider: str) -> Result:

@@ -12,7 +12,7 @@ import epkit
 from epkit.backend import Provider
 from epkit.backend.registry import default
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..evidence import recorded_run
 from ..probes import ROWS, Subject, on_each, subjects
 from ..result import Result, State
@@ -108,12 +108,14 @@ def cases() -> Iterator[Case]:
             7,
             "capture",
             partial(_on_captured, check=check),
+            oracle=REFERENCE,
         )
     yield Case(
         "capture/follows_other_shapes",
         7,
         "capture",
         lambda provider: _on_captured(provider, follows_other_shapes, dynamic=True),
+        oracle=REFERENCE,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from epkit.backend import Allocator, Device, HostStream, Provider, Stream
 from epkit.backend.registry import default
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..probes import Subject, on_each
 from ..result import Result, State
 from ..watch import watched
@@ -219,7 +219,7 @@ def cases() -> Iterator[Case]:
     for bare in BARE:
         yield Case(f"streams/{bare.__name__}", 5, "streams", partial(_on_bench, check=bare))
     for check in EACH:
-        yield Case(f"threads/{check.__name__}", 5, "threads", partial(on_each, check=check))
+        yield Case(f"threads/{check.__name__}", 5, "threads", partial(on_each, check=check), oracle=REFERENCE)
 
 
 def _on_bench(provider: str, check: Callable[[Bench], None]) -> Result:

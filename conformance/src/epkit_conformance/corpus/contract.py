@@ -17,7 +17,7 @@ import epkit
 from epkit.backend.registry import default
 from epkit.errors import CancelledError, EpkitError, InputError, OptionError
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..observer import OBSERVER
 from ..probes import PROBES, ROWS, Subject, is_plain, is_valid, native_type, on_each, see_who_works
 from ..result import Result, State
@@ -372,4 +372,4 @@ def cases() -> Iterator[Case]:
 
 
 def _case(name: str, run: Callable[[str], Result], seconds: float = 0.0) -> Case:
-    return Case(f"contract/{name}", 3, "contract", run, seconds=seconds)
+    return Case(f"contract/{name}", 3, "contract", run, seconds=seconds, oracle=REFERENCE)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..case import Case
+from ..case import PUBLISHED, REFERENCE, Case
 from ..evidence import as_value, run_model
 from ..meanings import words
 from ..probes import reference
@@ -56,10 +56,12 @@ def cases() -> Iterator[Case]:
         if not _has_shapes(item.model):
             continue
         name, place = item.name.removeprefix("test_"), matrix_place(item.model)
-        yield Case(f"dynamic/{name}/symbolic", 2, "dynamic", _symbolic(item), *place)
+        yield Case(f"dynamic/{name}/symbolic", 2, "dynamic", _symbolic(item), *place, oracle=PUBLISHED)
         if _is_batched(item):
             for rows in ROWS:
-                yield Case(f"dynamic/{name}/{rows}_rows", 2, "dynamic", _resized(item, rows), *place)
+                oracle = REFERENCE if place[0] in ELEMENTWISE else PUBLISHED
+                run = _resized(item, rows)
+                yield Case(f"dynamic/{name}/{rows}_rows", 2, "dynamic", run, *place, oracle=oracle)
 
 
 def _has_shapes(model: onnx.ModelProto) -> bool:

@@ -14,7 +14,7 @@ from epkit.backend import Provider
 from epkit.backend.registry import default
 from epkit.errors import EpkitError
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..probes import Subject, see_who_works, subjects
 from ..result import Result, State
 from ..watch import Watch, watched
@@ -45,7 +45,7 @@ class Injected(RuntimeError):
 def cases() -> Iterator[Case]:
     """One case a method; it does not apply to a provider that has not written the method."""
     for member in MEMBERS:
-        yield Case(f"errors/in_{member}", LEVELS.get(member, 3), "errors", _runner(member))
+        yield Case(f"errors/in_{member}", LEVELS.get(member, 3), "errors", _runner(member), oracle=REFERENCE)
 
 
 def _runner(member: str) -> Callable[[str], Result]:

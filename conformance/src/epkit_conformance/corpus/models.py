@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..probes import feeds_for, is_valid, native_type, retyped
 from ..result import Result, State
 from .graphs import run_graph
@@ -154,7 +154,8 @@ def cases() -> Iterator[Case]:
     """Each model alone and in a batch."""
     for make in MODELS:
         for size in SIZES:
-            yield Case(f"models/{make.__name__}/{size}", 3, "models", _runner(make, size), seconds=120)
+            name, run = f"models/{make.__name__}/{size}", _runner(make, size)
+            yield Case(name, 3, "models", run, seconds=120, oracle=REFERENCE)
 
 
 def _runner(make: Callable[[], onnx.ModelProto], size: str) -> Callable[[str], Result]:

@@ -15,7 +15,7 @@ from epkit.backend.registry import PROVIDER_GROUP, Registry, default
 from epkit.testing.awkward import awkward, every_other, everything, inside_control_flow
 from epkit.testing.device import FakeDevice, device_provider
 
-from ..case import Case
+from ..case import REFERENCE, Case
 from ..compare import difference
 from ..evidence import reasons, recorded_run
 from ..probes import feeds_for, native_type, reference, tolerance_for
@@ -64,10 +64,10 @@ def cases() -> Iterator[Case]:
     for name, partner in PARTNERS.items():
         for first in (True, False):
             place = "before" if first else "after"
-            yield Case(f"pairs/{place}_{name}", 3, "pairs", _runner(partner, first))
+            yield Case(f"pairs/{place}_{name}", 3, "pairs", _runner(partner, first), oracle=REFERENCE)
     for first in (True, False):
         place = "before" if first else "after"
-        yield Case(f"pairs/{place}_installed", 3, "pairs", _installed(first), seconds=300)
+        yield Case(f"pairs/{place}_installed", 3, "pairs", _installed(first), seconds=300, oracle=REFERENCE)
 
 
 def _installed(first: bool) -> Callable[[str], Result]:

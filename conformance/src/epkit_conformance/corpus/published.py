@@ -11,7 +11,7 @@ import onnx
 
 from epkit.dtypes import NAME
 
-from ..case import Case
+from ..case import PUBLISHED, Case
 from ..evidence import Expectation, run_model
 from ..result import Result
 
@@ -34,8 +34,8 @@ def cases() -> Iterator[Case]:
     """One case for each published one."""
     for item in published():
         name = item.name.removeprefix("test_")
-        operator, version, dtype = matrix_place(item.model)
-        yield Case(f"published/{name}", 2, "published", _runner(item), operator, version, dtype)
+        place = matrix_place(item.model)
+        yield Case(f"published/{name}", 2, "published", _runner(item), *place, oracle=PUBLISHED)
 
 
 def matrix_place(model: onnx.ModelProto) -> tuple[str, int, str]:

@@ -272,7 +272,9 @@ def case_data(entries: Sequence[Entry]) -> dict[str, Any]:
         text: index for index, text in enumerate(dict.fromkeys(entry.result.detail for entry in entries))
     }
     states = list(State)
+    oracles = list(dict.fromkeys(entry.oracle for entry in entries))
     return {
+        "oracles": oracles,
         "states": [[state.value, classes(state)] for state in states],
         "details": list(map(clean, details)),
         "rows": [
@@ -290,6 +292,7 @@ def case_data(entries: Sequence[Entry]) -> dict[str, Any]:
                 entry.result.peak_bytes,
                 _short(entry.result.error),
                 _short(entry.result.budget),
+                oracles.index(entry.oracle),
             ]
             for entry in entries
         ],

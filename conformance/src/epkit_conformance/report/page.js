@@ -65,7 +65,7 @@ if (held && filters) {
       if (state.value !== "" && row[5] !== +state.value) return false;
       if (place && (row[2] !== place[0] || row[3] !== place[1] || row[4] !== place[2])) return false;
       if (!words.length) return true;
-      const whole = `${row[0]} ${row[2]} ${row[4]} ${data.details[row[6]]}`.toLowerCase();
+      const whole = `${row[0]} ${row[2]} ${row[4]} ${data.details[row[6]]} ${data.oracles[row[13]]}`.toLowerCase();
       return words.every((word) => whole.includes(word));
     });
     if (order) {
@@ -110,6 +110,8 @@ if (held && filters) {
       name.append(make("b", row[0]));
       const detail = data.details[row[6]];
       if (detail) name.append(make("small", detail));
+      const oracle = data.oracles[row[13]];
+      if (oracle) name.append(make("small", `against: ${oracle}`, "oracle"));
       const [word, style] = data.states[row[5]];
       const cell = make("td", make("span", word, `pill ${style}`));
       line.append(name, cell);

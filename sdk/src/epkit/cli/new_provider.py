@@ -1,9 +1,15 @@
-"""``epkit new-provider``: writes a small, whole plugin package to start from."""
+"""``epkit new-provider``: writes a small, whole plugin package to start from.
+
+Installed packages may add files, such as a workflow for a CI: an entry point of the group ``epkit.scaffold`` names a
+function from :class:`Names` to texts by path. It is imported when the command runs; a broken one adds nothing.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import keyword
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +22,8 @@ from ..aliases import ALIASES
 from ..errors import EpkitError, OptionError
 from . import _render
 from ._options import Debug, Json
+
+SCAFFOLD_GROUP = "epkit.scaffold"
 
 RESERVED = ("error", "runtime", "host")
 """Words that already mean something where a provider's name may stand."""
@@ -63,6 +71,23 @@ def package_files(names: Names) -> dict[str, str]:
     return {**made, f"{source}/py.typed": ""}
 
 
+def added_files(names: Names) -> dict[str, str]:
+    """What installed packages add: path within the package -> text."""
+    found: dict[str, str] = {}
+    for entry in scaffolds():
+        try:
+            found |= entry.load()(names)
+        except Exception as error:
+            told = f"{entry.value} adds no files, because it is broken: {type(error).__name__}: {error}"
+            _render.note(told)
+    return found
+
+
+def scaffolds() -> Iterable[importlib.metadata.EntryPoint]:
+    """The installed functions that add files."""
+    return importlib.metadata.entry_points(group=SCAFFOLD_GROUP)
+
+
 def write_package(folder: Path, contents: dict[str, str]) -> None:
     """Write the files into a folder that must not exist yet.
 
@@ -92,7 +117,7 @@ def new_provider(
     """Write a small plugin package to start from: kernels, an option, tests."""
     names = derive_names(name)
     target = folder / names.distribution
-    contents = package_files(names)
+    contents = {**added_files(names), **package_files(names)}
     if names.name in ALIASES.values():
         _render.note(f"{names.name!r} is the name of a well-known provider; two of one name hide each other")
     write_package(target, contents)

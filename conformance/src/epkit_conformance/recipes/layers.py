@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .meanings import sigmoid
-from .recipes import Array, Trial, draw, recipe, wide
+from ..meanings import sigmoid
+from .trial import Array, Trial, draw, recipe, wide
 
 
 @recipe("ConvTranspose")

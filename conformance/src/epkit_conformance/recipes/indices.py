@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 from epkit.dtypes import numpy_dtype
 
-from .recipes import Trial, draw, recipe, wide
+from .quantised import written
+from .trial import Trial, draw, recipe, wide
 
 
 @recipe("TopK")
@@ -119,7 +120,7 @@ def dropout(op: str, version: int, dtype: str, rng: np.random.Generator) -> Tria
 @recipe("CastLike")
 def cast_like(op: str, version: int, dtype: str, rng: np.random.Generator) -> Trial:
     """To the type of another tensor."""
-    x = draw(rng, (3, 5), dtype, 0, 9)
+    x = draw(rng, (3, 5), dtype, 0, 9) if dtype != "string" else written(rng)
     return Trial([x, np.zeros(1, np.float32)], [x.astype(np.float64)], result="float32")
 
 
@@ -129,3 +130,30 @@ def cumprod(op: str, version: int, dtype: str, rng: np.random.Generator) -> Tria
     x = draw(rng, (4, 6), dtype, 1, 2)
     want = np.cumprod(wide(x), axis=-1).astype(wide(x).dtype)
     return Trial([x, np.array(-1)], [want], fixed=frozenset({1}), terms=6)
+
+
+@recipe("Scatter")
+def scatter(op: str, version: int, dtype: str, rng: np.random.Generator) -> Trial:
+    """What ScatterElements was called before; indices from the start."""
+    x, updates = draw(rng, (3, 5), dtype), draw(rng, (2, 5), dtype)
+    indices = np.array([[0, 2, 1, 0, 2], [1, 0, 2, 2, 0]])
+    want = x.copy()
+    np.put_along_axis(want, indices, updates, axis=0)
+    return Trial([x, indices, updates], [want], {"axis": 0})
+
+
+@recipe("Unique")
+def unique(op: str, version: int, dtype: str, rng: np.random.Generator) -> Trial:
+    """Sorted, of all elements; numbers that are not signed in the order in which they come, by columns."""
+    if dtype.startswith("uint"):
+        pattern = np.array([[3, 1, 3, 0, 1], [0, 2, 0, 1, 2]]).astype(numpy_dtype(dtype))
+        want = [pattern[:, [0, 1, 3]], np.array([0, 1, 3]), np.array([0, 1, 0, 2, 1]), np.array([2, 2, 1])]
+        return Trial([pattern], want, {"axis": 1, "sorted": 0})
+    x = draw(rng, (4, 5), dtype) if dtype in ("bool", "string") else draw(rng, (4, 5), "int8")
+    x = x.astype(numpy_dtype(dtype))
+    flat = x.ravel().tolist()
+    values = sorted(set(flat))
+    found = [flat.index(value) for value in values]
+    inverse, counts = [values.index(value) for value in flat], [flat.count(value) for value in values]
+    want = [np.array(values, x.dtype), *(np.array(numbers) for numbers in (found, inverse, counts))]
+    return Trial([x], want, {"sorted": 1})
