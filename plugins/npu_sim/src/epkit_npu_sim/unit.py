@@ -82,7 +82,7 @@ class Family:
     check: Callable[[Unit, Machine], Unit]
     lower: Callable[[Unit, Stream, Views, Finish, int], None]
     product: Callable[[Unit], Product] | None = None
-    tail: Callable[[Unit, Stream, Views, int, QTensor], Tail] | None = None
+    tail: Callable[[Unit, Stream, Views, QTensor, int], Tail] | None = None
 
 
 def bring(stream: Stream, view: Views, q: QTensor, start: Any, shape: Any, spad: int) -> None:

@@ -110,7 +110,7 @@ def lower_binary(unit: Unit, stream: Stream, view: Views, finish: Finish, extra:
         finish(stream, start, shape, y_at)
 
 
-def tail_binary(unit: Unit, stream: Stream, view: Views, elements: int, via: QTensor) -> Tail:
+def tail_binary(unit: Unit, stream: Stream, view: Views, via: QTensor, elements: int) -> Tail:
     """Fused: one operand is in the scratchpad, the other is loaded."""
     a, b, y = unit.quantised(0), unit.quantised(1), unit.output
     other = b if a.value is via.value else a
@@ -232,7 +232,7 @@ def lower_function(unit: Unit, stream: Stream, view: Views, finish: Finish, extr
         finish(stream, start, shape, y_at)
 
 
-def tail_function(unit: Unit, stream: Stream, view: Views, elements: int, via: QTensor) -> Tail:
+def tail_function(unit: Unit, stream: Stream, view: Views, via: QTensor, elements: int) -> Tail:
     """Fused."""
     table_at = _table_slot(unit, stream)
     results = stream.slots(elements * unit.output.size)
