@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -106,9 +106,11 @@ class Bases:
             self.index[q.value] = len(self.sizes)
             self.sizes.append(nbytes(q))
 
-    def view(self, q: QTensor) -> View:
-        """The whole tensor."""
-        return dense(self.index[q.value], q.shape, np.dtype(q.dtype).itemsize)
+    def view(self, stream: Stream, q: QTensor) -> View:
+        """The whole tensor; constants lie in the image."""
+        if q.constant is None:
+            return dense(self.index[q.value], q.shape, q.size)
+        return replace(dense(0, q.shape, q.size), offset=stream.image.add(q.constant.tobytes()))
 
 
 def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, compress: bool) -> Binary:
@@ -134,12 +136,13 @@ def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, com
 
 def _emit(layer: Layer, stream: Stream, bases: Bases) -> None:
     pending = []
+    view = partial(bases.view, stream)
     for before, unit in pairwise(layer.units):
         tail = FAMILIES[unit.kind].tail
         assert tail is not None
-        pending.append(partial(tail, unit, stream, bases.view, before.output))
-    head, output = layer.units[0], bases.view(layer.outputs[0])
-    FAMILIES[head.kind].lower(head, stream, bases.view, Finish(output, tuple(pending)), layer.extra)
+        pending.append(partial(tail, unit, stream, view, before.output))
+    head, output = layer.units[0], view(layer.outputs[0])
+    FAMILIES[head.kind].lower(head, stream, view, Finish(output, tuple(pending)), layer.extra)
 
 
 class NpuProgram(Program):

@@ -52,8 +52,8 @@ class Store(namedtuple("Store", "base dram spad size n0 n1 n2 s0 s1 s2")):
     ENGINE = STORE
 
 
-class Gather(namedtuple("Gather", "base dram spad size n0 s0 index index_size count limit")):
-    """DRAM to scratchpad: y[n0, count] of ``size`` bytes each, y[i, j] from i s0 + index[j] size. The indices are
+class Gather(namedtuple("Gather", "base dram spad size n0 s0 s1 index index_size count limit")):
+    """DRAM to scratchpad: y[n0, count] of ``size`` bytes each, y[i, j] from i s0 + index[j] s1. The indices are
     integers of ``index_size`` bytes in the scratchpad, from -limit to limit - 1; negative ones count from the end.
     """
 

@@ -129,6 +129,6 @@ class Core:
             raise IndexError(
                 f"an index is not in [{-op.limit}, {op.limit - 1}]: {index.min()} to {index.max()}"
             )
-        box = isa.Store(op.base, 0, 0, op.size, op.n0, op.limit, 1, op.s0, op.size, 0)
+        box = isa.Store(op.base, 0, 0, op.size, op.n0, op.limit, 1, op.s0, op.s1, 0)
         rows = box_view(self.dram.bytes, address, box)[:, index, 0]
         return self._elements(op.spad, op.size, (op.n0, op.count)), rows

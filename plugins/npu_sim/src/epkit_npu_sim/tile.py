@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from . import isa
@@ -33,6 +33,22 @@ class View:
         return replace(
             self, shape=shape, strides=self.strides + (self.size,) * (len(shape) - len(self.shape))
         )
+
+    def permuted(self, order: Iterable[int]) -> View:
+        """Axes in another order."""
+        order = tuple(order)
+        strides = tuple(self.strides[a] for a in order)
+        return replace(self, shape=tuple(self.shape[a] for a in order), strides=strides)
+
+    def stretched(self, shape: Ints) -> View:
+        """It repeats itself to a shape, as broadcasting does."""
+        own = zip(self.shape, self.strides, strict=True)
+        strides = (0,) * (len(shape) - len(self.shape)) + tuple(0 if n == 1 else s for n, s in own)
+        return replace(self, shape=shape, strides=strides)
+
+    def reshaped(self, shape: Sequence[int]) -> View:
+        """The same bytes in another shape, if it is dense."""
+        return replace(self, shape=tuple(shape), strides=row_major(shape, self.size))
 
     def load(self, stream: Stream, spad: int) -> None:
         """Bring it into the scratchpad, dense."""
@@ -94,7 +110,7 @@ def boxes(shape: Sequence[int], limit: int) -> Iterator[tuple[Ints, Ints]]:
         if chosen[axis] > 1 or rest <= limit:
             break
     for start in itertools.product(
-        *(range(0, count, step) for count, step in zip(shape, chosen, strict=True))
+        *(range(0, count, max(1, step)) for count, step in zip(shape, chosen, strict=True))
     ):
         yield start, tuple(min(c, n - a) for a, n, c in zip(start, shape, chosen, strict=True))
 

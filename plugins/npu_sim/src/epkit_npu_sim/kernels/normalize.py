@@ -44,10 +44,7 @@ def _check_row(cols: int, size: int, params: int, machine: Machine) -> None:
 
 def last(view: View, axis: int) -> View:
     """The view with an axis moved to the end."""
-    order = [a for a in range(len(view.shape)) if a != axis] + [axis]
-    return replace(
-        view, shape=tuple(view.shape[a] for a in order), strides=tuple(view.strides[a] for a in order)
-    )
+    return view.permuted([*(a for a in range(len(view.shape)) if a != axis), axis])
 
 
 def _by_rows(unit: Unit, stream: Stream, source: View, target: View, extra_bytes: int, emit: Any) -> None:
