@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epkit.backend import Event, Stream
+from epkit.knobs import Knob
 
 from .machine import Machine
 from .memory import Dram
@@ -26,7 +27,10 @@ class DeviceError(Exception):
 class Faults:
     """Faults on demand: ``KIND`` or ``KIND@N``; N counts commands, or says how slow."""
 
-    KINDS = ("bit-flip", "timeout", "device-lost", "slow", "out-of-dram", "out-of-scratchpad")
+    KINDS = (
+        *("bit-flip", "timeout", "device-lost", "slow", "out-of-dram", "out-of-scratchpad"),
+        "artifact-refused",
+    )
 
     def __init__(self, text: str) -> None:
         self.kind, _, number = text.partition("@")
@@ -43,10 +47,28 @@ class Faults:
         return self._left < 0
 
     def lasting(self, kind: str) -> bool:
-        """True from the time on that was named."""
+        """True from the time on that was named, until a reset."""
         if self.kind == kind:
             self._left -= 1
         return self.kind == kind and self._left < 0
+
+    def end(self) -> None:
+        """A reset ends the shortage of memory; other faults are over by themselves, or stay (a slow device)."""
+        if self.kind == "out-of-dram":
+            self.kind = ""
+
+
+def _fault(text: str) -> str:
+    Faults(text)
+    return text
+
+
+FAULT: Knob[str] = Knob(
+    "EPKIT_NPU_SIM_FAULT",
+    "",
+    _fault,
+    "the fault to order where the option fault names none, such as bit-flip@20",
+)
 
 
 class NpuDevice:
@@ -80,6 +102,7 @@ class NpuDevice:
     def reset(self) -> None:
         """Start again: memory is empty, so that every program's image is written anew."""
         self.failure = ""
+        self.faults.end()
         for program in self.programs:
             program.upload()
 
