@@ -162,9 +162,9 @@ class Softmax(namedtuple("Softmax", "y zero low high y_type x rows cols table mu
 
 
 class LayerNorm(
-    namedtuple("LayerNorm", "y zero low high y_type x rows cols params eps_hi eps_lo shift x_type")
+    namedtuple("LayerNorm", "y zero low high y_type x rows cols table eps_hi eps_lo shift x_type")
 ):
-    """Along each row, see the data sheet: ``params`` holds gamma and beta (int32, one each for each column);
+    """Along each row, see the data sheet: ``table`` holds gamma and beta (int32, one each for each column);
     eps = eps_hi 2^31 + eps_lo.
     """
 

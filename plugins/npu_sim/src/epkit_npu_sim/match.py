@@ -55,8 +55,10 @@ QOPERATORS: dict[tuple[str, str], tuple[str, tuple[int, ...], int, int | None]] 
     ("com.microsoft", "QLinearSigmoid"): ("Sigmoid", (0,), 3, None),
     ("com.microsoft", "QLinearLeakyRelu"): ("LeakyRelu", (0,), 3, None),
     ("com.microsoft", "QLinearSoftmax"): ("Softmax", (0,), 3, None),
+    ("com.microsoft", "QLinearConcat"): ("Concat", (), 0, None),
 }
-"""Operator -> (kind, first inputs of its quantised operands, first input of its result's scale, bias)."""
+"""Operator -> (kind, inputs that are quantised operands (none: all behind the result's scale), the input that is its
+result's scale, bias); scale and zero point follow an operand."""
 
 
 @dataclass
@@ -95,8 +97,6 @@ class _Matcher:
         name = node.op_type
         if (node.domain, name) in QOPERATORS:
             self._qoperator(node)
-        elif node.domain == "com.microsoft" and name == "QLinearConcat":
-            self._qlinear_concat(node)
         elif node.domain not in ("", "com.microsoft"):
             raise Unsupported("no-kernel", f"the machine has no {node.domain}.{name}")
         elif name == "DequantizeLinear":
@@ -116,8 +116,9 @@ class _Matcher:
     def _no_integers(self, node: ir.Node) -> Unsupported:
         kind = element_type(node.inputs[0]) if node.inputs else ""
         if node.op_type not in FAMILIES:
-            told = f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
-            return Unsupported("no-kernel", told)
+            return Unsupported(
+                "no-kernel", f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
+            )
         told = (
             f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear "
             f"and QuantizeLinear, and the machine computes with integers only; {HOW_TO_QUANTISE}"
@@ -187,14 +188,10 @@ class _Matcher:
         return None
 
     def _on_integers(self, node: ir.Node) -> None:
-        if (
-            any(value is not None and value.uses() for value in node.outputs[1:])
-            and node.op_type == "MaxPool"
-        ):
-            raise Unsupported("attribute", "the indices of MaxPool", "one output")
         data = {"Concat": len(node.inputs), "Gather": 2, "Where": 3}.get(node.op_type, 1)
         inputs = [self._raw(v) if index < data else self._known(v) for index, v in enumerate(node.inputs)]
-        outputs = tuple(self._raw(value) for value in node.outputs if value.name)
+        count = len(node.outputs) if node.op_type == "Split" else 1
+        outputs = tuple(self._raw(value) for value in node.outputs[:count] if value.name)
         self._add(node, node.op_type, (node,), inputs, outputs, outputs[0].limits())
 
     def _move(self, node: ir.Node) -> None:
@@ -216,6 +213,7 @@ class _Matcher:
 
     def _qoperator(self, node: ir.Node) -> None:
         kind, operands, result, bias = QOPERATORS[node.domain, node.op_type]
+        operands = operands or tuple(range(2, len(node.inputs), 3))
         inputs: list[Operand] = [
             self._scaled(node.inputs[i], node.inputs[i + 1], _at(node, i + 2), node) for i in operands
         ]
@@ -225,14 +223,6 @@ class _Matcher:
             raise Unsupported("attribute", "channels_last", "0", "1")
         output = self._scaled(node.outputs[0], _at(node, result), _at(node, result + 1), node)
         self._add(node, kind, (node,), tuple(inputs), (output,), output.limits())
-
-    def _qlinear_concat(self, node: ir.Node) -> None:
-        inputs = tuple(
-            self._scaled(node.inputs[i], node.inputs[i + 1], node.inputs[i + 2], node)
-            for i in range(2, len(node.inputs), 3)
-        )
-        output = self._scaled(node.outputs[0], node.inputs[0], node.inputs[1], node)
-        self._add(node, "Concat", (node,), inputs, (output,), output.limits())
 
     def _add(
         self,
@@ -251,6 +241,9 @@ class _Matcher:
             kind, node, covered, tuple(inputs), outputs, attributes, limits,
             self.graph.opset(node) if node.domain == "" else 13, (node.domain, node.op_type),
         )  # fmt: skip
+        if any(value.uses() or value.is_graph_output() for value in node.outputs[max(1, len(outputs)) :]):
+            told = f"a second result of {node.op_type}, such as indices or statistics"
+            raise Unsupported("attribute", told, "one output", str(len(node.outputs)))
         parts = () if kind == "Concat" else (i for i in inputs if isinstance(i, QTensor))
         for q in (*parts, *outputs):
             if 0 in q.shape:
@@ -323,13 +316,9 @@ class _Matcher:
         if dtype not in INTEGERS and not (dtype == "int32" and constant is not None):
             raise Unsupported("dtype", f"{value.name} is {dtype}", "int8, uint8, int16 or uint16", dtype)
         wide = np.zeros(factors.shape, np.int64) if zeros is None else zeros.astype(np.int64)
-        axis = (
-            int(attributes.get("axis", 1))
-            if node.op_type == "DequantizeLinear"
-            else (1 if node.op_type == "QLinearMatMul" else 0)
-        )
-        if node.op_type == "QGemm":
-            axis = 0 if attributes.get("transB", 0) else 1
+        axes = {"DequantizeLinear": attributes.get("axis", 1), "QLinearMatMul": 1,
+                "QGemm": 1 - attributes.get("transB", 0)}  # fmt: skip
+        axis = int(axes.get(node.op_type, 0))
         return QTensor(value, self._shape(value), dtype, factors, wide, axis, constant)
 
     def _raw(self, value: ir.Value | None) -> QTensor:
@@ -344,17 +333,15 @@ class _Matcher:
         shape = static_shape(value)
         if shape is not None:
             return shape
-        open_dims = [str(d) for d in value.shape or () if not isinstance(d, int)]
-        names = next((d for d in open_dims if d.isidentifier()), "NAME")
+        unknown = [str(d) for d in value.shape or () if not isinstance(d, int)]
+        name = next((d for d in unknown if d.isidentifier()), "NAME")
         what = (
-            f"dimension `{open_dims[0]}` of {value.name} is symbolic"
-            if open_dims
-            else f"{value.name} has no known shape"
+            f"dimension `{unknown[0]}` of {value.name} is symbolic"
+            if unknown
+            else f"{value.name} has no shape"
         )
-        raise Unsupported(
-            "dynamic-shape", f"{what}: fix it with --fix {names}=1, or load(..., fix={{'{names}': 1}})", "known sizes",
-            ", ".join(open_dims),
-        )  # fmt: skip
+        told = f"{what}: fix it with --fix {name}=1, or load(..., fix={{'{name}': 1}})"
+        raise Unsupported("dynamic-shape", told, "known sizes", ", ".join(unknown))
 
     # ---- the end ----
 

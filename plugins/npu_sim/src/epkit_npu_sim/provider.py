@@ -143,4 +143,4 @@ class NpuSimProvider(Provider):
         self.chip.reset()
 
     def knows(self, domain: str, op_type: str) -> bool:
-        return (domain, op_type) in QOPERATORS or (domain, op_type) == ("com.microsoft", "QLinearConcat")
+        return (domain, op_type) in QOPERATORS

@@ -6,6 +6,7 @@ from the bytes that commands touch, so double buffering is a matter of having tw
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -161,23 +162,23 @@ class Stream:
         load, store, array, vector = map(int, needs)
         self.commands.append(isa.Command(op, self.tag, (load, store, array, vector)))
 
-    def load(
-        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
+    def transfer(
+        self,
+        kind: type[isa.Load] | type[isa.Store],
+        base: int,
+        dram: int,
+        spad: int,
+        size: int,
+        counts: Sequence[int],
+        strides: Sequence[int],
     ) -> None:
-        """Load a strided box."""
-        nbytes, reach = _extent(size, counts, strides)
-        if nbytes:
-            op = isa.Load(base, dram, spad, size, *counts, *strides)
-            self.emit(op, (), [(spad, spad + nbytes)], (base, (dram, dram + reach)))
-
-    def store(
-        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
-    ) -> None:
-        """Store a strided box."""
-        nbytes, reach = _extent(size, counts, strides)
-        if nbytes:
-            op = isa.Store(base, dram, spad, size, *counts, *strides)
-            self.emit(op, [(spad, spad + nbytes)], (), (base, (dram, dram + reach)))
+        """Load or store a strided box."""
+        dense = [(spad, spad + size * math.prod(counts))]
+        reach = size + sum((n - 1) * s for n, s in zip(counts, strides, strict=True))
+        if math.prod(counts):
+            reads, writes = ((), dense) if kind is isa.Load else (dense, ())
+            op = kind(base, dram, spad, size, *counts, *strides)
+            self.emit(op, reads, writes, (base, (dram, dram + reach)))
 
     def constant(self, data: np.ndarray[Any, Any], spad: int) -> None:
         """Load constants, with a checksum; compressed if that is shorter."""
@@ -191,12 +192,3 @@ class Stream:
         signed = crc - (1 << 32) if crc >= 1 << 31 else crc
         op = isa.Load(0, offset, spad, 1, 1, 1, len(plain), 0, 0, 1, signed, len(short) if smaller else 0)
         self.emit(op, (), [(spad, spad + len(plain))])
-
-
-def _extent(size: int, counts: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
-    """Bytes of a box, and how far it reaches."""
-    nbytes, reach = size, size
-    for count, stride in zip(counts, strides, strict=True):
-        nbytes *= count
-        reach += (count - 1) * stride
-    return nbytes, reach

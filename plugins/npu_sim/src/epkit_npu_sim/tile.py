@@ -52,23 +52,21 @@ class View:
 
     def load(self, stream: Stream, spad: int) -> None:
         """Bring it into the scratchpad, dense."""
-        for dram, at, counts, strides in self._parts():
-            stream.load(self.base, dram, spad + at, self.size, counts, strides)
+        self._transfer(isa.Load, stream, spad)
 
     def store(self, stream: Stream, spad: int) -> None:
         """Write it from a dense tile in the scratchpad."""
-        for dram, at, counts, strides in self._parts():
-            stream.store(self.base, dram, spad + at, self.size, counts, strides)
+        self._transfer(isa.Store, stream, spad)
 
-    def _parts(self) -> Iterator[tuple[int, int, Ints, Ints]]:
-        """Transfers of three dimensions: offset in DRAM and in the scratchpad, counts, strides."""
+    def _transfer(self, kind: type[isa.Load] | type[isa.Store], stream: Stream, spad: int) -> None:
+        """Boxes of three dimensions."""
         shape, strides = collapse(self.shape, self.strides)
-        inner = math.prod(shape[-3:]) * self.size
         missing = (1,) * (3 - len(shape))
+        counts, steps = missing + shape[-3:], (0,) * len(missing) + strides[-3:]
         for number, index in enumerate(itertools.product(*map(range, shape[:-3]))):
-            skip = sum(i * s for i, s in zip(index, strides[:-3], strict=True))
-            counts, steps = missing + shape[-3:], (0,) * len(missing) + strides[-3:]
-            yield self.offset + skip, number * inner, counts, steps
+            dram = self.offset + sum(i * s for i, s in zip(index, strides[:-3], strict=True))
+            at = spad + number * math.prod(counts) * self.size
+            stream.transfer(kind, self.base, dram, at, self.size, counts, steps)
 
 
 def dense(base: int, shape: Sequence[int], size: int) -> View:

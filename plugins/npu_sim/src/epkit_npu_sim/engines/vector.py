@@ -161,5 +161,5 @@ def layer_norm(spad: Array, op: isa.LayerNorm) -> Result:
     k += (v << 2 * k) < 1 << 60
     r = (1 << 61) // integer_root(v << 2 * k)
     u = rounded(d * r, 61 - k - 20)
-    gamma, beta = tensor(spad, op.params, (2, n), isa.INT32).astype(np.int64)
+    gamma, beta = tensor(spad, op.table, (2, n), isa.INT32).astype(np.int64)
     return write(spad, op, rounded(u * gamma + (beta << 20), op.shift + 20))
