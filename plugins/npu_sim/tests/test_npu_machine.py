@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -28,7 +28,7 @@ WORDS = st.integers(-(2**31), 2**31 - 1)
 @st.composite
 def commands(draw: Any) -> isa.Command:
     kind = draw(st.sampled_from(isa.INSTRUCTIONS))
-    operands = {field.name: draw(WORDS) for field in fields(kind)}
+    operands = {name: draw(WORDS) for name in kind._fields}
     waits = tuple(draw(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4)))
     return isa.Command(kind(**operands), draw(st.integers(0, 2**16 - 1)), waits)
 
@@ -38,8 +38,9 @@ def commands(draw: Any) -> isa.Command:
 def test_binary_and_text_forms_hold_everything(stream: list[isa.Command]) -> None:
     code = isa.encode(stream)
     assert len(code) == 128 * len(stream)
-    assert isa.decode(code) == stream
-    assert isa.assemble(isa.disassemble(stream)) == stream
+    for again in (isa.decode(code), isa.assemble(isa.disassemble(stream))):
+        assert again == stream
+        assert [type(command.op) for command in again] == [type(command.op) for command in stream]
 
 
 @pytest.mark.parametrize(
@@ -66,16 +67,11 @@ def test_a_binary_survives_as_bytes_and_notices_damage() -> None:
     binary = stream_of_a_network()
     whole = binary.to_bytes()
     again = Binary.from_bytes(whole)
-    assert (again.commands, again.ends, again.image, again.machine) == (
-        binary.commands,
-        binary.ends,
-        binary.image,
-        binary.machine,
-    )
+    assert (again.commands, again.image, again.machine) == (binary.commands, binary.image, binary.machine)
     with pytest.raises(ValueError, match="damaged"):
         Binary.from_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match="version 9"):
-        Binary.from_bytes(whole.replace(b'"isa": 1', b'"isa": 9'))
+        Binary.from_bytes(whole.replace(b'"isa": 2', b'"isa": 9'))
 
 
 def test_counters_are_enough_and_are_needed() -> None:

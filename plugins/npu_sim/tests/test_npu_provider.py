@@ -63,6 +63,20 @@ def test_refusals_say_what_is_missing(graph: str, operator: str, code: str, told
     assert found[0] == code and told in found[1]
 
 
+@pytest.mark.parametrize(
+    ("graph", "operator"),
+    [("(int8[1, 1, 4, 4] x) => (int8[1, 1, 2, 2] y, int64[1, 1, 2, 2] i) { y, i = MaxPool <kernel_shape = [3, 3]> (x) }",
+      "MaxPool"),
+     ("(int8[3, 4] x) => (int8[3, 4] y, float[3, 1] m) <float s = {1.}, int8 z = {0}, float[4] g = {1., 1., 1., 1.}> "
+      "{ a = DequantizeLinear(x, s, z) b, m = LayerNormalization(a, g) y = QuantizeLinear(b, s, z) }",
+      "LayerNormalization")],
+)  # fmt: skip
+def test_second_results_are_left_to_others(graph: str, operator: str) -> None:
+    """Indices and statistics that only the caller reads: they came out as whatever was in memory."""
+    code, reason = refusals(graph)[operator]
+    assert code == "attribute" and "a second result" in reason
+
+
 def test_an_operator_and_its_rounding_step_are_refused_for_one_reason() -> None:
     rng = np.random.default_rng(0)
     x, w = Q(integers(rng, (1, 2, 4, 4), "int8"), 0.1), Q(integers(rng, (2, 2, 1, 1), "int8"), 0.1)

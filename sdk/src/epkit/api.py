@@ -16,9 +16,10 @@ from .backend.registry import Registry, default
 from .compiling import Compiled
 from .errors import EpkitError, OptionError
 from .model.limits import Limits
+from .partition.partitions import Partitioned
 from .partition.pins import Pins, pins_of
 from .partition.policy import POLICIES
-from .pipeline import Source, build
+from .pipeline import Source, build, stages
 from .runtime.recovery import ON_FAILURE, VERIFY, Recovery
 from .runtime.session import Session
 from .settings import ProviderChoice, Settings
@@ -64,8 +65,8 @@ def load(
         placement: nodes pinned to providers: ``{"op:Conv": "acme", "encoder/*": "cpu"}``, or the file of a
             placement saved by ``epkit explain --save``.
         capture: let providers record the work of a run and replay it for inputs of the same shapes.
-        on_failure: ``"fallback"`` moves a partition whose provider fails in a run to the fallback, and runs
-            again; placement and warnings say so. By default the failure is raised.
+        on_failure: ``"fallback"`` moves a partition whose provider fails in a run, or to compile it, to the
+            fallback, and tries again; placement and warnings say so. By default the failure is raised.
         verify: ``"first-run"`` computes each partition's first results by the fallback as well, and moves a
             partition whose results are wrong.
         memory: budgets in bytes by provider (or ``"host"``) for the values of runs, weights apart; a run that
@@ -87,18 +88,40 @@ def load(
     recorder = Recorder()
     start = time.perf_counter()
     try:
-        compiled = build(model, settings, registry, recorder)
+        compiled, moved = _compiled(model, settings, registry, recorder, recovery)
     except EpkitError as error:
         registry.notify(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
         )
         raise
     session = Session(compiled, registry, recorder, capture=capture, recovery=recovery, budgets=memory)
+    session.warnings += moved
     registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
     registry.notify(
         Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
     )
     return session
+
+
+def _compiled(
+    model: Source, settings: Settings, registry: Registry, recorder: Recorder, recovery: Recovery | None
+) -> tuple[Compiled, tuple[str, ...]]:
+    """The whole pipeline, and what is to be said of partitions that their providers could not compile."""
+    said: tuple[str, ...] = ()
+    while True:
+        partitioned = None
+        try:
+            for _, value in stages(model, settings, registry, recorder):
+                partitioned = value if isinstance(value, Partitioned) else partitioned
+                if isinstance(value, Compiled):
+                    return value, said
+        except EpkitError as error:
+            faults = recovery.faults(error, partitioned) if recovery and partitioned else {}
+            if recovery is None or partitioned is None or not faults:
+                raise
+            recovery.pin(partitioned, faults)
+            settings = replace(settings, pins=recovery.pins)
+            said += recovery.told(faults)
 
 
 def _check_budgets(budgets: Mapping[str, int], settings: Settings) -> None:

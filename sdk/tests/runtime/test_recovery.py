@@ -12,7 +12,7 @@ import pytest
 
 import epkit
 from epkit.backend import Program, Subgraph
-from epkit.errors import InputError, OptionError, RunError
+from epkit.errors import CompileError, DeviceMemoryError, InputError, OptionError, RunError
 from epkit.testing.awkward import AwkwardProvider, everything, named
 from epkit.testing.device import FakeDevice, device_provider
 from epkit.testing.plugins import registry_of
@@ -101,6 +101,37 @@ def test_a_faulty_partition_moves_and_says_so(options: Any, fault: Any) -> None:
         assert any("faulty:0 was moved to cpu" in text for text in session.warnings)
         assert program.closed == 2
     assert program.closed == 3
+
+
+def test_a_partition_that_does_not_compile_moves_and_says_so() -> None:
+    class Unwilling(AwkwardProvider):
+        name = "unwilling"
+        pick = staticmethod(named("two", "four"))
+
+        def compile(self, subgraph: Subgraph) -> Program:
+            raise ValueError("no room")
+
+    chosen: Any = {"providers": ["unwilling"], "registry": registry_of(Unwilling), "optimise": "none"}
+    with pytest.raises(CompileError, match="no room"):
+        epkit.load(MODEL, **chosen)
+    with epkit.load(MODEL, **chosen, on_failure="fallback") as session:
+        assert set(session.placement.counts()) == {"cpu"}
+        assert ["no room" in text and "was moved to cpu" in text for text in session.warnings] == [True, True]
+        assert np.allclose(session(x=X)["y"], expected())
+
+
+def test_a_copy_that_fails_names_whom_it_was_for_and_moves_it() -> None:
+    """Memory for an input runs out: the error had no partition, so that nothing could be moved."""
+    far = device_provider("far", FakeDevice(limit=0), named("one"))
+    chosen: Any = {"providers": ["far"], "registry": registry_of(far), "optimise": "none"}
+    with epkit.load(MODEL, **chosen) as session, pytest.raises(DeviceMemoryError) as caught:
+        session(x=X)
+    assert (
+        caught.value.where.partition and caught.value.where.node == "one" and caught.value.where.value == "x"
+    )
+    with epkit.load(MODEL, **chosen, on_failure="fallback") as session:
+        assert np.allclose(session(x=X)["y"], expected())
+        assert set(session.placement.counts()) == {"cpu"} and len(session.warnings) == 1
 
 
 def test_what_is_right_stays() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from epkit.errors import CompileError, RunError, Where
 
 from . import isa
 from .device import DeviceError, NpuDevice, NpuStream
+from .engines.array import Result
 from .kernels import FAMILIES
 from .layers import Layer, nbytes
 from .machine import ChecksumError, Core, Machine
@@ -24,8 +26,7 @@ from .memory import DeviceTensor
 from .quant import QTensor, Unsupported
 from .schedule import ScratchpadError, Stream
 from .tile import Finish, View, dense
-from .timing import LayerTime, Timeline, simulate
-from .unit import Unit
+from .timing import LayerTime, Timeline, events, simulate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,13 +41,11 @@ class Binary:
     Attributes:
         machine: what it was compiled for.
         commands: the stream; the tag of a command is the number of its layer.
-        ends: for each layer, how many commands there are up to its end.
         image: constants; base 0.
     """
 
     machine: Machine
     commands: tuple[isa.Command, ...]
-    ends: tuple[int, ...]
     image: bytes
 
     @cached_property
@@ -60,7 +59,6 @@ class Binary:
         header = {
             "isa": isa.VERSION,
             "machine": asdict(self.machine),
-            "ends": self.ends,
             "code": len(code),
             "crc": zlib.crc32(self.image, zlib.crc32(code)),
         }
@@ -83,7 +81,7 @@ class Binary:
         code, image = data[12 + size : 12 + size + header["code"]], data[12 + size + header["code"] :]
         if zlib.crc32(image, zlib.crc32(code)) != header["crc"]:
             raise ValueError("the stream is damaged")
-        return cls(Machine(**header["machine"]), tuple(isa.decode(code)), tuple(header["ends"]), image)
+        return cls(Machine(**header["machine"]), tuple(isa.decode(code)), image)
 
 
 class Bases:
@@ -108,9 +106,11 @@ class Bases:
             self.index[q.value] = len(self.sizes)
             self.sizes.append(nbytes(q))
 
-    def view(self, q: QTensor) -> View:
-        """The whole tensor."""
-        return dense(self.index[q.value], q.shape, np.dtype(q.dtype).itemsize)
+    def view(self, stream: Stream, q: QTensor) -> View:
+        """The whole tensor; constants lie in the image."""
+        if q.constant is None:
+            return dense(self.index[q.value], q.shape, q.size)
+        return replace(dense(0, q.shape, q.size), offset=stream.image.add(q.constant.tobytes()))
 
 
 def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, compress: bool) -> Binary:
@@ -120,7 +120,6 @@ def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, com
         CompileError: naming the node whose tiles do not fit.
     """
     stream = Stream(machine, bases.sizes, compress)
-    ends = []
     for number, layer in enumerate(layers):
         if not layer.alias:
             stream.begin_layer(number)
@@ -132,23 +131,18 @@ def assemble_layers(layers: Sequence[Layer], bases: Bases, machine: Machine, com
                     where=Where(node=str(layer.node.name)),
                     remedy="raise the option scratchpad_kib, or name another provider for this node",
                 ) from error
-        ends.append(len(stream.commands))
-    return Binary(machine, tuple(stream.commands), tuple(ends), b"".join(stream.image.parts))
+    return Binary(machine, tuple(stream.commands), b"".join(stream.image.parts))
 
 
 def _emit(layer: Layer, stream: Stream, bases: Bases) -> None:
-    head, *rest = layer.units
     pending = []
-    for unit, before in zip(rest, layer.units, strict=False):
+    view = partial(bases.view, stream)
+    for before, unit in pairwise(layer.units):
         tail = FAMILIES[unit.kind].tail
         assert tail is not None
-        pending.append(partial(_sized, tail, unit, stream, bases.view, before.output))
-    output = bases.view(layer.outputs[0])
-    FAMILIES[head.kind].lower(head, stream, bases.view, Finish(output, tuple(pending)), layer.extra)
-
-
-def _sized(tail: Any, unit: Unit, stream: Stream, view: Any, via: QTensor, elements: int) -> Any:
-    return tail(unit, stream, view, elements, via)
+        pending.append(partial(tail, unit, stream, view, before.output))
+    head, output = layer.units[0], view(layer.outputs[0])
+    FAMILIES[head.kind].lower(head, stream, view, Finish(output, tuple(pending)), layer.extra)
 
 
 class NpuProgram(Program):
@@ -158,44 +152,41 @@ class NpuProgram(Program):
         self, subgraph: Subgraph, layers: Sequence[Layer], binary: Binary, device: NpuDevice, mode: str
     ) -> None:
         self.name = subgraph.name
+        self.inputs, self.outputs = subgraph.inputs, subgraph.outputs
         self.binary = binary
         self.device = device
         self.layers = tuple(layers)
         self.mode = mode
-        self._inputs, self._outputs = subgraph.inputs, subgraph.outputs
-        self._bases = Bases(layers, subgraph.inputs)
+        self.bases = Bases(layers, subgraph.inputs)
         self._image = device.dram.allocate(len(binary.image))
         self.upload()
         device.programs.add(self)
 
+    @property
+    def image_address(self) -> int:
+        """Where the image lies in DRAM."""
+        return self._image.address
+
     def upload(self) -> None:
         """Write the image to the device's memory."""
-        at = self._image.address
+        at = self.image_address
         self.device.dram.bytes[at : at + len(self.binary.image)] = np.frombuffer(self.binary.image, np.uint8)
 
     def close(self) -> None:
         self.device.programs.discard(self)
         self.device.dram.free(self._image)
 
-    # ---- a run ----
-
     def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
         run = _Run(self, context, inputs)
-        begin, observed = 0, context.observed
-        if observed:
+        if context.observed:
             self._draw(context)
-        for number, (layer, end) in enumerate(zip(self.layers, self.binary.ends, strict=True)):
+        for number, layer in enumerate(self.layers):
             context.begin(layer.node)
             run.bind(layer)
-            if self.mode == "functional" and end > begin:
-                run.submit(self.binary.commands[begin:end])
-            begin = end
-            if observed:
+            if context.observed:
                 context.measure(**self.counters[number])
             context.end(layer.node)
-        if self.mode == "cycles":
-            run.submit(self.binary.timeline.order())
-        return [run.tensors[value] for value in self._outputs]
+        return run.submitted()
 
     def capture(self, context: RunContext, inputs: Sequence[Any]) -> Program | None:
         return NpuReplay(self)
@@ -207,7 +198,7 @@ class NpuProgram(Program):
         layers, shares = timeline.layers(), timeline.shares()
         found = []
         for number in range(len(self.layers)):
-            layer, cycles = layers.get(number, LayerTime()), shares.get(number, 0)
+            layer, cycles = layers.get(number, LayerTime(0)), shares.get(number, 0)
             moved, peak = layer.loaded + layer.stored, cycles * self.binary.machine.array**2
             found.append({"cycles": float(cycles), "bytes": moved, "macs": layer.macs, "peak_macs": peak})
         return found
@@ -234,19 +225,16 @@ class NpuProgram(Program):
 
 
 class NpuReplay(Program):
-    """The whole stream as one piece of work: nothing is enqueued layer by layer."""
+    """The same stream; the core is not told of its layers one by one."""
 
     def __init__(self, program: NpuProgram) -> None:
         self._program = program
 
     def run(self, context: RunContext, inputs: Sequence[Any]) -> Sequence[Any]:
-        program = self._program
-        run = _Run(program, context, inputs)
-        for layer in program.layers:
+        run = _Run(self._program, context, inputs)
+        for layer in self._program.layers:
             run.bind(layer)
-        in_order = program.mode == "functional"
-        run.submit(program.binary.commands if in_order else program.binary.timeline.order())
-        return [run.tensors[value] for value in program._outputs]
+        return run.submitted()
 
 
 class _Run:
@@ -255,40 +243,57 @@ class _Run:
     def __init__(self, program: NpuProgram, context: RunContext, inputs: Sequence[Any]) -> None:
         self.program = program
         self.context = context
-        self.tensors: dict[ir.Value, DeviceTensor] = dict(zip(program._inputs, inputs, strict=True))
-        self.bases = [0] * len(program._bases.sizes)
-        self.bases[0] = program._image.address
-        for value, tensor in self.tensors.items():
-            self.bases[program._bases.index[value]] = (
-                tensor.address if program._bases.index[value] else self.bases[0]
-            )
+        self.tensors: dict[ir.Value, DeviceTensor] = {}
+        self.bases = [program.image_address] * len(program.bases.sizes)
         self.core = Core(program.binary.machine, program.device.dram)
+        for value, tensor in zip(program.inputs, inputs, strict=True):
+            self._bind(value, tensor)
+
+    def _bind(self, value: ir.Value, tensor: DeviceTensor) -> None:
+        self.tensors[value] = tensor
+        if number := self.program.bases.index[value]:
+            self.bases[number] = tensor.address
 
     def bind(self, layer: Layer) -> None:
         """Ask the core for the memory of what a layer writes."""
-        index: Mapping[ir.Value, int] = self.program._bases.index
         for q in layer.outputs:
             if layer.alias:
                 source = self.tensors[layer.inputs[0].value]
-                self.tensors[q.value] = DeviceTensor(source.buffer, source.address, q.shape, source.dtype)
+                tensor = DeviceTensor(source.buffer, source.address, q.shape, source.dtype)
             else:
                 tensor = self.context.empty(q.value, q.shape, np.dtype(q.dtype))
-                self.tensors[q.value] = tensor
-                self.bases[index[q.value]] = tensor.address
+            self._bind(q.value, tensor)
 
-    def submit(self, commands: Sequence[isa.Command]) -> None:
-        """Let the stream's thread execute commands once its turn comes."""
+    def submitted(self) -> list[DeviceTensor]:
+        """Let the stream's thread execute the commands once its turn comes; the outputs to be."""
         stream = self.context.stream
         assert isinstance(stream, NpuStream)
-        stream.submit(partial(self._execute, commands, tuple(self.bases)))
+        stream.submit(self._in_order if self.program.mode == "functional" else self._by_clock)
+        return [self.tensors[value] for value in self.program.outputs]
 
-    def _execute(self, commands: Sequence[isa.Command], bases: Sequence[int]) -> None:
+    def _in_order(self) -> None:
+        """Each command is over before the next one of the stream begins."""
+        for command in self.program.binary.commands:
+            place, numbers = self._result(command)
+            place[...] = numbers
+
+    def _by_clock(self) -> None:
+        """Commands begin and end as the timing model says: they read when they begin and write when they end."""
+        commands = self.program.binary.commands
+        under_way: dict[int, Result] = {}
+        for event in events(self.core.machine, commands):
+            if event.ends:
+                place, numbers = under_way.pop(event.index)
+                place[...] = numbers
+            else:
+                under_way[event.index] = self._result(commands[event.index])
+
+    def _result(self, command: isa.Command) -> Result:
         device = self.program.device
-        for command in commands:
-            try:
-                device.before_command()
-                if isinstance(command.op, isa.Load) and device.faults.due("bit-flip"):
-                    self.core.flip = 5
-                self.core.step(command.op, bases)
-            except (DeviceError, ChecksumError, IndexError) as error:
-                raise self.program.failed(error, command) from error
+        try:
+            device.before_command()
+            if isinstance(command.op, isa.Load) and device.faults.due("bit-flip"):
+                self.core.flip = 5
+            return self.core.result(command.op, self.bases)
+        except (DeviceError, ChecksumError, IndexError) as error:
+            raise self.program.failed(error, command) from error

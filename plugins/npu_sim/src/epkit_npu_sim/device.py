@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from epkit.backend import Event, Stream
+from epkit.knobs import Knob
 
 from .machine import Machine
 from .memory import Dram
 
 if TYPE_CHECKING:
     from .compile import NpuProgram
-
-Action = Callable[[], None]
 
 
 class DeviceError(Exception):
@@ -26,7 +24,10 @@ class DeviceError(Exception):
 class Faults:
     """Faults on demand: ``KIND`` or ``KIND@N``; N counts commands, or says how slow."""
 
-    KINDS = ("bit-flip", "timeout", "device-lost", "slow", "out-of-dram", "out-of-scratchpad")
+    KINDS = (
+        *("bit-flip", "timeout", "device-lost", "slow", "out-of-dram", "out-of-scratchpad"),
+        "artifact-refused",
+    )
 
     def __init__(self, text: str) -> None:
         self.kind, _, number = text.partition("@")
@@ -43,10 +44,28 @@ class Faults:
         return self._left < 0
 
     def lasting(self, kind: str) -> bool:
-        """True from the time on that was named."""
+        """True from the time on that was named, until a reset."""
         if self.kind == kind:
             self._left -= 1
         return self.kind == kind and self._left < 0
+
+    def end(self) -> None:
+        """A reset ends the shortage of memory; other faults are over by themselves, or stay (a slow device)."""
+        if self.kind == "out-of-dram":
+            self.kind = ""
+
+
+def _fault(text: str) -> str:
+    Faults(text)
+    return text
+
+
+FAULT: Knob[str] = Knob(
+    "EPKIT_NPU_SIM_FAULT",
+    "",
+    _fault,
+    "the fault to order where the option fault names none, such as bit-flip@20",
+)
 
 
 class NpuDevice:
@@ -80,50 +99,28 @@ class NpuDevice:
     def reset(self) -> None:
         """Start again: memory is empty, so that every program's image is written anew."""
         self.failure = ""
+        self.faults.end()
         for program in self.programs:
             program.upload()
-
-
-class NpuEvent:
-    """A point in a stream."""
-
-    def __init__(self, stream: NpuStream) -> None:
-        self._stream = stream
-        self._done = threading.Event()
-        stream.submit(self._done.set, always=True)
-
-    def wait(self) -> None:
-        """Until the stream has come here; raises what went wrong on the way."""
-        self._done.wait()
-        self._stream.raise_error()
 
 
 class NpuStream(Stream):
     """A queue with a thread of its own. After an error nothing more is done, as on real devices."""
 
     def __init__(self) -> None:
-        self._work: deque[tuple[Action, bool] | None] = deque()
-        self._ready = threading.Semaphore(0)
+        self._thread = ThreadPoolExecutor(1, "npu_sim")
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="npu_sim", daemon=True)
-        self._thread.start()
 
-    def submit(self, action: Action, *, always: bool = False) -> None:
-        """Enqueue work; ``always``: also after an error."""
-        self._work.append((action, always))
-        self._ready.release()
+    def submit(self, action: Callable[[], None]) -> Future[None]:
+        """Enqueue work."""
+        return self._thread.submit(self._do, action)
 
-    def _serve(self) -> None:
-        while self._ready.acquire():
-            item = self._work.popleft()
-            if item is None:
-                return
-            action, always = item
-            if always or self._error is None:
-                try:
-                    action()
-                except BaseException as error:
-                    self._error = error
+    def _do(self, action: Callable[[], None]) -> None:
+        if self._error is None:
+            try:
+                action()
+            except BaseException as error:
+                self._error = error
 
     def raise_error(self) -> None:
         """Raise what the device reported, if it did."""
@@ -137,6 +134,17 @@ class NpuStream(Stream):
         self.record().wait()
 
     def close(self) -> None:
-        self._work.append(None)
-        self._ready.release()
-        self._thread.join()
+        self._thread.shutdown()
+
+
+class NpuEvent:
+    """A point in a stream."""
+
+    def __init__(self, stream: NpuStream) -> None:
+        self._stream = stream
+        self._reached = stream.submit(lambda: None)
+
+    def wait(self) -> None:
+        """Until the stream has come here; raises what went wrong on the way."""
+        self._reached.result()
+        self._stream.raise_error()

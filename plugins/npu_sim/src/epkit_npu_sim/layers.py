@@ -66,8 +66,8 @@ class Layer:
 
 
 def _extra(unit: Unit) -> int:
-    both = [i for i in unit.inputs if isinstance(i, QTensor)]
-    return unit.output.size + (max(q.size for q in both) if len(both) > 1 else 0)
+    sizes = [i.size for i in unit.inputs if isinstance(i, QTensor)]
+    return unit.output.size + sum(sizes) - min(sizes)  # the operand that the unit before it makes is there
 
 
 def analyse(subgraph: Subgraph, machine: Machine) -> tuple[Layer, ...]:

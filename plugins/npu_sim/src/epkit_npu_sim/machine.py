@@ -1,13 +1,12 @@
 """The machine: its parameters, and what executes a command stream on them.
 
-Two orders of execution give the same bytes: that of the stream, and that in which the engines would start
-the commands. The second shows that the counters in the stream are enough.
+An instruction reads when it begins and writes when it ends. In between, other engines work.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,8 @@ import numpy as np
 
 from . import isa
 from .engines import array, vector
+from .engines.array import Array, Result
 from .memory import Dram, box_view, unpacked
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class ChecksumError(Exception):
     """Bytes arrived that are not those that were sent."""
 
 
-Meaning = Callable[[Bytes, Any], None]
-MEANINGS: dict[type[isa.Operands], Meaning] = {
+MEANINGS: dict[type[Any], Callable[[Array, Any], Result]] = {
     isa.MatMul: array.matmul,
     isa.Conv: array.conv,
     isa.DepthConv: vector.depth_conv,
@@ -63,11 +60,12 @@ MEANINGS: dict[type[isa.Operands], Meaning] = {
     isa.Requantise: vector.requantise,
     isa.Add: vector.add,
     isa.Mul: vector.mul,
+    isa.Select: vector.select,
     isa.Table: vector.table,
     isa.Polynomial: vector.polynomial,
     isa.Softmax: vector.softmax,
     isa.LayerNorm: vector.layer_norm,
-    isa.Barrier: lambda spad, op: None,
+    isa.Barrier: lambda spad, op: (spad[:0], spad[:0]),
 }
 
 
@@ -77,47 +75,60 @@ class Core:
     def __init__(self, machine: Machine, dram: Dram) -> None:
         self.machine = machine
         self.dram = dram
-        self.spad: Bytes = np.empty(machine.scratchpad, np.uint8)
+        self.spad: Array = np.empty(machine.scratchpad, np.uint8)
         self.flip: int | None = None  # the bit that the next load turns over, for fault injection
 
-    def execute(self, commands: Iterable[isa.Command], bases: Sequence[int]) -> None:
-        """Execute commands in the order given; ``bases`` holds the DRAM address of each tensor."""
-        for command in commands:
-            self.step(command.op, bases)
+    def result(self, op: isa.Operands, bases: Sequence[int]) -> Result:
+        """What an instruction makes of the memories as they are now, and where it comes when it ends.
+
+        ``bases`` holds the DRAM address of each tensor.
+
+        Raises:
+            ChecksumError: if what a load brings is not what was sent.
+            IndexError: if a transfer leaves DRAM, or an index its axis.
+        """
+        if isinstance(op, isa.Load):
+            return self._load(op, bases[op.base] + op.dram)
+        if isinstance(op, isa.Store):
+            source = self._elements(op.spad, op.size, (op.n0, op.n1, op.n2))
+            return box_view(self.dram.bytes, bases[op.base] + op.dram, op), source.copy()
+        if isinstance(op, isa.Gather):
+            return self._gather(op, bases[op.base] + op.dram)
+        return MEANINGS[type(op)](self.spad, op)
 
     def step(self, op: isa.Operands, bases: Sequence[int]) -> None:
-        """Execute one instruction."""
-        if isinstance(op, isa.Load):
-            self._load(op, bases[op.base] + op.dram)
-        elif isinstance(op, isa.Store):
-            self._store(op, bases[op.base] + op.dram)
-        else:
-            MEANINGS[type(op)](self.spad, op)
+        """Execute one instruction, from its beginning to its end."""
+        place, numbers = self.result(op, bases)
+        place[...] = numbers
 
-    def _load(self, op: isa.Load, address: int) -> None:
+    def _elements(self, address: int, size: int, shape: tuple[int, ...]) -> Array:
+        """Opaque elements in the scratchpad."""
+        return np.ndarray(shape, f"V{size}", self.spad, address)
+
+    def _load(self, op: isa.Load, address: int) -> Result:
+        shape = (op.n0, op.n1, op.n2)
         if op.packed:
-            sent = unpacked(self.dram.bytes[address : address + op.packed], op.n2)
+            arrived = unpacked(self.dram.bytes[address : address + op.packed], op.n2).reshape(shape)
         else:
-            sent = box_view(self.dram.bytes, address, op)
-        count = op.n0 * op.n1 * op.n2 * op.size
-        arrived = self.spad[op.spad : op.spad + count]
-        arrived.view(f"V{op.size}").reshape(op.n0, op.n1, op.n2)[...] = sent.reshape(op.n0, op.n1, op.n2)
-        expected = op.crc & 0xFFFFFFFF
-        if self.flip is not None and count:
-            expected = expected or _crc(arrived)
-            arrived[self.flip // 8 % count] ^= np.uint8(1 << self.flip % 8)
+            arrived = box_view(self.dram.bytes, address, op).copy()
+        raw, expected = arrived.reshape(-1).view(np.uint8), op.crc & 0xFFFFFFFF
+        if self.flip is not None:
+            expected = expected or zlib.crc32(raw.data)
+            raw[self.flip // 8 % raw.size] ^= np.uint8(1 << self.flip % 8)
             self.flip = None
-        if expected and _crc(arrived) != expected:
+        if expected and (found := zlib.crc32(raw.data)) != expected:
             raise ChecksumError(
-                f"{count} bytes from DRAM address {address:#x} arrived with checksum "
-                f"{_crc(arrived):08x}, expected {expected:08x}"
+                f"{raw.size} bytes from DRAM address {address:#x} arrived with checksum {found:08x}, "
+                f"expected {expected:08x}"
             )
+        return self._elements(op.spad, op.size, shape), arrived
 
-    def _store(self, op: isa.Store, address: int) -> None:
-        count = op.n0 * op.n1 * op.n2 * op.size
-        source = self.spad[op.spad : op.spad + count].view(f"V{op.size}")
-        box_view(self.dram.bytes, address, op)[...] = source.reshape(op.n0, op.n1, op.n2)
-
-
-def _crc(data: Bytes) -> int:
-    return zlib.crc32(data.data)
+    def _gather(self, op: isa.Gather, address: int) -> Result:
+        index = np.ndarray((op.count,), f"i{op.index_size}", self.spad, op.index)
+        if np.any((index < -op.limit) | (index >= op.limit)):
+            raise IndexError(
+                f"an index is not in [{-op.limit}, {op.limit - 1}]: {index.min()} to {index.max()}"
+            )
+        box = isa.Store(op.base, 0, 0, op.size, op.n0, op.limit, 1, op.s0, op.s1, 0)
+        rows = box_view(self.dram.bytes, address, box)[:, index, 0]
+        return self._elements(op.spad, op.size, (op.n0, op.count)), rows

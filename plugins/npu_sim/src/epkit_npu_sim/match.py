@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx_ir import Value
@@ -17,8 +17,7 @@ from onnx_ir import Value
 from epkit.backend import Subgraph, element_type, static_shape
 from epkit.kernels.attributes import attribute_values
 
-from .kernels import FAMILIES
-from .kernels.movement import MOVE, SAME_BYTES
+from .kernels import FAMILIES, movement
 from .machine import Machine
 from .quant import QTensor, Unsupported, clamp_of
 from .unit import Operand, Unit
@@ -30,15 +29,16 @@ HOW_TO_QUANTISE = (
     "quantise the model first: python -m onnxruntime.quantization.static_quantize_runner "
     "-i MODEL.onnx -o MODEL.int8.onnx"
 )
-ON_INTEGERS = frozenset((*SAME_BYTES, "Transpose", "Concat", "Split", "Slice", "Expand", "Resize", "DepthToSpace",
-                         "SpaceToDepth", "MaxPool", "Relu", "Clip", "ReduceMax"))  # fmt: skip
+ON_INTEGERS = frozenset((*movement.FAMILIES, "Where", "MaxPool", "Relu", "Clip", "ReduceMax"))
 """Operators that the standard defines on int8 and uint8, and that need no scale."""
 
 INTEGERS = ("int8", "uint8", "int16", "uint16")
-ENDS_IN_Q = frozenset(name for name, family in FAMILIES.items() if family is not MOVE) - {
-    "QuantizeLinear",
-    "DequantizeLinear",
-} | {"Concat", "Resize"}
+RAW = frozenset([("Gather", 1), ("Where", 0)])
+"""Operands, by their place, that are no quantised numbers: indices and conditions."""
+
+ENDS_IN_Q = frozenset(
+    {*FAMILIES} - {*movement.FAMILIES, "QuantizeLinear", "DequantizeLinear"} | {"Concat", "Resize"}
+)
 ACTIVATIONS = ("Relu", "Clip")
 TAKES_ACTIVATION = frozenset(
     ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "AveragePool", "GlobalAveragePool", "ReduceMean")
@@ -55,8 +55,10 @@ QOPERATORS: dict[tuple[str, str], tuple[str, tuple[int, ...], int, int | None]] 
     ("com.microsoft", "QLinearSigmoid"): ("Sigmoid", (0,), 3, None),
     ("com.microsoft", "QLinearLeakyRelu"): ("LeakyRelu", (0,), 3, None),
     ("com.microsoft", "QLinearSoftmax"): ("Softmax", (0,), 3, None),
+    ("com.microsoft", "QLinearConcat"): ("Concat", (), 0, None),
 }
-"""Operator -> (kind, first inputs of its quantised operands, first input of its result's scale, bias)."""
+"""Operator -> (kind, inputs that are quantised operands (none: all behind the result's scale), the input that is its
+result's scale, bias); scale and zero point follow an operand."""
 
 
 @dataclass
@@ -95,8 +97,6 @@ class _Matcher:
         name = node.op_type
         if (node.domain, name) in QOPERATORS:
             self._qoperator(node)
-        elif node.domain == "com.microsoft" and name == "QLinearConcat":
-            self._qlinear_concat(node)
         elif node.domain not in ("", "com.microsoft"):
             raise Unsupported("no-kernel", f"the machine has no {node.domain}.{name}")
         elif name == "DequantizeLinear":
@@ -106,9 +106,9 @@ class _Matcher:
             raise Unsupported("cost", "its result is used by no node of this machine: the host dequantises")
         elif name == "QuantizeLinear":
             self._quantised(node)
-        elif name in ON_INTEGERS and element_type(node.inputs[0]) in INTEGERS:
+        elif name in ON_INTEGERS and element_type(node.inputs[name == "Where"]) in INTEGERS:
             self._on_integers(node)
-        elif FAMILIES.get(name) is MOVE and name != "Concat" and self._reads_integers(node):
+        elif name in movement.FAMILIES and name != "Concat" and self._reads_integers(node):
             self._move(node)
         else:
             raise self._no_integers(node)
@@ -116,8 +116,9 @@ class _Matcher:
     def _no_integers(self, node: ir.Node) -> Unsupported:
         kind = element_type(node.inputs[0]) if node.inputs else ""
         if node.op_type not in FAMILIES:
-            told = f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
-            return Unsupported("no-kernel", told)
+            return Unsupported(
+                "no-kernel", f"the machine has no {node.op_type} (docs/npu_sim lists what it has)"
+            )
         told = (
             f"{node.op_type} on {kind or 'an unknown type'} does not stand between DequantizeLinear "
             f"and QuantizeLinear, and the machine computes with integers only; {HOW_TO_QUANTISE}"
@@ -187,14 +188,10 @@ class _Matcher:
         return None
 
     def _on_integers(self, node: ir.Node) -> None:
-        if (
-            any(value is not None and value.uses() for value in node.outputs[1:])
-            and node.op_type == "MaxPool"
-        ):
-            raise Unsupported("attribute", "the indices of MaxPool", "one output")
-        inputs = tuple(map(self._integers, node.inputs))
-        self._constants_known(node, inputs)
-        outputs = tuple(self._raw(value) for value in node.outputs if value.name)
+        data = {"Concat": len(node.inputs), "Gather": 2, "Where": 3}.get(node.op_type, 1)
+        inputs = [self._raw(v) if index < data else self._known(v) for index, v in enumerate(node.inputs)]
+        count = len(node.outputs) if node.op_type == "Split" else 1
+        outputs = tuple(self._raw(value) for value in node.outputs[:count] if value.name)
         self._add(node, node.op_type, (node,), inputs, outputs, outputs[0].limits())
 
     def _move(self, node: ir.Node) -> None:
@@ -216,26 +213,16 @@ class _Matcher:
 
     def _qoperator(self, node: ir.Node) -> None:
         kind, operands, result, bias = QOPERATORS[node.domain, node.op_type]
+        operands = operands or tuple(range(2, len(node.inputs), 3))
         inputs: list[Operand] = [
             self._scaled(node.inputs[i], node.inputs[i + 1], _at(node, i + 2), node) for i in operands
         ]
         if bias is not None and _at(node, bias) is not None:
-            constant = self.graph.constant(node.inputs[bias])
-            if constant is None:
-                raise Unsupported("constant", "the bias must be known at compile time")
-            inputs.append(constant)
+            inputs.append(self._known(node.inputs[bias]))
         if attribute_values(node).get("channels_last", 0):
             raise Unsupported("attribute", "channels_last", "0", "1")
         output = self._scaled(node.outputs[0], _at(node, result), _at(node, result + 1), node)
         self._add(node, kind, (node,), tuple(inputs), (output,), output.limits())
-
-    def _qlinear_concat(self, node: ir.Node) -> None:
-        inputs = tuple(
-            self._scaled(node.inputs[i], node.inputs[i + 1], node.inputs[i + 2], node)
-            for i in range(2, len(node.inputs), 3)
-        )
-        output = self._scaled(node.outputs[0], node.inputs[0], node.inputs[1], node)
-        self._add(node, "Concat", (node,), inputs, (output,), output.limits())
 
     def _add(
         self,
@@ -254,7 +241,11 @@ class _Matcher:
             kind, node, covered, tuple(inputs), outputs, attributes, limits,
             self.graph.opset(node) if node.domain == "" else 13, (node.domain, node.op_type),
         )  # fmt: skip
-        for q in (*(i for i in inputs if isinstance(i, QTensor)), *outputs):
+        if any(value.uses() or value.is_graph_output() for value in node.outputs[max(1, len(outputs)) :]):
+            told = f"a second result of {node.op_type}, such as indices or statistics"
+            raise Unsupported("attribute", told, "one output", str(len(node.outputs)))
+        parts = () if kind == "Concat" else (i for i in inputs if isinstance(i, QTensor))
+        for q in (*parts, *outputs):
             if 0 in q.shape:
                 raise Unsupported("shape", f"{q.value.name} has no elements", "sizes > 0", str(list(q.shape)))
         unit = FAMILIES[kind].check(unit, self.machine)
@@ -270,9 +261,11 @@ class _Matcher:
 
     def _operands(self, node: ir.Node) -> tuple[Operand, ...]:
         found: list[Operand] = []
-        for value in node.inputs:
+        for index, value in enumerate(node.inputs):
             constant = self.graph.constant(value)
-            if value is None or constant is not None:
+            if (node.op_type, index) in RAW:
+                found.append(self._raw(value))
+            elif value is None or constant is not None:
                 found.append(constant)
             elif value in self.found.virtual:
                 found.append(self.found.virtual[value])
@@ -281,15 +274,12 @@ class _Matcher:
                 raise Unsupported("dtype", told, "int8", element_type(value))
         return tuple(found)
 
-    def _integers(self, value: ir.Value | None) -> Operand:
-        """An input of an operator on integers."""
+    def _known(self, value: ir.Value | None) -> Any:
+        """The constant that a parameter must be; None if it is absent."""
         constant = self.graph.constant(value)
-        return self._raw(value) if constant is None and element_type(value) in INTEGERS else constant
-
-    def _constants_known(self, node: ir.Node, inputs: Sequence[Operand]) -> None:
-        for value, operand in zip(node.inputs, inputs, strict=True):
-            if value is not None and operand is None:
-                raise Unsupported("constant", f"input {value.name} must be known at compile time")
+        if value is not None and constant is None:
+            raise Unsupported("constant", f"{value.name} must be known at compile time")
+        return constant
 
     def _bounds(self, node: ir.Node) -> tuple[float, float]:
         """The range of Relu or Clip."""
@@ -298,12 +288,8 @@ class _Matcher:
         attributes = attribute_values(node)
         bounds = [float(attributes.get("min", -np.inf)), float(attributes.get("max", np.inf))]
         for index in (1, 2):
-            value = _at(node, index)
-            if value is not None:
-                constant = self.graph.constant(value)
-                if constant is None:
-                    raise Unsupported("constant", f"the bound {value.name} must be known at compile time")
-                bounds[index - 1] = float(constant)
+            if (bound := self._known(_at(node, index))) is not None:
+                bounds[index - 1] = float(bound)
         return bounds[0], bounds[1]
 
     def _dequantised(self, node: ir.Node) -> QTensor:
@@ -316,8 +302,9 @@ class _Matcher:
         assert value is not None
         factors, zeros = self.graph.constant(scale), self.graph.constant(zero)
         if factors is None or (zero is not None and zeros is None):
-            told = f"scale and zero point of {value.name} must be known at compile time"
-            raise Unsupported("constant", told)
+            raise Unsupported(
+                "constant", f"scale and zero point of {value.name} must be known at compile time"
+            )
         if factors.dtype != np.float32:
             told = f"the scale of {value.name} is {factors.dtype}"
             raise Unsupported("dtype", told, "float32", str(factors.dtype))
@@ -329,37 +316,32 @@ class _Matcher:
         if dtype not in INTEGERS and not (dtype == "int32" and constant is not None):
             raise Unsupported("dtype", f"{value.name} is {dtype}", "int8, uint8, int16 or uint16", dtype)
         wide = np.zeros(factors.shape, np.int64) if zeros is None else zeros.astype(np.int64)
-        axis = (
-            int(attributes.get("axis", 1))
-            if node.op_type == "DequantizeLinear"
-            else (1 if node.op_type == "QLinearMatMul" else 0)
-        )
-        if node.op_type == "QGemm":
-            axis = 0 if attributes.get("transB", 0) else 1
+        axes = {"DequantizeLinear": attributes.get("axis", 1), "QLinearMatMul": 1,
+                "QGemm": 1 - attributes.get("transB", 0)}  # fmt: skip
+        axis = int(axes.get(node.op_type, 0))
         return QTensor(value, self._shape(value), dtype, factors, wide, axis, constant)
 
     def _raw(self, value: ir.Value | None) -> QTensor:
         """Integers that stand for themselves."""
         assert value is not None
+        one, none = np.ones((), np.float32), np.zeros((), np.int64)
         return QTensor(
-            value, self._shape(value), element_type(value), np.ones((), np.float32), np.zeros((), np.int64)
+            value, self._shape(value), element_type(value), one, none, constant=self.graph.constant(value)
         )
 
     def _shape(self, value: ir.Value) -> tuple[int, ...]:
         shape = static_shape(value)
         if shape is not None:
             return shape
-        open_dims = [str(d) for d in value.shape or () if not isinstance(d, int)]
-        names = next((d for d in open_dims if d.isidentifier()), "NAME")
+        unknown = [str(d) for d in value.shape or () if not isinstance(d, int)]
+        name = next((d for d in unknown if d.isidentifier()), "NAME")
         what = (
-            f"dimension `{open_dims[0]}` of {value.name} is symbolic"
-            if open_dims
-            else f"{value.name} has no known shape"
+            f"dimension `{unknown[0]}` of {value.name} is symbolic"
+            if unknown
+            else f"{value.name} has no shape"
         )
-        raise Unsupported(
-            "dynamic-shape", f"{what}: fix it with --fix {names}=1, or load(..., fix={{'{names}': 1}})", "known sizes",
-            ", ".join(open_dims),
-        )  # fmt: skip
+        told = f"{what}: fix it with --fix {name}=1, or load(..., fix={{'{name}': 1}})"
+        raise Unsupported("dynamic-shape", told, "known sizes", ", ".join(unknown))
 
     # ---- the end ----
 

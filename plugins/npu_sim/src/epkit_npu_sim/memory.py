@@ -88,12 +88,6 @@ class Dram:
             size = max(1, -(-buffer.nbytes // ALIGNMENT)) * ALIGNMENT
             self._gaps = _merged([*self._gaps, (buffer.address, buffer.address + size)])
 
-    def upload(self, image: bytes) -> Buffer:
-        """A buffer with these contents, at once: for programs."""
-        buffer = self.allocate(len(image))
-        self.bytes[buffer.address : buffer.address + len(image)] = np.frombuffer(image, np.uint8)
-        return buffer
-
     def array(self, tensor: DeviceTensor) -> np.ndarray[Any, Any]:
         """The tensor's bytes as an array: for the device alone."""
         return np.ndarray(tensor.shape, tensor.dtype, self.bytes, tensor.address)

@@ -18,9 +18,10 @@ from epkit.backend import (
     Stream,
     Subgraph,
 )
+from epkit.errors import ArtifactError
 
 from .compile import Bases, Binary, NpuProgram, assemble_layers
-from .device import Faults, NpuDevice, NpuStream
+from .device import FAULT, Faults, NpuDevice, NpuStream
 from .groups import groups
 from .layers import Layer, analyse, memory_steps
 from .machine import Machine
@@ -41,7 +42,7 @@ class NpuSimOptions:
 
     mode: "functional" executes in the order of the stream, "cycles" in that of the simulated clock.
     compress_weights: keep weights zero-masked in DRAM where that is shorter.
-    fault: a fault to order, such as "bit-flip@20"; timeout_ms: of the watchdog.
+    fault: a fault to order, such as "bit-flip@20" (else EPKIT_NPU_SIM_FAULT); timeout_ms: of the watchdog.
     driver: the version of the driver; saved programs of another one are refused.
     """
 
@@ -83,7 +84,8 @@ class NpuSimProvider(Provider):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.machine: Machine = self.options.machine
-        self.chip = NpuDevice(self.machine, Faults(self.options.fault), self.options.timeout_ms / 1e3)
+        faults = Faults(self.options.fault or FAULT.get())
+        self.chip = NpuDevice(self.machine, faults, self.options.timeout_ms / 1e3)
         self._analysed: dict[tuple[ir.Node, ...], tuple[Layer, ...]] = {}
 
     def devices(self) -> Devices:
@@ -129,12 +131,16 @@ class NpuSimProvider(Provider):
         return program.binary.to_bytes()
 
     def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
-        return NpuProgram(
-            subgraph, self.layers(subgraph), Binary.from_bytes(saved), self.chip, self.options.mode
-        )
+        if self.chip.faults.due("artifact-refused"):
+            raise ArtifactError(
+                f"driver {self.options.driver} refuses this program, which an older one has saved",
+                remedy="delete it; it is compiled again",
+            )
+        layers, binary = self.layers(subgraph), Binary.from_bytes(saved)
+        return NpuProgram(subgraph, layers, binary, self.chip, self.options.mode)
 
     def reset(self) -> None:
         self.chip.reset()
 
     def knows(self, domain: str, op_type: str) -> bool:
-        return (domain, op_type) in QOPERATORS or (domain, op_type) == ("com.microsoft", "QLinearConcat")
+        return (domain, op_type) in QOPERATORS

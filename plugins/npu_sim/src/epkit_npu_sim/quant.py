@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = np.ndarray[Any, Any]
-TYPES = {
-    "int8": isa.INT8,
-    "uint8": isa.UINT8,
-    "int16": isa.INT16,
-    "uint16": isa.UINT16,
-    "int32": isa.INT32,
-    "float32": isa.FLOAT32,
-}
 MAX_SHIFT = 62
 
 
@@ -58,12 +50,12 @@ class QTensor:
     @property
     def kind(self) -> int:
         """The element type's code in the instruction set."""
-        return TYPES[self.dtype]
+        return isa.TYPE_NAMES.index(self.dtype)
 
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return isa.TYPE_BYTES[self.kind]
+        return np.dtype(self.dtype).itemsize
 
     @property
     def s(self) -> np.float32:

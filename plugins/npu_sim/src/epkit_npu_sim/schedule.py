@@ -6,6 +6,7 @@ from the bytes that commands touch, so double buffering is a matter of having tw
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -136,53 +137,48 @@ class Stream:
 
     # ---- commands ----
 
-    def emit(self, op: isa.Operands, reads: Sequence[Span] = (), writes: Sequence[Span] = ()) -> None:
-        """Append a command that touches these spans of the scratchpad."""
-        needs = np.zeros(len(isa.ENGINES), np.int64)
-        for span in reads:
-            needs = np.maximum(needs, self._spad.needs(span, False))
-        for span in writes:
-            needs = np.maximum(needs, self._spad.needs(span, True))
-        self._append(op, needs, reads, writes)
-
-    def _append(self, op: isa.Operands, needs: Any, reads: Sequence[Span], writes: Sequence[Span]) -> None:
-        needs[op.ENGINE] = 0  # an engine is in order by itself
-        self._counts[op.ENGINE] += 1
-        count = int(self._counts[op.ENGINE])
-        for span in reads:
-            self._spad.note(span, False, op.ENGINE, count)
+    def emit(
+        self,
+        op: isa.Operands,
+        reads: Sequence[Span] = (),
+        writes: Sequence[Span] = (),
+        dram: tuple[int, Span] | None = None,
+    ) -> None:
+        """Append a command that touches these spans of the scratchpad, and this one of a tensor in DRAM."""
+        storing = op.ENGINE == isa.STORE
+        touched = [(self._spad, span, False) for span in reads]
         for span in writes:
             assert any(a <= span[0] and span[1] <= b for a, b in self._taken), f"{op} writes beyond its slot"
-            self._spad.note(span, True, op.ENGINE, count)
+            touched.append((self._spad, span, True))
+        if dram is not None:
+            touched.append((self._dram[dram[0]], dram[1], storing))
+        needs = np.zeros(len(isa.ENGINES), np.int64)
+        needs[isa.LOAD] = self._loads_before if storing else 0
+        self._counts[op.ENGINE] += 1
+        for board, span, write in touched:
+            np.maximum(needs, board.needs(span, write), out=needs)
+            board.note(span, write, op.ENGINE, int(self._counts[op.ENGINE]))
+        needs[op.ENGINE] = 0  # an engine is in order by itself
         load, store, array, vector = map(int, needs)
         self.commands.append(isa.Command(op, self.tag, (load, store, array, vector)))
 
-    def load(
-        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
+    def transfer(
+        self,
+        kind: type[isa.Load] | type[isa.Store],
+        base: int,
+        dram: int,
+        spad: int,
+        size: int,
+        counts: Sequence[int],
+        strides: Sequence[int],
     ) -> None:
-        """Load a strided box."""
-        nbytes, reach = _extent(size, counts, strides)
-        if nbytes:
-            source, target = (dram, dram + reach), (spad, spad + nbytes)
-            needs = np.maximum(self._dram[base].needs(source, False), self._spad.needs(target, True))
-            self._dram[base].note(source, False, isa.LOAD, int(self._counts[isa.LOAD]) + 1)
-            self._append(
-                isa.Load(base, dram, spad, size, *_three(counts), *_three(strides)), needs, (), (target,)
-            )
-
-    def store(
-        self, base: int, dram: int, spad: int, size: int, counts: Sequence[int], strides: Sequence[int]
-    ) -> None:
-        """Store a strided box."""
-        nbytes, reach = _extent(size, counts, strides)
-        if nbytes:
-            source, target = (spad, spad + nbytes), (dram, dram + reach)
-            needs = np.maximum(self._dram[base].needs(target, True), self._spad.needs(source, False))
-            needs[isa.LOAD] = max(needs[isa.LOAD], self._loads_before)
-            self._dram[base].note(target, True, isa.STORE, int(self._counts[isa.STORE]) + 1)
-            self._append(
-                isa.Store(base, dram, spad, size, *_three(counts), *_three(strides)), needs, (source,), ()
-            )
+        """Load or store a strided box."""
+        dense = [(spad, spad + size * math.prod(counts))]
+        reach = size + sum((n - 1) * s for n, s in zip(counts, strides, strict=True))
+        if math.prod(counts):
+            reads, writes = ((), dense) if kind is isa.Load else (dense, ())
+            op = kind(base, dram, spad, size, *counts, *strides)
+            self.emit(op, reads, writes, (base, (dram, dram + reach)))
 
     def constant(self, data: np.ndarray[Any, Any], spad: int) -> None:
         """Load constants, with a checksum; compressed if that is shorter."""
@@ -193,21 +189,6 @@ class Stream:
         short = packed(np.frombuffer(plain, np.uint8)) if self.compress else plain
         smaller = len(short) < len(plain)
         offset = self.image.add(short if smaller else plain)
-        target = (spad, spad + len(plain))
         signed = crc - (1 << 32) if crc >= 1 << 31 else crc
         op = isa.Load(0, offset, spad, 1, 1, 1, len(plain), 0, 0, 1, signed, len(short) if smaller else 0)
-        self._append(op, self._spad.needs(target, True), (), (target,))
-
-
-def _extent(size: int, counts: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
-    """Bytes of a box, and how far it reaches."""
-    nbytes, reach = size, size
-    for count, stride in zip(counts, strides, strict=True):
-        nbytes *= count
-        reach += (count - 1) * stride
-    return nbytes, reach
-
-
-def _three(values: Sequence[int]) -> tuple[int, int, int]:
-    first, second, third = values
-    return first, second, third
+        self.emit(op, (), [(spad, spad + len(plain))])

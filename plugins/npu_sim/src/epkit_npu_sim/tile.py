@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from . import isa
@@ -34,25 +34,39 @@ class View:
             self, shape=shape, strides=self.strides + (self.size,) * (len(shape) - len(self.shape))
         )
 
+    def permuted(self, order: Iterable[int]) -> View:
+        """Axes in another order."""
+        order = tuple(order)
+        strides = tuple(self.strides[a] for a in order)
+        return replace(self, shape=tuple(self.shape[a] for a in order), strides=strides)
+
+    def stretched(self, shape: Ints) -> View:
+        """It repeats itself to a shape, as broadcasting does."""
+        own = zip(self.shape, self.strides, strict=True)
+        strides = (0,) * (len(shape) - len(self.shape)) + tuple(0 if n == 1 else s for n, s in own)
+        return replace(self, shape=shape, strides=strides)
+
+    def reshaped(self, shape: Sequence[int]) -> View:
+        """The same bytes in another shape, if it is dense."""
+        return replace(self, shape=tuple(shape), strides=row_major(shape, self.size))
+
     def load(self, stream: Stream, spad: int) -> None:
         """Bring it into the scratchpad, dense."""
-        for dram, at, counts, strides in self._parts():
-            stream.load(self.base, dram, spad + at, self.size, counts, strides)
+        self._transfer(isa.Load, stream, spad)
 
     def store(self, stream: Stream, spad: int) -> None:
         """Write it from a dense tile in the scratchpad."""
-        for dram, at, counts, strides in self._parts():
-            stream.store(self.base, dram, spad + at, self.size, counts, strides)
+        self._transfer(isa.Store, stream, spad)
 
-    def _parts(self) -> Iterator[tuple[int, int, Ints, Ints]]:
-        """Transfers of three dimensions: offset in DRAM and in the scratchpad, counts, strides."""
+    def _transfer(self, kind: type[isa.Load] | type[isa.Store], stream: Stream, spad: int) -> None:
+        """Boxes of three dimensions."""
         shape, strides = collapse(self.shape, self.strides)
-        inner = math.prod(shape[-3:]) * self.size
         missing = (1,) * (3 - len(shape))
+        counts, steps = missing + shape[-3:], (0,) * len(missing) + strides[-3:]
         for number, index in enumerate(itertools.product(*map(range, shape[:-3]))):
-            skip = sum(i * s for i, s in zip(index, strides[:-3], strict=True))
-            counts, steps = missing + shape[-3:], (0,) * len(missing) + strides[-3:]
-            yield self.offset + skip, number * inner, counts, steps
+            dram = self.offset + sum(i * s for i, s in zip(index, strides[:-3], strict=True))
+            at = spad + number * math.prod(counts) * self.size
+            stream.transfer(kind, self.base, dram, at, self.size, counts, steps)
 
 
 def dense(base: int, shape: Sequence[int], size: int) -> View:
@@ -94,7 +108,7 @@ def boxes(shape: Sequence[int], limit: int) -> Iterator[tuple[Ints, Ints]]:
         if chosen[axis] > 1 or rest <= limit:
             break
     for start in itertools.product(
-        *(range(0, count, step) for count, step in zip(shape, chosen, strict=True))
+        *(range(0, count, max(1, step)) for count, step in zip(shape, chosen, strict=True))
     ):
         yield start, tuple(min(c, n - a) for a, n, c in zip(start, shape, chosen, strict=True))
 

@@ -90,12 +90,12 @@ def plan(product: Product, machine: Machine, extra: int) -> Tiles:
 
 
 def _candidates(product: Product, machine: Machine) -> Iterator[Tiles]:
-    outs, rows, depths = _steps(product.out, machine.array), _steps(product.rows, 1), _steps(product.depth, 1)
+    outs, rows, depths = halves(product.out, machine.array), halves(product.rows), halves(product.depth)
     for o, r, d, keep in itertools.product(outs, rows, depths, (False, True)):
         yield Tiles(o, r, d, keep, *product.sizes(o, r, d))
 
 
-def _steps(count: int, unit: int) -> list[int]:
+def halves(count: int, unit: int = 1) -> list[int]:
     """The whole and its halves, in multiples of a unit as far as there is more than one."""
     found = [count]
     while found[-1] > unit:

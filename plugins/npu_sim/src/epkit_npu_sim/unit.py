@@ -65,7 +65,7 @@ class Unit:
 
 
 Views = Callable[[QTensor], View]
-"""Where a tensor lies in DRAM."""
+"""Where a tensor, or a constant, lies in DRAM."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,7 @@ class Family:
     check: Callable[[Unit, Machine], Unit]
     lower: Callable[[Unit, Stream, Views, Finish, int], None]
     product: Callable[[Unit], Product] | None = None
-    tail: Callable[[Unit, Stream, Views, int, QTensor], Tail] | None = None
-
-
-def bring(stream: Stream, view: Views, q: QTensor, start: Any, shape: Any, spad: int) -> None:
-    """Load a box of a tensor, or of a constant."""
-    if q.constant is None:
-        view(q).box(start, shape).load(stream, spad)
-    else:
-        part = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-        stream.constant(q.constant[part], spad)
+    tail: Callable[[Unit, Stream, Views, QTensor, int], Tail] | None = None
 
 
 def require(condition: object, code: str, reason: str, constraint: str = "", actual: object = "") -> None:

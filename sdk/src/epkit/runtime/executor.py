@@ -152,8 +152,8 @@ class Executor:
             else:
                 frame[action.target] = self._to_device(action, source, state, leases[action.to_place])
         except Exception as error:
-            failure = located(error, self._bounds[device].name).at(value=str(action.value.name))
-            raise failure from failure.__cause__
+            failure = located(error, self._bounds[device].name, *self._served(action))
+            raise failure.at(value=str(action.value.name)) from failure.__cause__
         if state.options.profile is not None:
             state.options.profile.recorder.add(
                 "copy to host" if action.to_place == HOST_PLACE else "copy to device",
@@ -163,6 +163,17 @@ class Executor:
                 value=str(action.value.name),
                 nbytes=_nbytes(frame[action.target]),
             )
+
+    def _served(self, transfer: Transfer) -> tuple[str, str]:
+        """The partition that a copy is for, and its node that reads or makes the value."""
+        for action in self.schedule.actions:
+            if isinstance(action, RunPartition) and (
+                transfer.target in action.inputs or transfer.source in action.outputs
+            ):
+                nodes = action.partition.subgraph.nodes
+                ends = [n for n in nodes if transfer.value in n.inputs or transfer.value in n.outputs]
+                return action.partition.name, str(ends[0].name) if ends else ""
+        return "", ""
 
     def _to_host(self, source: Any, place: int, state: RunState) -> Any:
         if source is None or isinstance(source, list):

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..compiling import Compiled
 from ..errors import CancelledError, EpkitError, InputError
-from ..partition.partitions import Partition, PartitionedGraph
+from ..partition.partitions import Partition, Partitioned, PartitionedGraph
 from ..partition.pins import Pins
 
 ON_FAILURE = ("error", "fallback")
@@ -38,32 +38,36 @@ class Recovery:
     pins: Pins
     load: Callable[[Pins], Compiled]
 
-    def faults(self, error: EpkitError, compiled: Compiled) -> dict[str, str]:
+    def faults(self, error: EpkitError, partitioned: Partitioned) -> dict[str, str]:
         """The partition that failed and what it said; empty if the error is not a provider's, or must be raised."""
-        part = _partitions(compiled).get(error.where.partition)
+        part = _partitions(partitioned).get(error.where.partition)
         if not self.moves or part is None or isinstance(error, CancelledError | InputError):
             return {}
         assert part.provider is not None
-        bound = compiled.plan.partitioned.bounds[part.provider]
+        bound = partitioned.bounds[part.provider]
         return {} if bound.name == self.fallback else {part.name: error.what}
 
-    def without(self, compiled: Compiled, faults: Mapping[str, str]) -> Compiled:
+    def without(self, partitioned: Partitioned, faults: Mapping[str, str]) -> Compiled:
         """The model compiled anew, with the nodes of these partitions on the fallback."""
-        parts = _partitions(compiled)
+        self.pin(partitioned, faults)
+        return self.load(self.pins)
+
+    def pin(self, partitioned: Partitioned, faults: Mapping[str, str]) -> None:
+        """From now on, the nodes of these partitions are the fallback's."""
+        parts = _partitions(partitioned)
         for name, why in faults.items():
-            names = set(_names(parts[name], compiled.plan.partitioned.model))
+            names = set(_names(parts[name], partitioned.model))
             self.pins = self.pins.moved(
                 sorted(names), self.fallback, f"moved after a fault in {name} ({why})"
             )
-        return self.load(self.pins)
+
+    def told(self, faults: Mapping[str, str]) -> tuple[str, ...]:
+        """What the session says of it."""
+        return tuple(f"{partition} was moved to {self.fallback}: {why}" for partition, why in faults.items())
 
 
-def _partitions(compiled: Compiled) -> dict[str, Partition]:
-    return {
-        part.name: part
-        for part in _all_partitions(compiled.plan.partitioned.main)
-        if part.provider is not None
-    }
+def _partitions(partitioned: Partitioned) -> dict[str, Partition]:
+    return {part.name: part for part in _all_partitions(partitioned.main) if part.provider is not None}
 
 
 def _all_partitions(graph: PartitionedGraph) -> Iterator[Partition]:

@@ -130,7 +130,8 @@ class Session:
                     return results
                 faults = dict(shadow.wrong)
             except EpkitError as error:
-                if self._recovery is None or not (faults := self._recovery.faults(error, engine.compiled)):
+                partitioned = engine.compiled.plan.partitioned
+                if self._recovery is None or not (faults := self._recovery.faults(error, partitioned)):
                     raise
             finally:
                 self._leave(engine)
@@ -142,14 +143,13 @@ class Session:
         with self._moving:
             if self._engine is not engine:
                 return  # another run has done it
-            compiled = self._recovery.without(engine.compiled, faults)
+            compiled = self._recovery.without(engine.compiled.plan.partitioned, faults)
             with self._lock:
                 self._use(compiled)
                 idle = engine.running == 0
             if idle:
                 engine.close(self._problem)
-        for partition, why in faults.items():
-            text = f"{partition} was moved to {self._recovery.fallback}: {why}"
+        for partition, text in zip(faults, self._recovery.told(faults), strict=True):
             self.warnings += (text,)
             self._registry.notify(Notice("error", self.name, 0.0, {"error": text, "moved": partition}))
 

@@ -1,5 +1,7 @@
 """The systolic array: products of 8-bit numbers, summed in int32.
 
+Nothing is written here: an instruction gives the place of its result, and the numbers that come there when it ends.
+
 Sums are computed by a floating-point matrix product in which every partial sum is exact: in float32 while all
 stay below 2^24 in size, else in float64.
 """
@@ -14,6 +16,9 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from .. import isa
 
 Array = np.ndarray[Any, Any]
+Result = tuple[Array, Array]
+"""The place of a result in memory, and the numbers that come there."""
+
 DTYPES = tuple(np.dtype(name) for name in isa.TYPE_NAMES)
 
 
@@ -40,15 +45,12 @@ def _zeros(spad: Array, address: int, count: int, scalar: int) -> int | Array:
     return scalar if address < 0 else tensor(spad, address, (count,), isa.INT32)
 
 
-def _accumulate(target: Array, result: Array, add: int) -> None:
-    exact = result.astype(np.int64) if result.dtype == np.float64 else result.astype(np.int32)
-    if add:
-        target += exact.astype(np.int32)
-    else:
-        target[...] = exact.astype(np.int32)
+def _sum(target: Array, result: Array, add: int) -> Result:
+    exact = result.astype(np.int64).astype(np.int32)
+    return target, target + exact if add else exact
 
 
-def matmul(spad: Array, op: isa.MatMul) -> None:
+def matmul(spad: Array, op: isa.MatMul) -> Result:
     """The instruction MatMul."""
     a = as_strided(tensor(spad, op.a, (1,), op.a_type), (op.m, op.k), _strides(op.a_row, op.a_col, op.a_type))
     b = as_strided(tensor(spad, op.b, (1,), op.b_type), (op.k, op.n), _strides(op.b_row, op.b_col, op.b_type))
@@ -56,7 +58,7 @@ def matmul(spad: Array, op: isa.MatMul) -> None:
     weights = centred(b, zero, np.float32)
     dtype = exact_type(weights, 0)
     product = centred(a, op.za, dtype) @ weights.astype(dtype, copy=False)
-    _accumulate(tensor(spad, op.c, (op.m, op.n), isa.INT32), product, op.add)
+    return _sum(tensor(spad, op.c, (op.m, op.n), isa.INT32), product, op.add)
 
 
 def _strides(row: int, col: int, kind: int) -> tuple[int, int]:
@@ -76,7 +78,7 @@ def windows(x: Array, op: Any) -> Array:
     return sliding_window_view(x, spread, (1, 2))[:, :: op.sh, :: op.sw, :: op.dh, :: op.dw]
 
 
-def conv(spad: Array, op: isa.Conv) -> None:
+def conv(spad: Array, op: isa.Conv) -> Result:
     """The instruction Conv: a product with the columns of all windows."""
     x = tensor(spad, op.x, (op.channels, op.height, op.width), op.x_type)
     w = tensor(spad, op.w, (op.out, op.channels * op.kh * op.kw), op.w_type)
@@ -86,4 +88,4 @@ def conv(spad: Array, op: isa.Conv) -> None:
     found = windows(centred(x, op.zx, dtype), op)
     columns = found.transpose(0, 3, 4, 1, 2).reshape(op.channels * op.kh * op.kw, op.ho * op.wo)
     product = weights.astype(dtype, copy=False) @ columns
-    _accumulate(tensor(spad, op.y, (op.out, op.ho * op.wo), isa.INT32), product, op.add)
+    return _sum(tensor(spad, op.y, (op.out, op.ho * op.wo), isa.INT32), product, op.add)

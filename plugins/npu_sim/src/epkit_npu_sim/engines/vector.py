@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import isa
-from .array import Array, centred, tensor, windows
+from .array import Array, Result, centred, tensor, windows
 
 EXACT = 2.0**53
 
@@ -32,14 +32,14 @@ def scaled(values: Array, mult: Array | int, shift: Array | int) -> Array:
     return rounded(values.astype(np.int64) * np.asarray(mult, np.int64), shift)
 
 
-def write(spad: Array, op: Any, values: Array) -> None:
-    """Move by the zero point, keep in range, store."""
+def write(spad: Array, op: Any, values: Array) -> Result:
+    """Move by the zero point, keep in range."""
     values = values + op.zero
     np.clip(values, op.low, op.high, out=values)
-    tensor(spad, op.y, values.shape, op.y_type)[...] = values
+    return tensor(spad, op.y, values.shape, op.y_type), values
 
 
-def requantise(spad: Array, op: isa.Requantise) -> None:
+def requantise(spad: Array, op: isa.Requantise) -> Result:
     """The instruction Requantise."""
     acc = tensor(spad, op.acc, (op.rows, op.cols), isa.INT32).astype(np.float64)
     count = (op.rows, op.cols, 1)[op.axis]
@@ -47,41 +47,48 @@ def requantise(spad: Array, op: isa.Requantise) -> None:
     if op.axis == 0:
         bias, mult, shift = bias[:, None], mult[:, None], shift[:, None]
     acc += bias
-    write(spad, op, scaled(acc, mult, shift))
+    return write(spad, op, scaled(acc, mult, shift))
 
 
-def add(spad: Array, op: isa.Add) -> None:
+def add(spad: Array, op: isa.Add) -> Result:
     """The instruction Add: the sum of two products below 2^49, exact."""
     a = centred(tensor(spad, op.a, (op.n,), op.a_type), op.za, np.float64)
     b = centred(tensor(spad, op.b, (op.n,), op.b_type), op.zb, np.float64)
     total = a * op.ma
     total += b * op.mb
-    write(spad, op, np.rint(np.ldexp(total, -op.shift)))
+    return write(spad, op, np.rint(np.ldexp(total, -op.shift)))
 
 
-def mul(spad: Array, op: isa.Mul) -> None:
+def mul(spad: Array, op: isa.Mul) -> Result:
     """The instruction Mul."""
     a = centred(tensor(spad, op.a, (op.n,), op.a_type), op.za, np.float64)
     a *= centred(tensor(spad, op.b, (op.n,), op.b_type), op.zb, np.float64)
-    write(spad, op, scaled(a, op.ma, op.shift))
+    return write(spad, op, scaled(a, op.ma, op.shift))
 
 
-def table(spad: Array, op: isa.Table) -> None:
+def table(spad: Array, op: isa.Table) -> Result:
     """The instruction Table."""
     entries = tensor(spad, op.table, (256 * op.size,), isa.UINT8).view(f"V{op.size}")
     found = entries[tensor(spad, op.x, (op.n,), isa.UINT8)]
-    tensor(spad, op.y, (op.n * op.size,), isa.UINT8).view(f"V{op.size}")[...] = found
+    return tensor(spad, op.y, (op.n * op.size,), isa.UINT8).view(f"V{op.size}"), found
 
 
-def polynomial(spad: Array, op: isa.Polynomial) -> None:
+def select(spad: Array, op: isa.Select) -> Result:
+    """The instruction Select."""
+    mask = tensor(spad, op.mask, (op.n,), isa.UINT8)[:, None]
+    a, b, y = (tensor(spad, at, (op.n, op.size), isa.UINT8) for at in (op.a, op.b, op.y))
+    return y, np.where(mask != 0, a, b)
+
+
+def polynomial(spad: Array, op: isa.Polynomial) -> Result:
     """The instruction Polynomial."""
     x = tensor(spad, op.x, (op.n,), isa.INT16).astype(np.int64)
     segment, t = (x >> 8) + 128, x & 255
     c0, c1, c2 = tensor(spad, op.table, (256, 3), isa.INT32).astype(np.int64)[segment].T
-    write(spad, op, rounded((c0 << 16) + (c1 * t << 8) + c2 * t * t, 24))
+    return write(spad, op, rounded((c0 << 16) + (c1 * t << 8) + c2 * t * t, 24))
 
 
-def depth_conv(spad: Array, op: isa.DepthConv) -> None:
+def depth_conv(spad: Array, op: isa.DepthConv) -> Result:
     """The instruction DepthConv: one multiply-add a filter element, over all windows."""
     x = centred(tensor(spad, op.x, (op.channels, op.height, op.width), op.x_type), op.zx, np.float32)
     w = tensor(spad, op.w, (op.channels, op.kh * op.kw), op.w_type)
@@ -91,17 +98,17 @@ def depth_conv(spad: Array, op: isa.DepthConv) -> None:
     total = np.zeros(found.shape[:3], dtype)
     for index in range(op.kh * op.kw):
         total += found[..., index // op.kw, index % op.kw] * weights[:, index, None, None]
-    tensor(spad, op.y, total.shape, isa.INT32)[...] = total
+    return tensor(spad, op.y, total.shape, isa.INT32), total
 
 
-def pool_sum(spad: Array, op: isa.PoolSum) -> None:
+def pool_sum(spad: Array, op: isa.PoolSum) -> Result:
     """The instruction PoolSum."""
     x = tensor(spad, op.x, (op.channels, op.height, op.width), op.x_type)
     found = windows(centred(x, op.zx, np.float64), op)
-    tensor(spad, op.y, found.shape[:3], isa.INT32)[...] = found.sum((3, 4))
+    return tensor(spad, op.y, found.shape[:3], isa.INT32), found.sum((3, 4))
 
 
-def pool_max(spad: Array, op: isa.PoolMax) -> None:
+def pool_max(spad: Array, op: isa.PoolMax) -> Result:
     """The instruction PoolMax: padding is the lowest number there is."""
     x = tensor(spad, op.x, (op.channels, op.height, op.width), op.x_type)
     lowest = int(np.iinfo(x.dtype).min)
@@ -109,16 +116,16 @@ def pool_max(spad: Array, op: isa.PoolMax) -> None:
     result = found[..., 0, 0].copy()
     for index in range(1, op.kh * op.kw):
         np.maximum(result, found[..., index // op.kw, index % op.kw], out=result)
-    tensor(spad, op.y, result.shape, op.x_type)[...] = result + lowest
+    return tensor(spad, op.y, result.shape, op.x_type), result + lowest
 
 
-def softmax(spad: Array, op: isa.Softmax) -> None:
+def softmax(spad: Array, op: isa.Softmax) -> Result:
     """The instruction Softmax."""
     x = tensor(spad, op.x, (op.rows, op.cols), op.x_type).astype(np.int64)
     exponentials = tensor(spad, op.table, (256,), isa.INT32).view(np.uint32).astype(np.int64)
     e = exponentials[x.max(axis=1, keepdims=True, initial=-128) - x]
     whole = e.sum(axis=1, keepdims=True) << op.shift
-    write(spad, op, divided(e * op.mult, np.maximum(whole, 1)))
+    return write(spad, op, divided(e * op.mult, np.maximum(whole, 1)))
 
 
 def divided(product: Array, divisor: Array) -> Array:
@@ -136,7 +143,7 @@ def integer_root(value: Array) -> Array:
     return root
 
 
-def layer_norm(spad: Array, op: isa.LayerNorm) -> None:
+def layer_norm(spad: Array, op: isa.LayerNorm) -> Result:
     """The instruction LayerNorm: mean, variance and the inverse root are those of the row, in integers.
 
     With n columns: d = n x - sum(x), v = n sum(x^2) - sum(x)^2 + eps (= n^2 (variance + eps)), moved left by an
@@ -154,5 +161,5 @@ def layer_norm(spad: Array, op: isa.LayerNorm) -> None:
     k += (v << 2 * k) < 1 << 60
     r = (1 << 61) // integer_root(v << 2 * k)
     u = rounded(d * r, 61 - k - 20)
-    gamma, beta = tensor(spad, op.params, (2, n), isa.INT32).astype(np.int64)
-    write(spad, op, rounded(u * gamma + (beta << 20), op.shift + 20))
+    gamma, beta = tensor(spad, op.table, (2, n), isa.INT32).astype(np.int64)
+    return write(spad, op, rounded(u * gamma + (beta << 20), op.shift + 20))

@@ -1,8 +1,9 @@
-"""Add, Sub and Mul; functions of one tensor by table (8 bits) or by polynomial (16 bits)."""
+"""Add, Sub, Mul and Where; functions of one tensor by table (8 bits) or by polynomial (16 bits)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,29 +14,17 @@ from epkit.kernels import table as portable
 from .. import isa
 from ..machine import Machine
 from ..quant import Array, QTensor, dequantise, multiplier, pair, quantise
-from ..schedule import Stream
-from ..tile import Finish, Ints, Tail, View, boxes, span
-from ..unit import Family, Unit, Views, bring, bytes_only, one_scale, require
+from ..schedule import Span, Stream
+from ..tile import Finish, Ints, Tail, boxes, span
+from ..unit import Family, Unit, Views, bytes_only, one_scale, require
 
 TILE = 16384
 """Elements of a tile at most: small enough for engines to overlap, large enough to hide the DMA's latency."""
 
 FUNCTIONS = (
-    *(
-        "Relu",
-        "LeakyRelu",
-        "Clip",
-        "Elu",
-        "Selu",
-        "Celu",
-        "Gelu",
-        "Mish",
-        "Sigmoid",
-        "HardSigmoid",
-        "HardSwish",
-    ),
-    *("Softplus", "Softsign", "Tanh", "Erf", "Exp", "Sqrt", "Abs", "Neg", "Ceil", "Floor", "Round"),
-)
+    "Relu", "LeakyRelu", "Clip", "Elu", "Selu", "Celu", "Gelu", "Mish", "Sigmoid", "HardSigmoid", "HardSwish",
+    "Softplus", "Softsign", "Tanh", "Erf", "Exp", "Sqrt", "Abs", "Neg", "Ceil", "Floor", "Round",
+)  # fmt: skip
 """Functions of one real number; the table is made from the portable kernels."""
 
 SMOOTH = ("Sigmoid", "Tanh", "Gelu", "Erf", "Softplus", "Mish")
@@ -66,65 +55,14 @@ def check_binary(unit: Unit, machine: Machine) -> Unit:
     return replace(unit, attributes={**unit.attributes, "factors": factors})
 
 
-def stretched(view: View, shape: Ints) -> View:
-    """A view that repeats itself to a shape, as broadcasting does."""
-    missing = len(shape) - len(view.shape)
-    strides = (0,) * missing + tuple(
-        0 if own == 1 else s for own, s in zip(view.shape, view.strides, strict=True)
-    )
-    return replace(view, shape=shape, strides=strides)
-
-
-def bring_stretched(
-    stream: Stream, view: Views, q: QTensor, whole: Ints, start: Ints, shape: Ints, spad: int
-) -> None:
-    """Load a box of an operand that broadcasts."""
-    if q.constant is not None:
-        q = replace(q, constant=np.broadcast_to(q.constant, whole))
-        bring(stream, view, q, start, shape, spad)
-    else:
-        stretched(view(q), whole).box(start, shape).load(stream, spad)
-
-
-def emit_binary(unit: Unit, stream: Stream, a_at: int, b_at: int, y_at: int, count: int) -> None:
-    """Emit Add or Mul on dense tiles."""
-    a, b, y = unit.quantised(0), unit.quantised(1), unit.output
-    factors: dict[str, int] = unit.attributes["factors"]
-    operands = {"a": a_at, "b": b_at, "n": count, "za": a.z, "zb": b.z, "a_type": a.kind, "b_type": b.kind}
-    kind = isa.Add if "mb" in factors else isa.Mul
-    op = kind(y=y_at, **unit.out, **operands, **factors)
-    stream.emit(op, [span(a_at, count * a.size), span(b_at, count * b.size)], [span(y_at, count * y.size)])
-
-
-def lower_binary(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
-    """Emit it tile by tile."""
-    a, b, y = unit.quantised(0), unit.quantised(1), unit.output
-    limit = tile_elements(stream, y.shape, a.size + b.size + y.size + extra)
-    slots = [stream.slots(limit * q.size) for q in (a, b, y)]
-    finish = finish.sized(limit)
-    for start, shape in boxes(y.shape, limit):
-        a_at, b_at, y_at = (slot.get(object())[0] for slot in slots)
-        bring_stretched(stream, view, a, y.shape, start, shape, a_at)
-        bring_stretched(stream, view, b, y.shape, start, shape, b_at)
-        emit_binary(unit, stream, a_at, b_at, y_at, int(np.prod(shape)))
-        finish(stream, start, shape, y_at)
-
-
-def tail_binary(unit: Unit, stream: Stream, view: Views, elements: int, via: QTensor) -> Tail:
-    """Fused: one operand is in the scratchpad, the other is loaded."""
-    a, b, y = unit.quantised(0), unit.quantised(1), unit.output
-    other = b if a.value is via.value else a
-    others, results = stream.slots(elements * other.size), stream.slots(elements * y.size)
-
-    def tail(stream: Stream, start: Ints, shape: Ints, address: int) -> int:
-        start, shape = start[: len(y.shape)], shape[: len(y.shape)]
-        (other_at, _), (y_at, _) = others.get(object()), results.get(object())
-        bring_stretched(stream, view, other, y.shape, start, shape, other_at)
-        first, second = (address, other_at) if other is b else (other_at, address)
-        emit_binary(unit, stream, first, second, y_at, int(np.prod(shape)))
-        return y_at
-
-    return tail
+def check_where(unit: Unit, machine: Machine) -> Unit:
+    """A condition of bytes; both choices have the numbers of the result."""
+    require(unit.quantised(0).dtype == "bool", "dtype", "a condition that is not bool", "bool")
+    for q in (unit.quantised(1), unit.quantised(2)):
+        one_scale(q, unit.output)
+        told = f"{q.value.name} has another scale or zero point than the result"
+        require(q.same_numbers(unit.output), "attribute", told, "one scale for all")
+    return unit
 
 
 # ---- one tensor ----
@@ -196,55 +134,6 @@ def coefficients(unit: Unit) -> Array:
     return np.rint(found).astype(np.int32)
 
 
-def _table_slot(unit: Unit, stream: Stream) -> int:
-    data = unit.attributes["table" if "table" in unit.attributes else "coefficients"]
-    address = stream.take(data.nbytes)
-    stream.constant(data, address)
-    return address
-
-
-def emit_function(unit: Unit, stream: Stream, table_at: int, x_at: int, y_at: int, count: int) -> None:
-    """Emit Table or Polynomial on a dense tile."""
-    x, y = unit.quantised(0), unit.output
-    if "table" in unit.attributes:
-        data = unit.attributes["table"]
-        op: isa.Operands = isa.Table(x_at, y_at, count, table_at, data.itemsize)
-        size = data.itemsize
-    else:
-        data, size = unit.attributes["coefficients"], y.size
-        op = isa.Polynomial(y=y_at, **unit.out, x=x_at, n=count, table=table_at)
-    reads = [span(x_at, count * x.size), span(table_at, data.nbytes)]
-    stream.emit(op, reads, [span(y_at, count * size)])
-
-
-def lower_function(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
-    """Emit it tile by tile."""
-    x, y = unit.quantised(0), unit.output
-    table_at = _table_slot(unit, stream)
-    size = y.size
-    limit = tile_elements(stream, x.shape, x.size + size + extra)
-    xs, ys = stream.slots(limit * x.size), stream.slots(limit * size)
-    finish = finish.sized(limit)
-    for start, shape in boxes(y.shape, limit):
-        (x_at, _), (y_at, _) = xs.get(object()), ys.get(object())
-        bring(stream, view, x, start, shape, x_at)
-        emit_function(unit, stream, table_at, x_at, y_at, int(np.prod(shape)))
-        finish(stream, start, shape, y_at)
-
-
-def tail_function(unit: Unit, stream: Stream, view: Views, elements: int, via: QTensor) -> Tail:
-    """Fused."""
-    table_at = _table_slot(unit, stream)
-    results = stream.slots(elements * unit.output.size)
-
-    def tail(stream: Stream, start: Ints, shape: Ints, address: int) -> int:
-        y_at, _ = results.get(object())
-        emit_function(unit, stream, table_at, address, y_at, int(np.prod(shape)))
-        return y_at
-
-    return tail
-
-
 def check_dequantise(unit: Unit, machine: Machine) -> Unit:
     """A table of 256 real numbers: the integer machine copies their bits."""
     x = unit.quantised(0)
@@ -254,10 +143,80 @@ def check_dequantise(unit: Unit, machine: Machine) -> Unit:
     return replace(unit, attributes={"table": dequantise(numbers, x)})
 
 
-BINARY = Family(check_binary, lower_binary, tail=tail_binary)
-FUNCTION = Family(check_function, lower_function, tail=tail_function)
+# ---- commands ----
+
+
+def tensors(unit: Unit) -> tuple[QTensor, ...]:
+    """The operands that are read element by element."""
+    count = 2 if "factors" in unit.attributes else 3 if unit.kind == "Where" else 1
+    return tuple(unit.quantised(index) for index in range(count))
+
+
+def constants(unit: Unit, stream: Stream) -> Span:
+    """Bring the unit's table into the scratchpad, if it has one."""
+    data = unit.attributes.get("table", unit.attributes.get("coefficients", np.empty(0)))
+    address = stream.take(data.nbytes)
+    stream.constant(data, address)
+    return span(address, data.nbytes)
+
+
+def emit(unit: Unit, stream: Stream, table: Span, at: Sequence[int], y_at: int, count: int) -> None:
+    """Emit the command for dense tiles."""
+    operands, y = tensors(unit), unit.output
+    a, b = operands[0], operands[-1]
+    op: isa.Operands
+    if factors := unit.attributes.get("factors"):
+        kind: Any = isa.Add if "mb" in factors else isa.Mul
+        types = {"za": a.z, "zb": b.z, "a_type": a.kind, "b_type": b.kind}
+        op = kind(y=y_at, **unit.out, a=at[0], b=at[1], n=count, **types, **factors)
+    elif unit.kind == "Where":
+        op = isa.Select(y_at, at[0], at[1], at[2], count, y.size)
+    elif "table" in unit.attributes:
+        op = isa.Table(at[0], y_at, count, table[0], y.size)
+    else:
+        op = isa.Polynomial(y=y_at, **unit.out, x=at[0], n=count, table=table[0])
+    reads = [span(address, count * q.size) for address, q in zip(at, operands, strict=True)]
+    stream.emit(op, [*reads, table], [span(y_at, count * y.size)])
+
+
+def lower(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
+    """Emit it tile by tile."""
+    operands, y = tensors(unit), unit.output
+    table = constants(unit, stream)
+    limit = tile_elements(stream, y.shape, sum(q.size for q in operands) + y.size + extra)
+    slots = [stream.slots(limit * q.size) for q in (*operands, y)]
+    finish = finish.sized(limit)
+    for start, shape in boxes(y.shape, limit):
+        *at, y_at = (slot.get(object())[0] for slot in slots)
+        for q, address in zip(operands, at, strict=True):
+            view(q).stretched(y.shape).box(start, shape).load(stream, address)
+        emit(unit, stream, table, at, y_at, math.prod(shape))
+        finish(stream, start, shape, y_at)
+
+
+def tail(unit: Unit, stream: Stream, view: Views, via: QTensor, elements: int) -> Tail:
+    """Fused: one operand is in the scratchpad, others are loaded."""
+    operands, y = tensors(unit), unit.output
+    table = constants(unit, stream)
+    others = [None if q.value is via.value else stream.slots(elements * q.size) for q in operands]
+    results = stream.slots(elements * y.size)
+
+    def fused(stream: Stream, start: Ints, shape: Ints, address: int) -> int:
+        start, shape = start[: len(y.shape)], shape[: len(y.shape)]
+        at = [address if slots is None else slots.get(object())[0] for slots in others]
+        for q, slots, other in zip(operands, others, at, strict=True):
+            if slots is not None:
+                view(q).stretched(y.shape).box(start, shape).load(stream, other)
+        y_at, _ = results.get(object())
+        emit(unit, stream, table, at, y_at, math.prod(shape))
+        return y_at
+
+    return fused
+
+
 FAMILIES = {
-    **dict.fromkeys(("Add", "Sub", "Mul"), BINARY),
-    **dict.fromkeys((*FUNCTIONS, "QuantizeLinear"), FUNCTION),
-    "DequantizeLinear": Family(check_dequantise, lower_function),
+    **dict.fromkeys(("Add", "Sub", "Mul"), Family(check_binary, lower, tail=tail)),
+    **dict.fromkeys((*FUNCTIONS, "QuantizeLinear"), Family(check_function, lower, tail=tail)),
+    "DequantizeLinear": Family(check_dequantise, lower),
+    "Where": Family(check_where, lower, tail=tail),
 }

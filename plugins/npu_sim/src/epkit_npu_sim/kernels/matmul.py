@@ -13,7 +13,7 @@ from ..quant import Array, QTensor
 from ..schedule import Slots, Stream
 from ..tile import Finish, Ints, fields, requantise, span
 from ..tiles import Buffers, Product, plan
-from ..unit import Family, Unit, Views, bring, require
+from ..unit import Family, Unit, Views, require
 from .product import bring_parameters, check_operands, parameters
 
 
@@ -99,7 +99,13 @@ def _bring(
     if not there:
         *batch, r, c = start
         start, shape = ((*batch, c, r), shape[::-1]) if trans else (start, shape)
-        bring(stream, view, q, start, (*(1 for _ in batch), *shape), address)
+        whole = (*(1 for _ in batch), *shape)
+        if q.constant is None:
+            view(q).box(start, whole).load(stream, address)
+        else:
+            stream.constant(
+                q.constant[tuple(slice(a, a + n) for a, n in zip(start, whole, strict=True))], address
+            )
     return address
 
 

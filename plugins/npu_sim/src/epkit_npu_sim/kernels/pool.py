@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 from .. import isa
 from ..machine import Machine
 from ..quant import Array, Unsupported, multiplier
-from ..schedule import Stream
-from ..tile import Finish, boxes, fields, requantise, span
+from ..schedule import Span, Stream
+from ..tile import Finish, fields, requantise, span
+from ..tiles import halves
 from ..unit import Family, Unit, Views, bytes_only, one_scale, require
+from .rows import Rows, check_rows, lower_rows
 
 
 def check_pool(unit: Unit, machine: Machine) -> Unit:
@@ -96,18 +99,11 @@ def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
         return int(2 * (count * parts + 12 * rows * wo) + 1024)
 
     for part in (2, 1):
-        for count, rows in itertools.product(_halves(min(channels, 64)), _halves(ho)):
+        for count, rows in itertools.product(halves(min(channels, 64)), halves(ho)):
             if needs(count, rows) <= machine.scratchpad // part and (count == 1 or rows == ho):
                 return count, rows
     told = f"a row of a channel needs {needs(1, 1):,} bytes of scratchpad, the machine has {machine.scratchpad:,}"
     raise Unsupported("shape", told, f"<= {machine.scratchpad}", str(needs(1, 1)))
-
-
-def _halves(count: int) -> list[int]:
-    found = [count]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
 
 
 def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
@@ -161,81 +157,40 @@ def check_reduction(unit: Unit, machine: Machine) -> Unit:
         none = given is None and not unit.attributes.get("noop_with_empty_axes", 0)
         require(given is not None or none, "attribute", "noop_with_empty_axes")
         axes = range(rank) if given is None else [int(a) % rank for a in np.asarray(given).reshape(-1)]
-    kept = [axis for axis in range(rank) if axis not in axes]
-    cols = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
-    require(2 * cols + 4096 < machine.scratchpad // 4, "shape", f"a reduction over {cols} elements",
-            f"< {machine.scratchpad // 8}", cols)  # fmt: skip
-    derived: dict[str, Any] = {"order": (*kept, *sorted(axes)), "cols": cols}
-    if "Max" not in unit.kind:
-        divisor = 1 if unit.kind == "ReduceSum" else cols
-        derived["params"] = np.array([0, *multiplier(float(x.s) / float(y.s) / divisor)], np.int32)
-    return replace(unit, attributes={**unit.attributes, **derived})
+    if "Max" in unit.kind:
+        return check_rows(unit, Rows(sorted(axes), False, emit_reduction), machine)
+    divisor = 1 if unit.kind == "ReduceSum" else math.prod(x.shape[axis] for axis in axes)
+    params = np.array([0, *multiplier(float(x.s) / float(y.s) / divisor)], np.int32)
+    return check_rows(unit, Rows(sorted(axes), False, emit_reduction, params), machine)
 
 
-def lower_reduction(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
-    """Rows of what is summed are brought together by the DMA engine."""
-    x, cols, order = unit.quantised(0), unit.attributes["cols"], unit.attributes["order"]
-    source = view(x)
-    source = replace(
-        source,
-        shape=tuple(source.shape[a] for a in order),
-        strides=tuple(source.strides[a] for a in order),
-    )
-    kept = len(order) - _reduced(source.shape, cols)
-    rows_shape = source.shape[:kept]
-    rows_at_once = max(1, min(256, (stream.machine.scratchpad // 4) // (2 * cols + 16)))
-    xs, accs, ys = (stream.slots(rows_at_once * n) for n in (cols, 4, 1))
-    block = stream.take(64)
-    if "params" in unit.attributes:
-        stream.constant(unit.attributes["params"], block)
-    out = replace(finish.output, shape=rows_shape, strides=_row_major(rows_shape))
-    for start, shape in boxes(rows_shape, rows_at_once):
-        rows = int(np.prod(shape))
-        (x_at, _), (acc, _), (y_at, _) = (slot.get(object()) for slot in (xs, accs, ys))
-        source.box((*start, *(0 for _ in source.shape[kept:])), (*shape, *source.shape[kept:])).load(
-            stream, x_at
-        )
-        window = {
-            "x": x_at,
-            "channels": rows,
-            "height": 1,
-            "width": cols,
-            "kh": 1,
-            "kw": cols,
-            "sh": 1,
-            "sw": 1,
-            "dh": 1,
-            "dw": 1,
-            "top": 0,
-            "left": 0,
-            "ho": 1,
-            "wo": 1,
-            "zx": x.z,
-            "x_type": x.kind,
-        }
-        if "params" in unit.attributes:
-            stream.emit(isa.PoolSum(y=acc, **window), [span(x_at, rows * cols)], [span(acc, 4 * rows)])
-            requantise(stream, acc, block, rows, 1, 2, {"y": y_at, **unit.out})
-        else:
-            stream.emit(isa.PoolMax(y=y_at, **window), [span(x_at, rows * cols)], [span(y_at, rows)])
-        out.box(start, shape).store(stream, y_at)
-
-
-def _reduced(shape: tuple[int, ...], cols: int) -> int:
-    """How many of the last axes make up a row of ``cols`` elements (ones count as kept where they can)."""
-    count, product = 0, 1
-    while product < cols:
-        count += 1
-        product *= shape[-count]
-    return count
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape)))
+def emit_reduction(unit: Unit, stream: Stream, x: Span, y: Span, params: Span, sums: int, rows: int) -> None:
+    """A row is one window, as wide as it is."""
+    q, cols = unit.quantised(0), unit.attributes["cols"]
+    window = fields(
+        x=x[0],
+        channels=rows,
+        height=1,
+        width=cols,
+        kh=1,
+        kw=cols,
+        sh=1,
+        sw=1,
+        dh=1,
+        dw=1,
+        top=0,
+        left=0,
+        ho=1,
+    ) | fields(wo=1, zx=q.z, x_type=q.kind)
+    if "Max" in unit.kind:
+        stream.emit(isa.PoolMax(y=y[0], **window), [x], [y])
+    else:
+        stream.emit(isa.PoolSum(y=sums, **window), [x], [span(sums, 4 * rows)])
+        requantise(stream, sums, params[0], rows, 1, 2, {"y": y[0], **unit.out})
 
 
 POOL = Family(check_pool, lower_pool)
-REDUCTION = Family(check_reduction, lower_reduction)
+REDUCTION = Family(check_reduction, lower_rows)
 FAMILIES = {
     **dict.fromkeys(("MaxPool", "AveragePool"), POOL),
     **dict.fromkeys(
