@@ -17,7 +17,7 @@ import onnxruntime
 import epkit
 
 from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, packaged
-from .measure import alternate, machine
+from .measure import PAUSE, alternate, machine
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
 SECONDS = 6.0
@@ -76,7 +76,9 @@ def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
     repeat = max(1, int(0.002 / max(once, 1e-7)))  # a round of a tiny model is many runs
     seconds = alternate(
         {name: lambda run=run: many(run, feeds, repeat) for name, run in runs.items()},
-        max(5, min(60, int(SECONDS / max(once * repeat, 1e-4)))),
+        max(5, min(20, int(SECONDS / (len(runs) * PAUSE + 4 * once * repeat)))),
+        pause=PAUSE,
+        turn=3,
     )
     return Row(
         subject.name,

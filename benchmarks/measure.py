@@ -10,15 +10,30 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+PAUSE = 0.06
+"""Seconds after which the threads of an engine that has just run have stopped spinning."""
 
-def alternate(subjects: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each subject; one uncounted round first, then A B C A B C ..."""
+
+def alternate(
+    subjects: Mapping[str, Callable[[], object]], rounds: int, *, pause: float = 0.0, turn: int = 1
+) -> dict[str, float]:
+    """Median seconds of each subject: A B C A B C ...; a turn is one uncounted run, then ``turn`` counted ones.
+
+    Args:
+        subjects: what to run, by name.
+        rounds: how often each of them has its turn.
+        pause: seconds before a turn. Give ``PAUSE`` where several threads compute: those of the subject before go on
+            spinning for a while after its run, and would take a core from the next.
+        turn: counted runs in a turn.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for counted in [False] + [True] * rounds:
+    for _ in range(rounds):
         for name, run in subjects.items():
-            start = time.perf_counter()
+            time.sleep(pause)
             run()
-            if counted:
+            for _ in range(turn):
+                start = time.perf_counter()
+                run()
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -28,6 +28,7 @@ class Requantise(ctypes.Structure):
         ("zero", C),
         ("low", C),
         ("high", C),
+        ("offset", P),
     ]
 
 

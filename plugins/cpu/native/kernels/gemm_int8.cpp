@@ -56,6 +56,22 @@ void pack_rows(const EpkGemmInt8 &g, const uint8_t *a, int64_t rows, uint8_t *ou
   }
 }
 
+// As many rows of B as make whole lanes, for rows whose columns are neighbours; how many.
+int64_t pack_rows_of_four(const uint8_t *b, int64_t k, int64_t row, int64_t width, uint8_t flip, uint8_t *to,
+                          int32_t *totals) {
+  int64_t i = 0;
+  for (; i + 4 <= k; i += 4, to += PANEL * 4) {
+    const uint8_t *x = b + i * row, *y = x + row, *z = y + row, *w = z + row;
+    for (int64_t j = 0; j < width; j++) {
+      const uint8_t p = x[j] ^ flip, q = y[j] ^ flip, r = z[j] ^ flip, s = w[j] ^ flip;
+      const uint32_t lane = p | (uint32_t)q << 8 | (uint32_t)r << 16 | (uint32_t)s << 24;
+      memcpy(to + 4 * j, &lane, 4);
+      totals[j] += (int8_t)p + (int8_t)q + (int8_t)r + (int8_t)s;
+    }
+  }
+  return i;
+}
+
 }  // namespace
 }  // namespace EPK_NS
 
@@ -77,7 +93,11 @@ extern "C" void EPK(gemm_pack_int8)(const void *b, int64_t k, int64_t n, int64_t
       for (int64_t j = 0; j < width; j++) {
         const uint8_t *zero = (const uint8_t *)b_zero + (zeros > 1 ? panel * PANEL + j : 0);
         c.zero[j] = (int8_t)((b_zero ? *zero : 0) ^ flip);
-        for (int64_t i = 0; i < k; i++) {
+      }
+      int64_t done = 0;
+      if (b_column == 1) done = pack_rows_of_four(from, k, b_row, width, flip, to, c.total);
+      for (int64_t j = 0; j < width; j++) {
+        for (int64_t i = done; i < k; i++) {
           const uint8_t value = from[i * b_row + j * b_column] ^ flip;
           to[(i / 4 * PANEL + j) * 4 + i % 4] = value;
           c.total[j] += (int8_t)value;

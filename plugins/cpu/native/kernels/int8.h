@@ -3,19 +3,20 @@
 #include "conv.h"
 #include "simd.h"
 
-#ifndef EPK_INT8
-#define EPK_INT8
+#ifndef EPK_INT8_H
+#define EPK_INT8_H
 enum EpkResult { EPK_INT32, EPK_FLOAT32, EPK_UINT8, EPK_INT8 };
 
 // What becomes of sum = (A - a_zero) @ (B - b_zero) + bias, in int32:
-//   EPK_INT32: it is the result. EPK_FLOAT32: sum * multiplier[column]. 8 bits: that, rounded to the nearest, plus
-//   zero, clipped to [low, high].
+//   EPK_INT32: it is the result. EPK_FLOAT32: sum * multiplier[column] + offset[column]. 8 bits: that, rounded to the
+//   nearest, plus zero, clipped to [low, high].
 struct EpkRequantise {
   int32_t result;           // EpkResult
   const int32_t *bias;      // one per column, or null
   const float *multiplier;  // input scale * weight scale (/ output scale)
   int32_t per_column;       // multiplier has one per column, else one
   int32_t zero, low, high;
+  const float *offset;      // one per column, or null
 };
 
 struct EpkGemmInt8 {

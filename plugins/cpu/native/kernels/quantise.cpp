@@ -6,13 +6,17 @@ namespace {
 void quantise_row(const float *x, float scale, int32_t zero, uint8_t *out, int64_t n, bool is_signed) {
   const float low = is_signed ? -128.0f : 0.0f, high = is_signed ? 127.0f : 255.0f;
   int64_t i = 0;
-  alignas(64) int32_t whole[VL];
   for (; i < n; i += VL) {
     const int64_t lanes = min_of<int64_t>(VL, n - i);
     vf value = vround(load_n(x + i, lanes) / scale) + (float)zero;
     value = vmin(splat(high), vmax(value, splat(low)));  // NaN becomes the least
-    store_as(whole, to_int(value));
-    for (int64_t j = 0; j < lanes; j++) out[i + j] = (uint8_t)whole[j];
+    if (lanes == VL) {
+      store_bytes(out + i, to_int(value));
+      continue;
+    }
+    uint8_t bytes[VL];
+    store_bytes(bytes, to_int(value));
+    memcpy(out + i, bytes, (size_t)lanes);
   }
 }
 

@@ -17,29 +17,36 @@ EPK_INLINE vi correct(const int32_t *sums, const Columns &c, int lane, int32_t a
   return load_as<vi>(sums + lane) - total * a_zero - zero * (row_total - k * a_zero);
 }
 
+EPK_INLINE vi load_ints(const int32_t *p, int64_t n) { return bits(load_n((const float *)p, n)); }
+
 // n columns from sums (already corrected) to `out`, which points to the first of them.
-inline void requantise_row(const EpkRequantise &f, int32_t *sums, int64_t column, int64_t n, void *out) {
-  if (f.bias)
-    for (int64_t i = 0; i < n; i++) sums[i] += f.bias[column + i];
-  if (f.result == EPK_INT32) {
-    memcpy(out, sums, (size_t)n * 4);
-    return;
-  }
-  alignas(64) float values[PANEL];
-  for (int64_t i = 0; i < n; i++) values[i] = (float)sums[i] * f.multiplier[f.per_column ? column + i : 0];
-  if (f.result == EPK_FLOAT32) {
-    memcpy(out, values, (size_t)n * 4);
-    return;
-  }
-  alignas(64) int32_t rounded[PANEL];
+inline void requantise_row(const EpkRequantise &f, const int32_t *sums, int64_t column, int64_t n, void *out) {
+  const vf low = splat((float)f.low), high = splat((float)f.high), one = splat(f.multiplier ? f.multiplier[0] : 1.0f);
   for (int64_t i = 0; i < n; i += VL) {
+    const int64_t at = column + i, lanes = min_of<int64_t>(VL, n - i);
+    vi sum = load_as<vi>(sums + i);
+    if (f.bias) sum += load_ints(f.bias + at, lanes);
+    if (f.result == EPK_INT32) {
+      store_n((float *)out + i, from_bits(sum), lanes);
+      continue;
+    }
+    vf value = to_float(sum) * (f.per_column ? load_n(f.multiplier + at, lanes) : one);
+    if (f.offset) value += load_n(f.offset + at, lanes);
+    if (f.result == EPK_FLOAT32) {
+      store_n((float *)out + i, value, lanes);
+      continue;
+    }
     // Clipped first: what does not fit int32 is far outside in any case.
-    const vf value = vmin(splat(65536.0f), vmax(splat(-65536.0f), vround(load(values + i)))) + (float)f.zero;
-    store_as(rounded + i, to_int(vmin(splat((float)f.high), vmax(splat((float)f.low), value))));
+    value = vmin(splat(65536.0f), vmax(splat(-65536.0f), vround(value))) + (float)f.zero;
+    const vi whole = to_int(vmin(high, vmax(low, value)));
+    if (lanes == VL) {
+      store_bytes((uint8_t *)out + i, whole);
+    } else {
+      uint8_t bytes[VL];
+      store_bytes(bytes, whole);
+      memcpy((uint8_t *)out + i, bytes, (size_t)lanes);
+    }
   }
-  uint8_t *to = (uint8_t *)out;
-#pragma GCC unroll 16
-  for (int64_t i = 0; i < n; i++) to[i] = (uint8_t)rounded[i];
 }
 
 inline int64_t result_size(int32_t result) { return result == EPK_INT32 || result == EPK_FLOAT32 ? 4 : 1; }

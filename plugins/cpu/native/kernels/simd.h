@@ -62,7 +62,30 @@ EPK_INLINE vi load_bytes(const uint8_t *p) {
   return v;
 #endif
 }
+EPK_INLINE vi load_bytes(const int8_t *p) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+#elif defined(__AVX2__)
+  return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#else
+  vi v{};
+  for (int i = 0; i < VL; i++) v[i] = p[i];
+  return v;
+#endif
+}
 template <class T> EPK_INLINE void store_as(void *p, T v) { memcpy(p, &v, sizeof v); }
+// The low bytes of VL whole numbers.
+EPK_INLINE void store_bytes(uint8_t *p, vi v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+  store_as(p, _mm256_extract_epi32(low, 0));
+  store_as(p + 4, _mm256_extract_epi32(low, 4));
+#else
+  for (int i = 0; i < VL; i++) p[i] = (uint8_t)v[i];
+#endif
+}
 EPK_INLINE vf load(const float *p) { return load_as<vf>(p); }
 EPK_INLINE void store(float *p, vf v) { store_as(p, v); }
 EPK_INLINE vf splat(float x) { return x - vf{}; }

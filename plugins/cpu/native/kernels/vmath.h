@@ -112,12 +112,30 @@ EPK_INLINE vf verf(vf x) {
   return select((vi)(a < 0.927f), small, copy_sign(large, x));
 }
 
+// x / 2 erfc(-x / sqrt 2) for x below -1.25: exp(-x^2 / 2) times a polynomial in 1 / (1 - x / sqrt 2), fitted.
+EPK_INLINE vf vgelu_tail(vf x) {
+  const vf clamped = vmax(splat(-15.0f), x), half = 0.5f * clamped;  // NaN stays; below, there is nothing left
+  const vf square = half * clamped;
+  const vf high = from_bits(bits(clamped) & int32_t(0xfffff000u)), rest = clamped - high;  // products of these are exact
+  const vf lost = (0.5f * high * high - square) + (high + 0.5f * rest) * rest;
+  const vf r = 1.0f / fma_of(clamped, splat(-0.707106781f), splat(1.0f));
+  vf p = splat(1.628627658e+00f);
+  p = fma_of(p, r, splat(-3.711841822e+00f));
+  p = fma_of(p, r, splat(2.504594803e+00f));
+  p = fma_of(p, r, splat(4.799609184e-01f));
+  p = fma_of(p, r, splat(-1.049258828e+00f));
+  p = fma_of(p, r, splat(-2.037118524e-01f));
+  p = fma_of(p, r, splat(2.725784481e-01f));
+  p = fma_of(p, r, splat(5.647897720e-01f));
+  p = fma_of(p, r, splat(5.641741753e-01f));
+  const vf e = vexp(-square);
+  return half * r * p * (e - e * lost);
+}
+
 EPK_INLINE vf vgelu(vf x) {
-  vf result = 0.5f * x * (1.0f + verf(x * 0.707106781f));
-  if (any((vi)(x < -1.25f)))  // where 1 + erf would cancel
-    for (int i = 0; i < VL; i++)
-      if (x[i] < -1.25f) result[i] = (float)(0.5 * x[i] * __builtin_erfc(x[i] * -0.70710678118654752440));
-  return result;
+  const vi low = (vi)(x < -1.25f);  // where 1 + erf would cancel
+  const vf result = 0.5f * x * (1.0f + verf(x * 0.707106781f));
+  return any(low) ? select(low, vgelu_tail(x), result) : result;
 }
 EPK_INLINE vf vgelu_tanh(vf x) {
   return x * vsigmoid(1.5957691216f * fma_of(x * x * x, splat(0.044715f), x));  // 2 sqrt(2/pi)

@@ -1,82 +1,16 @@
 // Convolutions, pooling and what changes between the planar and the blocked layout (see kernels/conv.h). A blocked
 // image is a tensor [n, channels / 16, spatial..., 16]; how many channels it really has, the step knows.
-#include "../kernels/conv.h"
 #include "../kernels/norm.h"
 #include "../kernels/pool.h"
-#include "ops.h"
+#include "window.h"
 
 namespace EPK_NS {
 namespace {
-
-constexpr int64_t BLOCK_CHANNELS = 16;
-
-enum { PAD_GIVEN, PAD_SAME_UPPER, PAD_SAME_LOWER, PAD_VALID };
-
-struct Window {
-  int64_t rank, auto_pad, ceil;
-  int64_t kernel[3], stride[3], dilation[3], begin[3], end[3];  // of the last `rank` dimensions; 1 or 0 before
-};
-
-struct ConvAttributes {
-  Window window;
-  int64_t channels, filters, group, transposed, in_blocked, out_blocked;
-  int64_t output_padding[3];
-  int32_t activation;
-  float x, y;
-  int32_t unused;
-};
 
 struct PoolAttributes {
   Window window;
   int64_t average, count_padding, blocked;
 };
-
-// Sizes of the image in three dimensions; false if the rank is not the window's.
-bool image_of(const DLTensor &x, const Window &w, bool blocked, int64_t *dims) {
-  const int extra = blocked ? 1 : 0;
-  if (x.ndim != w.rank + 2 + extra) return false;
-  for (int i = 0; i < 3; i++) dims[i] = i < 3 - w.rank ? 1 : x.shape[2 + i - (3 - w.rank)];
-  return true;
-}
-
-// What the padding is, and the size that comes out; -1: the window does not fit.
-int64_t slide(const Window &w, int i, int64_t size, int64_t *begin, int64_t *end) {
-  const int64_t span = (w.kernel[i] - 1) * w.dilation[i] + 1, stride = w.stride[i];
-  *begin = w.begin[i], *end = w.end[i];
-  if (w.auto_pad == PAD_VALID) *begin = *end = 0;
-  if (w.auto_pad == PAD_SAME_UPPER || w.auto_pad == PAD_SAME_LOWER) {
-    const int64_t out = ceil_div(size, stride), all = max_of<int64_t>((out - 1) * stride + span - size, 0);
-    *begin = w.auto_pad == PAD_SAME_UPPER ? all / 2 : all - all / 2;
-    *end = all - *begin;
-  }
-  const int64_t room = size + *begin + *end - span;
-  if (room < 0) return -1;
-  int64_t out = (w.ceil ? ceil_div(room, stride) : room / stride) + 1;
-  if (w.ceil && (out - 1) * stride >= size + *begin) out--;  // a window that would begin in the padding at the end
-  return out;
-}
-
-// The shape of a result in either layout; its rank.
-int result_shape(const Window &w, int64_t n, int64_t channels, const int64_t *image, bool blocked, int64_t *shape) {
-  int rank = 0;
-  shape[rank++] = n;
-  shape[rank++] = blocked ? ceil_div(channels, BLOCK_CHANNELS) : channels;
-  for (int i = 3 - int(w.rank); i < 3; i++) shape[rank++] = image[i];
-  if (blocked) shape[rank++] = BLOCK_CHANNELS;
-  return rank;
-}
-
-void set_geometry(const ConvAttributes &how, EpkConv &c) {
-  c.channels = how.channels, c.filters = how.filters, c.group = how.group;
-  for (int i = 0; i < 3; i++) {
-    c.kernel[i] = how.window.kernel[i], c.stride[i] = how.window.stride[i], c.dilation[i] = how.window.dilation[i];
-    c.pad[i] = how.window.begin[i];
-    c.in[i] = c.out[i] = 1;
-  }
-  c.transposed = int32_t(how.transposed);
-  c.n = 1;
-  c.epilogue.scale = 1;
-}
 
 }  // namespace
 
@@ -99,22 +33,7 @@ EPK_OPERATOR(conv) {
   const DLTensor &x = in[0];
   EpkConv c{};
   set_geometry(how, c);
-  if (!image_of(x, how.window, how.in_blocked, c.in)) return epk_fail(ctx, EPK_INVALID, "the input X %s does not have %d spatial dimensions", ShapeText(x).text, int(how.window.rank));
-  const int64_t held = how.in_blocked ? ceil_div(how.channels, BLOCK_CHANNELS) : how.channels;
-  if (x.shape[1] != held) return epk_fail(ctx, EPK_INVALID, "the input X %s does not have the %lld channels of the weights", ShapeText(x).text, (long long)how.channels);
-  c.n = x.shape[0];
-  for (int i = 0; i < 3; i++) {
-    if (how.transposed) {
-      const int64_t span = (c.kernel[i] - 1) * c.dilation[i] + 1;
-      c.out[i] = c.stride[i] * (c.in[i] - 1) + how.output_padding[i] + span - how.window.begin[i] - how.window.end[i];
-      if (c.in[i] == 0 || c.out[i] < 0) return epk_fail(ctx, EPK_INVALID, "the padding leaves nothing of %s", ShapeText(x).text);
-    } else {
-      int64_t end;
-      c.out[i] = slide(how.window, i, c.in[i], &c.pad[i], &end);
-      if (c.out[i] < 0) return epk_fail(ctx, EPK_INVALID, "the kernel is larger than the padded input X %s", ShapeText(x).text);
-    }
-  }
-  c.in_blocked = int32_t(how.in_blocked), c.out_blocked = int32_t(how.out_blocked);
+  if (int status = set_image(ctx, how, x, c)) return status;
   c.epilogue.activation = how.activation, c.epilogue.alpha = how.x, c.epilogue.beta = how.y;
   int64_t shape[MAX_RANK];
   const int rank = result_shape(how.window, c.n, c.filters, c.out, how.out_blocked, shape);
@@ -174,6 +93,24 @@ EPK_OPERATOR(global_pool) {
   return EPK_OK;
 }
 
+// [n][c][pixels] to [n][c / 16][pixels][16] or back, of bytes; channels behind the last are 0.
+static void reorder_bytes(epk_context *ctx, const uint8_t *from, uint8_t *to, int64_t n, int64_t c, int64_t pixels, bool block) {
+  const int64_t blocks = ceil_div(c, BLOCK_CHANNELS), size = pixels * BLOCK_CHANNELS;
+  in_parallel(ctx, n * blocks, max_of<int64_t>(1, 32768 / max_of<int64_t>(size, 1)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t first = i % blocks * BLOCK_CHANNELS, real = min_of(BLOCK_CHANNELS, c - first);
+      const int64_t planar = (i / blocks * c + first) * pixels;
+      if (block && real < BLOCK_CHANNELS) memset(to + i * size, 0, size_t(size));
+      for (int64_t p = 0; p < pixels; p++)
+        for (int64_t j = 0; j < real; j++) {
+          const int64_t a = planar + j * pixels + p, b = i * size + p * BLOCK_CHANNELS + j;
+          if (block) to[b] = from[a];
+          else to[a] = from[b];
+        }
+    }
+  });
+}
+
 EPK_OPERATOR(to_blocked) {
   const DLTensor &x = in[0];
   if (x.ndim < 3 || x.ndim >= MAX_RANK) return epk_fail(ctx, EPK_INVALID, "no image: %s", ShapeText(x).text);
@@ -181,10 +118,15 @@ EPK_OPERATOR(to_blocked) {
   for (int i = 0; i < x.ndim; i++) shape[i] = x.shape[i];
   shape[1] = ceil_div(x.shape[1], BLOCK_CHANNELS);
   shape[x.ndim] = BLOCK_CHANNELS;
-  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim + 1, shape));
+  void *y = ctx->output(ctx, 0, x.ndim + 1, shape);
   if (!y) return EPK_FAILED;
+  const int64_t pixels = product(x.shape + 2, x.ndim - 2);
+  if (x.dtype.bits == 8) {
+    reorder_bytes(ctx, static_cast<const uint8_t *>(x.data), static_cast<uint8_t *>(y), x.shape[0], x.shape[1], pixels, true);
+    return EPK_OK;
+  }
   Threads threads(ctx);
-  EPK(to_blocked_f32)(static_cast<const float *>(x.data), x.shape[0], x.shape[1], product(x.shape + 2, x.ndim - 2), y, &threads);
+  EPK(to_blocked_f32)(static_cast<const float *>(x.data), x.shape[0], x.shape[1], pixels, static_cast<float *>(y), &threads);
   return EPK_OK;
 }
 
@@ -196,10 +138,15 @@ EPK_OPERATOR(from_blocked) {
   int64_t shape[MAX_RANK];
   for (int i = 0; i + 1 < x.ndim; i++) shape[i] = x.shape[i];
   shape[1] = channels;
-  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim - 1, shape));
+  void *y = ctx->output(ctx, 0, x.ndim - 1, shape);
   if (!y) return EPK_FAILED;
+  const int64_t pixels = product(x.shape + 2, x.ndim - 3);
+  if (x.dtype.bits == 8) {
+    reorder_bytes(ctx, static_cast<const uint8_t *>(x.data), static_cast<uint8_t *>(y), x.shape[0], channels, pixels, false);
+    return EPK_OK;
+  }
   Threads threads(ctx);
-  EPK(from_blocked_f32)(static_cast<const float *>(x.data), x.shape[0], channels, product(x.shape + 2, x.ndim - 3), y, &threads);
+  EPK(from_blocked_f32)(static_cast<const float *>(x.data), x.shape[0], channels, pixels, static_cast<float *>(y), &threads);
   return EPK_OK;
 }
 

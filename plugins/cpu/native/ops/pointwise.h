@@ -44,6 +44,9 @@ typedef int (*TileFunction)(const Instruction &how, void *to, const void *a, con
 
 // Null where an operation has no meaning for the type.
 TileFunction tile_function(int op, int type);
+// Between float32 and the type, with scale and zero point as parameters; null where it is not of 8 bits.
+TileFunction quantise_function(int to);
+TileFunction dequantise_function(int from);
 int tile_ops();
 const char *tile_op_name(int op);
 

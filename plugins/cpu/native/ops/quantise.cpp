@@ -1,11 +1,8 @@
-// Quantisation and products of 8-bit integers.
-#include "../kernels/int8.h"
-#include "ops.h"
+// Quantisation to 8 bits and back.
+#include "finish.h"
 
 namespace EPK_NS {
 namespace {
-
-bool is_byte(const DLTensor &t) { return t.dtype.bits == 8 && t.dtype.code <= kDLUInt; }
 
 // Outer, axis and inner sizes for one scale, or for one per index of an axis; false: it does not fit.
 bool spread(const DLTensor &x, const DLTensor &scale, int64_t wanted, int64_t *outer, int64_t *size, int64_t *inner) {
@@ -57,45 +54,22 @@ EPK_OPERATOR(dequantise_linear) {
   return EPK_OK;
 }
 
-// Inputs: B [k, n], its zero point (may be absent). Output: bytes.
-EPK_OPERATOR(gemm_int8_pack) {
-  const DLTensor &b = in[0];
-  if (b.ndim != 2 || !is_byte(b)) return EPK_INVALID;
-  const int64_t k = b.shape[0], n = b.shape[1], size = EPK(gemm_packed_size_int8)(k, n);
-  void *packed = ctx->output(ctx, 0, 1, &size);
-  if (!packed) return EPK_FAILED;
-  const bool zero = n_in > 1 && !absent(in[1]);
+// Attributes: none. Outputs: x as uint8, its scale, its zero point. The scale of zeros is 1.
+EPK_OPERATOR(dynamic_quantise) {
+  const DLTensor &x = in[0];
+  const auto *from = static_cast<const float *>(x.data);
+  const int64_t size = epk_size(&x);
+  float found;
+  uint8_t point;
+  if (int status = dynamic_scale(ctx, from, size, &found, &point)) return status;
+  auto *y = static_cast<uint8_t *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  auto *scale = static_cast<float *>(ctx->output(ctx, 1, 0, nullptr));
+  auto *zero = static_cast<uint8_t *>(ctx->output(ctx, 2, 0, nullptr));
+  if (!y || !scale || !zero) return EPK_FAILED;
+  *scale = found, *zero = point;
+  if (size == 0) return EPK_OK;
   Threads threads(ctx);
-  EPK(gemm_pack_int8)(b.data, k, n, n, 1, b.dtype.code == kDLInt, zero ? in[1].data : nullptr, zero ? epk_size(&in[1]) : 0, packed, &threads);
-  return EPK_OK;
-}
-
-// Attributes: k, n. Inputs: A, packed B, zero point of A (one, or absent). The sums, in int32.
-EPK_OPERATOR(matmul_integer) {
-  const auto *how = static_cast<const int64_t *>(attributes);
-  const DLTensor &a = in[0];
-  if (a.ndim < 2 || !is_byte(a) || a.shape[a.ndim - 1] != how[0]) return epk_fail(ctx, EPK_INVALID, "A %s does not have %lld columns", ShapeText(a).text, (long long)how[0]);
-  int64_t shape[MAX_RANK];
-  for (int i = 0; i + 1 < a.ndim; i++) shape[i] = a.shape[i];
-  shape[a.ndim - 1] = how[1];
-  EpkGemmInt8 g{};
-  g.m = product(a.shape, a.ndim - 1), g.k = how[0], g.n = how[1];
-  g.a = a.data, g.a_row = g.k, g.a_signed = a.dtype.code == kDLInt;
-  if (n_in > 2 && !absent(in[2])) {
-    if (epk_size(&in[2]) != 1) return epk_fail(ctx, EPK_UNSUPPORTED, "a zero point for each row");
-    g.a_zero = g.a_signed ? *(const int8_t *)in[2].data : *(const uint8_t *)in[2].data;
-  }
-  g.packed = in[1].data;
-  g.batch = 1;
-  g.finish.result = EPK_INT32;
-  g.out = ctx->output(ctx, 0, a.ndim, shape);
-  g.out_row = g.n;
-  if (!g.out) return EPK_FAILED;
-  if (epk_size(&out[0]) == 0) return EPK_OK;
-  void *scratch = ctx->scratch(ctx, size_t(EPK(gemm_scratch_int8)(&g, ctx->threads)));
-  if (!scratch) return EPK_FAILED;
-  Threads threads(ctx);
-  EPK(gemm_int8)(&g, scratch, &threads);
+  EPK(quantise)(from, scale, zero, y, 0, 1, 1, size, &threads);
   return EPK_OK;
 }
 

@@ -325,7 +325,8 @@ template <class To> TileFunction cast_from(int type) {
   X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh) X(softplus) X(elu) X(celu) X(swish) X(mish) \
   X(gelu) X(gelu_tanh) X(and) X(or) X(xor) X(not) X(is_nan) X(is_inf) X(where) \
   X(cast_float32) X(cast_float64) X(cast_int8) X(cast_int16) X(cast_int32) X(cast_int64) X(cast_uint8) \
-  X(cast_uint16) X(cast_uint32) X(cast_uint64) X(cast_bool) X(cast_float16) X(cast_bfloat16)
+  X(cast_uint16) X(cast_uint32) X(cast_uint64) X(cast_bool) X(cast_float16) X(cast_bfloat16) \
+  X(dequantise) X(quantise_int8) X(quantise_uint8)
 
 enum TileOp {
 #define X(name) OP_##name,
@@ -439,6 +440,9 @@ TileFunction other_function(int op, int type) {
         case TILE_int16: case TILE_uint16: case TILE_float16: case TILE_bfloat16: return choose<uint16_t>;
         default: return choose<uint8_t>;
       }
+    case OP_dequantise: return dequantise_function(type);
+    case OP_quantise_int8: return type == TILE_float32 ? quantise_function(TILE_int8) : nullptr;
+    case OP_quantise_uint8: return type == TILE_float32 ? quantise_function(TILE_uint8) : nullptr;
 #define X(name, To) \
   case OP_cast_##name: return cast_from<To>(type);
       EPK_TILE_TYPES(X)

@@ -15,6 +15,7 @@ from epkit.dtypes import name_of, numpy_dtype
 from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
 from epkit.kernels.attributes import attribute_values
 
+from .constants import Dequantised
 from .fuse import Fuser
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
@@ -109,20 +110,6 @@ class NativeProgram(Program):
         )
 
 
-def _needed(steps: Sequence[Step], graph: Subgraph) -> list[Step]:
-    """The steps without those whose results nobody reads, as a Pad that a convolution has taken over."""
-    wanted: set[ir.Value] = set(graph.outputs)
-    kept: list[Step] = []
-    for step in reversed(steps):
-        if step.kernel and not any(value in wanted for value in step.outputs):
-            continue
-        kept.append(step)
-        wanted.update(
-            value for value in step.inputs if value is not None and not isinstance(value, np.ndarray)
-        )
-    return kept[::-1]
-
-
 def _given(cause: BaseException | None, inputs: list[Any] | None) -> str:
     """The types and shapes of a failed step's inputs: noted by its portable kernel, or told by the engine."""
     notes = getattr(cause, "__notes__", [])
@@ -137,7 +124,7 @@ class _Builder:
     def __init__(
         self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int]
     ) -> None:
-        self.graph = graph
+        self.graph = Dequantised.of(graph, self._compute)
         self.wants_context = False
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
@@ -157,7 +144,7 @@ class _Builder:
         absorbed: set[ir.Node] = set()
         for node in self.graph.nodes:
             view = View(node, self.graph, order, self._prepare)
-            if node in absorbed:
+            if node in absorbed or self.graph.is_made(node):
                 continue
             if (step := self._lowered(view)) is not None:
                 absorbed.update(step.nodes)
@@ -167,11 +154,19 @@ class _Builder:
                 pending.append(node)
             else:
                 pending.append(Step("", tuple(node.inputs), view.outputs, nodes=(node,)))
-        for item in pending:
-            step = item if isinstance(item, Step) else fuser.step(item)
-            if step is not None:
-                self.steps.append(step)
-        self.steps = keep_blocked(_needed(self.steps, self.graph), self.graph)
+        self.steps = keep_blocked(self._needed(pending, fuser), self.graph)
+
+    def _needed(self, pending: Sequence[Step | ir.Node], fuser: Fuser) -> list[Step]:
+        """The steps, chains among them, without results that nobody reads, as of a Pad that a convolution does."""
+        wanted: set[ir.Value] = set(self.graph.outputs)
+        kept: list[Step] = []
+        for item in reversed(pending):
+            step = item if isinstance(item, Step) else fuser.step(item, wanted)
+            if step is None or (step.kernel and not any(value in wanted for value in step.outputs)):
+                continue
+            kept.append(step)
+            wanted.update(v for v in step.inputs if v is not None and not isinstance(v, np.ndarray))
+        return kept[::-1]
 
     def _lowered(self, view: View) -> Step | None:
         lowering = LOWERINGS.get((view.node.domain, view.op))
@@ -187,6 +182,11 @@ class _Builder:
         """The bytes that a kernel makes of constants."""
         return prepare(self._table[kernel], attributes, arrays)
 
+    def _compute(self, node: ir.Node, inputs: list[Any]) -> np.ndarray[Any, Any]:
+        """The result of a node for constants."""
+        (result,) = portable_step(node, self._kernel_for(node), self.graph)(None, inputs)
+        return np.asarray(result)
+
     # ---- slots ----
 
     def _slot(self, operand: Operand) -> int:
@@ -200,7 +200,7 @@ class _Builder:
             if not isinstance(operand, Blocked):
                 array = operand if isinstance(operand, np.ndarray) else self.graph.constant(operand)
             if isinstance(operand, Blocked):
-                self._types.append("float32")
+                self._types.append(kind_of(operand.value))
             elif isinstance(operand, np.ndarray):
                 self._kept.append(operand)  # its id stays its own
                 self._types.append(name_of(operand.dtype))

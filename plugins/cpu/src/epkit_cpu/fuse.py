@@ -6,7 +6,7 @@ runs where its last node was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +75,6 @@ class Fuser:
 
     def __init__(self, graph: Subgraph) -> None:
         self._graph = graph
-        self._results = set(graph.outputs)
         self._shapes = Shapes(graph)
         self._open: dict[ir.Value, Chain] = {}
         self.chains: dict[ir.Node, Chain] = {}
@@ -117,20 +116,14 @@ class Fuser:
         for value in [value for value, owner in self._open.items() if owner is chain]:
             del self._open[value]
 
-    def step(self, node: ir.Node) -> Step | None:
-        """The chain that runs at a node; None if another node's runs it."""
+    def step(self, node: ir.Node, wanted: Container[ir.Value]) -> Step | None:
+        """The chain that runs at a node, with the results that are wanted; None: another node's runs it, or none."""
         chain = self.chains.get(node)
         if chain is None:
             return None
-        inside = set(chain.nodes)
-        made = [item.outputs[0] for item in chain.nodes]
-        results = [
-            value
-            for value in made
-            if value in self._results or any(use.node not in inside for use in value.uses())
-        ]
+        results = [item.outputs[0] for item in chain.nodes if item.outputs[0] in wanted]
         if not results:
-            results = made[-1:]
+            return None
         return Step("pointwise", tuple(chain.inputs), tuple(results), chain.pack(results), tuple(chain.nodes))
 
 

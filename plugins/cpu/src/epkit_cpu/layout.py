@@ -56,7 +56,7 @@ class _Layouts:
         yield from self._reordered(self._graph.outputs)
 
     def _conv(self, step: Step) -> Iterator[Step]:
-        x, weights, residual = step.inputs
+        x, weights, residual, *rest = step.inputs
         image, result = step.image, step.outputs[0]
         assert image is not None and result is not None
         source: Any = x
@@ -76,7 +76,7 @@ class _Layouts:
         self._blocked[result] = made
         yield replace(
             step,
-            inputs=(source, weights, residual),
+            inputs=(source, weights, residual, *rest),
             outputs=(made,),
             attributes=image.attributes(in_blocked, 1),
         )

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .epilogue import Epilogue, follow
+from .integer import dequantised_conv
 from .step import Image, Lowering, Step, View, longs
+from .window import three, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 BLOCK = 16
 """Channels of one block of the blocked layout."""
 
 
-def _three(numbers: Sequence[int] | None, rank: int, fill: int) -> list[int]:
-    """Numbers of the last ``rank`` of three dimensions."""
-    found = [fill] * rank if numbers is None else [int(n) for n in numbers]
-    return [fill] * (3 - rank) + found
-
-
-def window(view: View, kernel: Sequence[int], extra: Sequence[int] = ()) -> bytes | None:
-    """Window in ops/conv.cpp, with ``extra`` padding; None for what it cannot say."""
-    rank, attributes = len(kernel), view.attributes
-    auto_pad = attributes.get("auto_pad", "NOTSET")
-    pads = attributes.get("pads") or [0] * (2 * rank)
-    if auto_pad not in AUTO_PADS or not 1 <= rank <= 3 or len(pads) != 2 * rank or min(pads) < 0:
-        return None
-    strides, dilations = attributes.get("strides"), attributes.get("dilations")
-    if any(n is not None and (len(n) != rank or min(n) < 1) for n in (strides, dilations)) or min(kernel) < 1:
-        return None
-    if auto_pad != "NOTSET":
-        pads = [0] * (2 * rank)
-    pads = [a + b for a, b in zip(pads, extra or [0] * (2 * rank), strict=True)]
-    if any(extra):
-        auto_pad = "NOTSET"  # which is VALID where nothing was written out
-    return longs(
-        rank,
-        AUTO_PADS.index(auto_pad),
-        int(attributes.get("ceil_mode", 0)),
-        *_three(kernel, rank, 1),
-        *_three(strides, rank, 1),
-        *_three(dilations, rank, 1),
-        *_three(pads[:rank], rank, 0),
-        *_three(pads[rank:], rank, 0),
-    )
-
-
 def conv(view: View) -> Step | None:
     """Conv with constant weights: packed once, what follows is its epilogue."""
-    return lower_conv(view, None)
+    return dequantised_conv(view) or lower_conv(view, None)
 
 
 def lower_conv(view: View, epilogue: Epilogue | None) -> Step | None:
@@ -111,7 +78,7 @@ def _conv(
     if bias is None:
         bias = epilogue.bias
     finish = epilogue.pack()
-    padding = _three(view.attributes.get("output_padding") if transposed else None, rank, 0)
+    padding = three(view.attributes.get("output_padding") if transposed else None, rank, 0)
 
     def attributes(in_blocked: int = 0, out_blocked: int = 0) -> bytes:
         numbers = longs(channels, filters, group, int(transposed), in_blocked, out_blocked, *padding)

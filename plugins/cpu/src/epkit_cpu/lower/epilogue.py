@@ -93,9 +93,9 @@ def follow(view: View, order: Mapping[ir.Node, int], channel_axis: int, channels
         channels: its size, None where that is not known: then no bias is taken.
     """
     found = Epilogue(view.node.outputs[0])
-    if (user := _only_user(view, found.result, order)) is not None and user.op == "Add" and user.opset >= 7:
-        found = _with_addend(view, user, found, order, channel_axis, channels)
-    user = _only_user(view, found.result, order)
+    if (user := only_user(view, found.result, order)) is not None and user.op == "Add" and user.opset >= 7:
+        found = addend(view, user, found.result, channel_axis, channels) or found
+    user = only_user(view, found.result, order)
     if user is not None and (activation := activation_of(user)) is not None:
         name, x, y = activation
         found = Epilogue(
@@ -104,7 +104,7 @@ def follow(view: View, order: Mapping[ir.Node, int], channel_axis: int, channels
     return found
 
 
-def _only_user(view: View, value: ir.Value, order: Mapping[ir.Node, int]) -> View | None:
+def only_user(view: View, value: ir.Value, order: Mapping[ir.Node, int]) -> View | None:
     """The node that alone reads a value, as its first operand or as either one of Add."""
     uses = list(value.uses())
     if len(uses) != 1 or value in view.graph.outputs or uses[0].node not in order:
@@ -115,29 +115,25 @@ def _only_user(view: View, value: ir.Value, order: Mapping[ir.Node, int]) -> Vie
     return user if user.op == "Add" or user.node.inputs[0] is value else None
 
 
-def _with_addend(
-    view: View,
-    user: View,
-    found: Epilogue,
-    order: Mapping[ir.Node, int],
-    channel_axis: int,
-    channels: int | None,
-) -> Epilogue:
-    other = next((v for v in user.node.inputs if v is not found.result), None)
+def addend(
+    view: View, user: View, value: ir.Value, channel_axis: int, channels: int | None
+) -> Epilogue | None:
+    """What Add does to a value of a node: a bias, a residual, or None for anything else; arguments as above."""
+    other = next((v for v in user.node.inputs if v is not value), None)
     if other is None or user.node.domain:
-        return found
-    constant = view.graph.constant(other)
+        return None
+    constant, order = view.graph.constant(other), view.order
     if constant is not None:
         lead = constant.ndim + channel_axis
         fits = constant.size == channels and lead >= 0 and constant.shape[lead] == channels
         if not fits or view.rank_of_result() is None or constant.ndim > (view.rank_of_result() or 0):
-            return found
+            return None
         bias = np.ascontiguousarray(constant.reshape(-1))
         return Epilogue(user.node.outputs[0], bias=bias, nodes=(user.node,))
     producer = other.producer()
     earlier = producer is None or producer not in order or order[producer] < order[view.node]
-    if not earlier or not _same_known_shape(other, found.result):
-        return found
+    if not earlier or not _same_known_shape(other, value):
+        return None
     return Epilogue(user.node.outputs[0], residual=other, nodes=(user.node,))
 
 

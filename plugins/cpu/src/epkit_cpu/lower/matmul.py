@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from .epilogue import Epilogue, follow
+from .integer import dequantised_gemm, dequantised_matmul
 from .step import Lowering, Operand, Step, View, longs
 
 FORM_MATMUL, FORM_GEMM = 0, 1
@@ -30,6 +31,8 @@ def matmul(view: View) -> Step | None:
     """A @ B; a constant matrix B is packed."""
     if set(view.types()) != {"float32"}:
         return None
+    if (step := dequantised_matmul(view)) is not None:
+        return step
     rank = view.rank(1)
     weight = view.constant(1)
     if weight is not None and weight.ndim == 2 and weight.size:
@@ -47,7 +50,9 @@ def matmul(view: View) -> Step | None:
 
 def gemm(view: View) -> Step | None:
     """alpha A' B' + beta C."""
-    return lower_gemm(view, None) if view.opset >= 7 else None
+    if view.opset < 7:
+        return None
+    return dequantised_gemm(view) or lower_gemm(view, None)
 
 
 def lower_gemm(view: View, given: Epilogue | None) -> Step | None:

@@ -16,6 +16,7 @@ import numpy as np
 from epkit.dtypes import NAME
 
 from ..native import tile_knows, tile_ops, tile_types
+from .quantise import BYTES, is_plain
 from .step import View
 from .types import kind_of
 
@@ -26,6 +27,7 @@ NARROW = ("float16", "bfloat16")
 MOST_INSTRUCTIONS = 48
 COSTS = {"exp": 8, "log": 8, "tanh": 12, "erf": 12, "sigmoid": 10, "gelu": 14, "gelu_tanh": 14, "swish": 12}
 COSTS |= {"pow": 24, "sin": 12, "cos": 12, "softplus": 20, "elu": 20, "mish": 14, "div": 2, "sqrt": 3}
+COSTS |= {"quantise_int8": 3, "quantise_uint8": 3}
 SLOW = 40
 """Cost of an operation without a vector form, relative to an addition."""
 
@@ -182,8 +184,9 @@ def emit_node(view: View, chain: Chain) -> None:
     kind = view.result_type()
     if kind not in tile_types():
         raise Unsupported
-    operands = [chain.value(value) for value in view.inputs if value is not None]
-    if len(operands) != len(view.inputs) and view.op != "Clip":
+    given = view.inputs if found.operands is None else [view.input(index) for index in found.operands]
+    operands = [chain.value(value) for value in given if value is not None]
+    if len(operands) != len(given) and view.op != "Clip":
         raise Unsupported
     if found.widen:
         operands = [chain.cast(x, "float32") if x.kind in NARROW else x for x in operands]
@@ -198,11 +201,18 @@ def emit_node(view: View, chain: Chain) -> None:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """One elementwise operator."""
+    """One elementwise operator.
+
+    Attributes:
+        since: its first opset version with this meaning.
+        widen: narrow floats are computed in float32.
+        operands: the inputs that are read element by element; None: all. The others are constant numbers.
+    """
 
     emit: Emit
     since: int = 1
     widen: bool = True
+    operands: tuple[int, ...] | None = None
 
 
 def _simple(op: str, *names: str) -> Emit:
@@ -320,6 +330,57 @@ def _celu(view: View, chain: Chain, operands: list[Register]) -> Register:
     return chain.emit("celu", operands[0], x=alpha)
 
 
+def _number(view: View, index: int) -> float:
+    """A constant number; 0 where it is absent."""
+    if view.input(index) is None:
+        return 0.0
+    constant = view.constant(index)
+    if constant is None or constant.size != 1:
+        raise Unsupported
+    return float(constant.reshape(())[()])
+
+
+def _dequantised(view: View, chain: Chain, x: Register, first: int) -> Register:
+    """(x - zero) * scale; scale and zero point are the inputs from ``first`` on."""
+    if x.kind not in BYTES or view.type(first) != "float32":
+        raise Unsupported
+    scale, zero = _number(view, first), _number(view, first + 1)
+    return chain.emit("dequantise", x, to="float32", x=scale, y=zero)
+
+
+def _quantised(view: View, chain: Chain, x: Register, first: int) -> Register:
+    """x / scale, rounded, + zero, kept in range."""
+    kind = view.result_type()
+    if x.kind != "float32" or kind not in BYTES or view.type(first) != "float32":
+        raise Unsupported
+    if view.type(first + 1) not in ("", kind):
+        raise Unsupported
+    return chain.emit(f"quantise_{kind}", x, to=kind, x=_number(view, first), y=_number(view, first + 1))
+
+
+def _dequantise(view: View, chain: Chain, operands: list[Register]) -> Register:
+    if not is_plain(view):
+        raise Unsupported
+    return _dequantised(view, chain, operands[0], 1)
+
+
+def _quantise(view: View, chain: Chain, operands: list[Register]) -> Register:
+    if not is_plain(view):
+        raise Unsupported
+    return _quantised(view, chain, operands[0], 1)
+
+
+def _qlinear(op: str, *names: str) -> Emit:
+    """An operator of one or two tensors of codes, as of their numbers."""
+    plain = _simple(op, *names)
+
+    def emit(view: View, chain: Chain, operands: list[Register]) -> Register:
+        numbers = [_dequantised(view, chain, x, 3 * i + 1) for i, x in enumerate(operands)]
+        return _quantised(view, chain, plain(view, chain, numbers), 3 * len(operands))
+
+    return emit
+
+
 POINTWISE: dict[str, Pointwise] = {
     "Add": Pointwise(_simple("add"), 7),
     "Sub": Pointwise(_simple("sub"), 7),
@@ -387,6 +448,8 @@ POINTWISE: dict[str, Pointwise] = {
     "IsInf": Pointwise(_is_inf, 10),
     "Where": Pointwise(_where, 9, widen=False),
     "Cast": Pointwise(_cast, 6, widen=False),
+    "QuantizeLinear": Pointwise(_quantise, 10, widen=False, operands=(0,)),
+    "DequantizeLinear": Pointwise(_dequantise, 10, widen=False, operands=(0,)),
 }
 
 
@@ -403,5 +466,9 @@ CONTRIB: dict[str, Pointwise] = {
     "BiasGelu": Pointwise(_bias_gelu),
     "FastGelu": Pointwise(_fast_gelu),
     "QuickGelu": Pointwise(_simple("swish", "alpha=1.702")),
+    "QLinearAdd": Pointwise(_qlinear("add"), operands=(0, 3)),
+    "QLinearMul": Pointwise(_qlinear("mul"), operands=(0, 3)),
+    "QLinearLeakyRelu": Pointwise(_qlinear("leaky_relu", "alpha=0.009999999776482582"), operands=(0,)),
+    "QLinearSigmoid": Pointwise(_qlinear("sigmoid"), operands=(0,)),
 }
 """Operators of com.microsoft."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .attention import ATTENTION
 from .conv import CONV
 from .fused import FUSED
+from .integer import INTEGER
 from .matmul import MATMUL
 from .movement import MOVEMENT
 from .norm import NORM
@@ -19,6 +20,7 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
     **ATTENTION,
     **CONV,
     **FUSED,
+    **INTEGER,
     **MATMUL,
     **MOVEMENT,
     **NORM,
