@@ -43,10 +43,15 @@ Stage = ReadModel | CheckedModel | Optimised | Claims | Partitioned | Plan | Com
 
 
 def stages(
-    source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
+    source: Source,
+    settings: Settings,
+    registry: Registry,
+    recorder: Recorder | None = None,
+    keep: bool = True,
 ) -> Generator[tuple[str, Stage]]:
     """Run the pipeline step by step: yields each stage's name and value.
 
+    With ``keep``, a stage's value stays as it was when later stages run; without, the optimiser works in place.
     Whoever takes the last value closes its programs and providers; until then, they are closed here.
 
     Raises:
@@ -72,7 +77,9 @@ def stages(
             providers = [bound.provider for bound in bounds]
             optimised = step(
                 "optimise",
-                lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
+                lambda: optimise(
+                    checked.model, settings.optimise, registry.rewrites(), providers, in_place=not keep
+                ),
             )
             if cache is not None:
                 step("cache", lambda: cache.save(checked, optimised))
@@ -94,7 +101,7 @@ def build(
     source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
 ) -> Compiled:
     """The whole pipeline."""
-    *_, (_, compiled) = stages(source, settings, registry, recorder)
+    *_, (_, compiled) = stages(source, settings, registry, recorder, keep=False)
     assert isinstance(compiled, Compiled)
     return compiled
 
