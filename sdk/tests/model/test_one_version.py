@@ -22,7 +22,9 @@ def tensor(name: str, *shape: int) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
-def node(op_type: str, x: ir.Value, y: ir.Value, version: int | None, **attributes: object) -> ir.Node:
+def node(
+    op_type: str, x: ir.Value, y: ir.Value, version: int | None, **attributes: int | list[int]
+) -> ir.Node:
     made = ir.convenience.convert_attributes(attributes)
     return ir.Node("", op_type, [x], made, outputs=[y], version=version, name=f"make_{y.name}")
 

@@ -35,7 +35,7 @@ def in_one_version(
     constants: list[onnx.TensorProto] = []
     for node in nodes:
         own = node.version if node.version is not None else opsets.get(node.domain, 1)
-        if _is_same(node, own, versions[node.domain] if node.domain in versions else own):
+        if _is_same(node, own, versions.get(node.domain, own)):
             protos.append(ir.serde.serialize_node(node))
             continue
         graph = _converted(node, own, versions[node.domain])
