@@ -21,6 +21,7 @@ from .lower import LOWERINGS
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import cpus, engine, kernels
+from .prepared import Prepared
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,9 +34,15 @@ class NativeProgram(Program):
     """Steps of a partition in the native engine."""
 
     def __init__(
-        self, subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], isa: str, threads: int
+        self,
+        subgraph: Subgraph,
+        kernel_for: Callable[[ir.Node], Kernel],
+        isa: str,
+        threads: int,
+        prepared: Prepared | None = None,
     ) -> None:
-        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa))
+        self.prepared = prepared or Prepared()
+        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), self.prepared)
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
@@ -102,6 +109,7 @@ class NativeProgram(Program):
 
     def close(self) -> None:
         self._engine.close()
+        self.prepared = Prepared()
 
     def __str__(self) -> str:
         return "\n".join(
@@ -135,13 +143,18 @@ class _Builder:
     """Numbers the slots, lowers the nodes, packs it all for the engine."""
 
     def __init__(
-        self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int]
+        self,
+        graph: Subgraph,
+        kernel_for: Callable[[ir.Node], Kernel],
+        table: dict[str, int],
+        prepared: Prepared,
     ) -> None:
         self.graph = graph
         self.wants_context = False
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
         self._table = table
+        self._prepared = prepared
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
@@ -185,7 +198,9 @@ class _Builder:
         self, kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """The bytes that a kernel makes of constants."""
-        return prepare(self._table[kernel], attributes, arrays)
+        return self._prepared.get(
+            kernel, attributes, arrays, lambda: prepare(self._table[kernel], attributes, arrays)
+        )
 
     # ---- slots ----
 
