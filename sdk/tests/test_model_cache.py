@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,88 @@ def test_one_weight_changed_is_another_model(tmp_path: Path) -> None:
     stages, result = load(model(3.0), tmp_path)
     assert not from_cache(stages)
     np.testing.assert_array_equal(result, np.maximum(3 * X, 0))
+
+
+def test_a_file_that_nobody_wrote_to_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epkit.model.seal.SETTLED_NS", -1)
+    path, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    onnx.save(model(), path)
+    first, second = load(path, cache)[0], load(path, cache)[0]
+    assert first.count("read") == 2  # the model, and the look into the cache
+    assert second.count("read") == 1
+    times = path.stat().st_mtime_ns
+    onnx.save(model(3.0), path)
+    os.utime(path, ns=(times, times))  # the same size and the same time of writing: the time of change tells
+    stages, result = load(path, cache)
+    assert not from_cache(stages)
+    np.testing.assert_array_equal(result, np.maximum(3 * X, 0))
+
+
+def test_a_file_written_just_now_is_read_again(tmp_path: Path) -> None:
+    path, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    onnx.save(model(), path)
+    load(path, cache)
+    assert not list(cache.glob("*.known"))
+    assert load(path, cache)[0].count("read") == 2
+
+
+def test_external_data_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model file says nothing of its weights' file."""
+    monkeypatch.setattr("epkit.model.seal.SETTLED_NS", -1)
+    path, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    for weight in (2.0, 3.0):
+        (tmp_path / "weights").unlink(missing_ok=True)
+        if weight == 2.0:
+            onnx.save(model(), path, save_as_external_data=True, location="weights")
+        else:
+            (tmp_path / "weights").write_bytes(np.full((64, 64), weight, np.float32).tobytes())
+        stages, result = load(path, cache)
+        assert not from_cache(stages)
+        np.testing.assert_array_equal(result, np.maximum(weight * X, 0))
+
+
+def test_fused_operators_keep_their_version(tmp_path: Path) -> None:
+    """Gelu came with opset 20, the model is of opset 18."""
+    nodes = [
+        helper.make_node("Constant", [], ["half"], value_float=0.5),
+        helper.make_node("Constant", [], ["root"], value_float=2**0.5),
+        helper.make_node("Constant", [], ["one"], value_float=1.0),
+        helper.make_node("Div", ["x", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["a"]),
+        helper.make_node("Mul", ["x", "a"], ["m"]),
+        helper.make_node("Mul", ["m", "half"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", 64]) for name in "xy")
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    results = []
+    for again in (False, True):
+        with epkit.load(proto, ["cpu"], cache=tmp_path, optimise="extended") as session:
+            assert [node.operator for node in session.placement.nodes] == ["Gelu"]
+            assert from_cache([event.name for event in session.load_trace.events]) == again
+            results.append(session(x=X)["y"])
+    np.testing.assert_array_equal(*results)
+
+
+def test_packed_weights_are_found_again(tmp_path: Path) -> None:
+    """The CPU provider keeps what its kernels made of weights, and refuses it when a byte is another."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 96)).astype(np.float32)
+    w = numpy_helper.from_array(weight, "w")
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", size]) for name, size in (("x", 64), ("y", 96)))
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [w])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    np.testing.assert_allclose(load(proto, tmp_path)[1], X @ weight, rtol=1e-4, atol=1e-4)
+    (program,) = tmp_path.glob("*.program")
+    whole = program.read_bytes()
+    assert len(whole) > weight.nbytes
+    flip(program)
+    np.testing.assert_allclose(load(proto, tmp_path)[1], X @ weight, rtol=1e-4, atol=1e-4)
+    assert program.read_bytes() == whole
 
 
 def flip(path: Path) -> None:

@@ -33,7 +33,10 @@ class Compiled:
 
 
 def compile_programs(
-    schedule: Schedule, bounds: tuple[Bound, ...], cache: str | os.PathLike[str] | None = None
+    schedule: Schedule,
+    bounds: tuple[Bound, ...],
+    cache: str | os.PathLike[str] | None = None,
+    origin: str = "",
 ) -> dict[str, Program]:
     """A program for each partition, by the partition's name; if one fails, the others are closed again.
 
@@ -41,11 +44,12 @@ def compile_programs(
         schedule: of the main graph.
         bounds: the session's providers.
         cache: a folder for the programs of providers that save them.
+        origin: the key of the model in the cache, if it has one.
 
     Raises:
         CompileError: naming provider and partition.
     """
-    store = None if cache is None else ArtifactStore(cache)
+    store = None if cache is None else ArtifactStore(cache, origin)
     programs: dict[str, Program] = {}
     try:
         for graph in all_schedules(schedule):

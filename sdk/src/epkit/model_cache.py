@@ -8,8 +8,8 @@ everything that the result depends on. A damaged or half-written entry is as goo
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,15 @@ from .backend.registry import Registry
 from .errors import EpkitError
 from .model.check import CheckedModel
 from .model.infer import weightless
+from .model.limits import Limits
 from .model.read import ReadModel, read
+from .model.seal import Seal, is_settled, seal, set_back, stamp_of
 from .model.walk import all_graphs
-from .model.write import write
+from .model.write import restore_versions, write
 from .optimize.optimise import Optimised
 from .settings import Settings
 
-FORMAT = "epkit-model-1"
+FORMAT = "epkit-model-2"
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,20 @@ class ModelCache:
         self.graph = Path(folder) / f"{key}.onnx"
         self.data = Path(folder) / f"{key}.onnx.data"
         self.manifest = Path(folder) / f"{key}.json"
+        self.key = key
 
-    def load(self, raw: ReadModel) -> CachedModel | None:
+    def load(self, name: str, path: Path | None, limits: Limits) -> CachedModel | None:
         """The entry, with its weights mapped; None if there is none that is whole."""
         try:
-            stored: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-            if stored["format"] != FORMAT or stored["digests"] != self._digests():
+            digest, _, text = self.manifest.read_text(encoding="utf-8").partition("\n")
+            stored: dict[str, Any] = json.loads(text if digest == _text_digest(text) else "{}")
+            seals = [Seal.from_json(each) for each in stored["seals"]]
+            files = (self.graph, self.data)
+            if stored["format"] != FORMAT or not all(map(Seal.holds, seals, files)):
                 return None
-            model = read(self.graph, limits=raw.limits).model
-            checked = CheckedModel(
-                model, raw.name, raw.path, tuple(stored["warnings"]), tuple(stored["overridable"])
-            )
+            model = read(self.graph, limits=limits).model
+            restore_versions(model)
+            checked = CheckedModel(model, name, path, tuple(stored["warnings"]), tuple(stored["overridable"]))
             return CachedModel(checked, Optimised(model, str(stored["level"]), (), int(stored["nodes"])))
         except (OSError, ValueError, KeyError, TypeError, EpkitError):
             return None
@@ -68,29 +73,82 @@ class ModelCache:
         self.graph.parent.mkdir(parents=True, exist_ok=True)
         self.manifest.unlink(missing_ok=True)
         try:
-            write(optimised.model, self.graph, external_data=True)
+            write(optimised.model, self.graph, external_data=True, mixed_versions=True)
         except EpkitError:
             return
+        for path in (self.graph, self.data):
+            set_back(path)
         stored = {
             "format": FORMAT,
-            "digests": self._digests(),
+            "seals": [seal(path).as_json() for path in (self.graph, self.data)],
             "warnings": checked.warnings,
             "overridable": checked.overridable,
             "level": optimised.level,
             "nodes": optimised.nodes_before,
         }
-        temporary = self.manifest.with_name(f".{self.manifest.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(stored), encoding="utf-8")
-        os.replace(temporary, self.manifest)
-
-    def _digests(self) -> list[str]:
-        return [_file_digest(self.graph), _file_digest(self.data)]
+        text = json.dumps(stored)
+        _replace(self.manifest, f"{_text_digest(text)}\n{text}")
 
 
 def cache_key(
     raw: ReadModel, settings: Settings, registry: Registry, bounds: Sequence[Bound], version: str
 ) -> str:
-    """A digest of the model and of all that its optimised form depends on."""
+    """A digest of the model and of all that its optimised form depends on.
+
+    A file that nobody has written to since its digest was found is not read for it again.
+    """
+    settled = settings_digest(settings, registry, bounds, version)
+    known = None
+    if raw.path is not None and settings.cache is not None and not raw.external:
+        known = KnownFile(raw.path, settings.cache)
+        if settled.hexdigest() in known.keys:
+            return known.keys[settled.hexdigest()]
+    key = _digest(settled, raw)
+    if known is not None:
+        known.keep(settled.hexdigest(), key)
+    return key
+
+
+class KnownFile:
+    """The keys of a model file, beside what the file system said of it; of files with external data nothing is kept.
+
+    Attributes:
+        keys: by the digest of settings; none if the file has been written to since.
+    """
+
+    def __init__(self, path: Path, cache: str | os.PathLike[str]) -> None:
+        self.stamp = stamp_of(path)
+        self.file = Path(cache) / f"{xxhash.xxh3_128_hexdigest(str(path.absolute()).encode())}.known"
+        self.keys: dict[str, str] = {}
+        try:
+            stored = json.loads(self.file.read_text(encoding="utf-8"))
+            if self.stamp and tuple(stored["stamp"]) == self.stamp:
+                self.keys = {str(name): str(key) for name, key in stored["keys"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # there is none, or it is damaged: the model is read
+
+    def keep(self, settings: str, key: str) -> None:
+        """Note a key, unless the file is so new that a change might not show."""
+        if is_settled(self.stamp):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            stored = {"stamp": self.stamp, "keys": {**self.keys, settings: key}}
+            _replace(self.file, json.dumps(stored))
+
+
+def _text_digest(text: str) -> str:
+    return str(xxhash.xxh3_128_hexdigest(text.encode("utf-8")))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def settings_digest(
+    settings: Settings, registry: Registry, bounds: Sequence[Bound], version: str
+) -> xxhash.xxh3_128:
+    """All that an optimised model depends on besides the model."""
     parts: list[Any] = [
         (FORMAT, CONTRACT_VERSION, version, settings.optimise, sorted(settings.fix.items())),
         [f"{rewrite.__module__}.{rewrite.__qualname__}" for rewrite in registry.rewrites()],
@@ -98,7 +156,11 @@ def cache_key(
     for bound in bounds:
         provider = bound.provider
         parts.append((provider.name, provider.version, provider.fingerprint(bound.device), provider.options))
-    digest = xxhash.xxh3_128(repr(parts).encode())
+    return xxhash.xxh3_128(repr(parts).encode())
+
+
+def _digest(settled: xxhash.xxh3_128, raw: ReadModel) -> str:
+    digest = settled.copy()
     skeleton = raw.skeleton if raw.skeleton is not None else weightless(raw.model)
     digest.update(skeleton.SerializeToString(deterministic=True))
     for part in _weights(raw.model):
@@ -134,14 +196,3 @@ def _bytes(tensor: ir.TensorProtocol) -> Iterator[Any]:
     array = tensor.numpy()
     if array.nbytes:
         yield array.reshape(-1).view("u1").data if array.flags.c_contiguous else tensor.tobytes()
-
-
-def _file_digest(path: Path) -> str:
-    """A digest of a file's bytes; "" if it is not there."""
-    if not path.exists():
-        return ""
-    with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return "empty"
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return str(xxhash.xxh3_128_hexdigest(view))

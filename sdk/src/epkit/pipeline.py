@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -25,7 +26,7 @@ from .model.check import CheckedModel, check
 from .model.custom_schemas import register_schemas
 from .model.fix import fix_dimensions
 from .model.read import ReadModel, read
-from .model_cache import ModelCache, cache_key
+from .model_cache import KnownFile, ModelCache, cache_key, settings_digest
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
 from .partition.costs import Costs, CostStore
@@ -43,10 +44,15 @@ Stage = ReadModel | CheckedModel | Optimised | Claims | Partitioned | Plan | Com
 
 
 def stages(
-    source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
+    source: Source,
+    settings: Settings,
+    registry: Registry,
+    recorder: Recorder | None = None,
+    keep: bool = True,
 ) -> Generator[tuple[str, Stage]]:
     """Run the pipeline step by step: yields each stage's name and value.
 
+    With ``keep``, a stage's value stays as it was when later stages run; without, the optimiser works in place.
     Whoever takes the last value closes its programs and providers; until then, they are closed here.
 
     Raises:
@@ -62,7 +68,7 @@ def stages(
     with ExitStack() as unless_handed_over:
         unless_handed_over.callback(close_all, bounds)
         cache = _model_cache(raw, settings, registry, bounds)
-        kept = None if cache is None else step("read", lambda: cache.load(raw))
+        kept = None if cache is None else step("read", lambda: cache.load(raw.name, raw.path, raw.limits))
         if kept is None:
             checked = step("check", lambda: check(raw, operators=known_operators(custom, bounds)))
         else:
@@ -72,30 +78,78 @@ def stages(
             providers = [bound.provider for bound in bounds]
             optimised = step(
                 "optimise",
-                lambda: optimise(checked.model, settings.optimise, registry.rewrites(), providers),
+                lambda: optimise(
+                    checked.model, settings.optimise, registry.rewrites(), providers, in_place=not keep
+                ),
             )
             if cache is not None:
                 step("cache", lambda: cache.save(checked, optimised))
         else:
             optimised = kept.optimised
         yield "optimise", optimised
-        claims = step("claim", lambda: collect_claims(optimised.model, bounds, custom, settings.pins))
-        yield "claim", claims
-        partitioned = step("partition", lambda: partition(claims, _costs(settings, claims)))
-        yield "partition", partitioned
-        plan = step("plan", lambda: make_plan(partitioned))
-        yield "plan", plan
-        programs = step("compile", lambda: compile_programs(plan.schedule, bounds, settings.cache))
+        origin = "" if cache is None else cache.key
+        yield from _placed(step, optimised, checked.warnings, bounds, custom, settings, origin)
         unless_handed_over.pop_all()
-    yield "compile", Compiled(raw.name, (*raw.warnings, *checked.warnings), plan, programs)
+
+
+def _placed(
+    step: _Stepper,
+    optimised: Optimised,
+    warnings: tuple[str, ...],
+    bounds: tuple[Bound, ...],
+    custom: tuple[CustomOperator, ...],
+    settings: Settings,
+    origin: str,
+) -> Generator[tuple[str, Stage]]:
+    """The stages from the optimised model on."""
+    claims = step("claim", lambda: collect_claims(optimised.model, bounds, custom, settings.pins))
+    yield "claim", claims
+    partitioned = step("partition", lambda: partition(claims, _costs(settings, claims)))
+    yield "partition", partitioned
+    plan = step("plan", lambda: make_plan(partitioned))
+    yield "plan", plan
+    programs = step("compile", lambda: compile_programs(plan.schedule, bounds, settings.cache, origin))
+    yield "compile", Compiled(step.model, warnings, plan, programs)
 
 
 def build(
     source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
 ) -> Compiled:
-    """The whole pipeline."""
-    *_, (_, compiled) = stages(source, settings, registry, recorder)
+    """The whole pipeline; of a model file that is in the cache and has not been written to since, the rest of it."""
+    recorder = recorder or Recorder()
+    compiled = _from_known_file(source, settings, registry, recorder)
+    if compiled is None:
+        *_, (_, compiled) = stages(source, settings, registry, recorder, keep=False)
     assert isinstance(compiled, Compiled)
+    return compiled
+
+
+def _from_known_file(
+    source: Source, settings: Settings, registry: Registry, recorder: Recorder
+) -> Stage | None:
+    if settings.cache is None or settings.operators or not isinstance(source, str | os.PathLike):
+        return None
+    path = Path(source)
+    known = KnownFile(path, settings.cache)
+    if not known.keys:
+        return None
+    step = _Stepper(recorder)
+    step.model = path.name
+    custom = _custom_operators(settings, registry)
+    register_schemas(item.schema for item in custom if item.schema is not None)
+    bounds = step("claim", lambda: bind(settings, registry, custom))
+    with ExitStack() as unless_handed_over:
+        unless_handed_over.callback(close_all, bounds)
+        key = known.keys.get(settings_digest(settings, registry, bounds, version("epkit")).hexdigest())
+        if key is None:
+            return None
+        cache = ModelCache(settings.cache, key)
+        kept = step("read", lambda: cache.load(path.name, path, settings.limits))
+        if kept is None:
+            return None
+        warnings = kept.checked.warnings
+        *_, (_, compiled) = _placed(step, kept.optimised, warnings, bounds, custom, settings, key)
+        unless_handed_over.pop_all()
     return compiled
 
 

@@ -32,10 +32,10 @@ RESHAPE.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((12, 12),
 
 
 def shapes(model: ir.Model) -> dict[str, list[object]]:
+    made = [value for node in model.graph.all_nodes() for value in node.outputs]
     return {
         value.name: [dim if isinstance(dim, int) else dim.value for dim in value.shape]
-        for node in model.graph.all_nodes()
-        for value in node.outputs
+        for value in (*made, *model.graph.initializers.values())
         if value.shape is not None
     }
 

@@ -22,6 +22,7 @@ from .lower import LOWERINGS
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import cpus, engine, kernels
+from .prepared import Prepared
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,9 +35,15 @@ class NativeProgram(Program):
     """Steps of a partition in the native engine."""
 
     def __init__(
-        self, subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], isa: str, threads: int
+        self,
+        subgraph: Subgraph,
+        kernel_for: Callable[[ir.Node], Kernel],
+        isa: str,
+        threads: int,
+        prepared: Prepared | None = None,
     ) -> None:
-        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa))
+        self.prepared = prepared or Prepared()
+        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), self.prepared)
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
@@ -103,6 +110,7 @@ class NativeProgram(Program):
 
     def close(self) -> None:
         self._engine.close()
+        self.prepared = Prepared()
 
     def __str__(self) -> str:
         return "\n".join(
@@ -122,13 +130,18 @@ class _Builder:
     """Numbers the slots, lowers the nodes, packs it all for the engine."""
 
     def __init__(
-        self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int]
+        self,
+        graph: Subgraph,
+        kernel_for: Callable[[ir.Node], Kernel],
+        table: dict[str, int],
+        prepared: Prepared,
     ) -> None:
         self.graph = Dequantised.of(graph, self._compute)
         self.wants_context = False
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
         self._table = table
+        self._prepared = prepared
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
@@ -180,7 +193,9 @@ class _Builder:
         self, kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """The bytes that a kernel makes of constants."""
-        return prepare(self._table[kernel], attributes, arrays)
+        return self._prepared.get(
+            kernel, attributes, arrays, lambda: prepare(self._table[kernel], attributes, arrays)
+        )
 
     def _compute(self, node: ir.Node, inputs: list[Any]) -> np.ndarray[Any, Any]:
         """The result of a node for constants."""

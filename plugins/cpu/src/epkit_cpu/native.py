@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +28,14 @@ def engine() -> ModuleType | None:
     except ImportError:
         return None
     return _engine  # type: ignore[no-any-return, unused-ignore]
+
+
+@cache
+def engine_digest() -> str:
+    """A digest of the library: what its kernels pack, another build of it may read otherwise."""
+    module = engine()
+    path = None if module is None else module.__file__
+    return "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def isas() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from epkit.backend import (
     CustomOperator,
+    Device,
     Devices,
     Kernel,
     KernelProvider,
@@ -24,7 +25,8 @@ from epkit.backend import (
 from .compile import NativeProgram
 from .device import find_devices
 from .kernels import KERNELS
-from .native import chosen_isa, cpus
+from .native import chosen_isa, cpus, engine_digest
+from .prepared import Prepared
 
 MOST_THREADS = 256
 """More, the pool does not make."""
@@ -50,6 +52,7 @@ class CpuProvider(KernelProvider):
     name = "cpu"
     version = "0.1.0"
     Options = CpuOptions
+    maps_saved = True
 
     def __init__(self, options: object = None) -> None:
         super().__init__(options)
@@ -66,11 +69,24 @@ class CpuProvider(KernelProvider):
             return (MemoryStep(None, subgraph.inputs, (), subgraph.outputs),)
         return super().memory_steps(subgraph)
 
+    def fingerprint(self, device: Device) -> str:
+        return f"{chosen_isa()} {engine_digest()}"
+
     def compile(self, subgraph: Subgraph) -> Program:
+        return self._compiled(subgraph, Prepared())
+
+    def save(self, program: Program) -> Sequence[bytes | memoryview]:
+        """The weights as the kernels read them; the rest is made anew, which is quick."""
+        return program.prepared.pieces() if isinstance(program, NativeProgram) else (b"",)
+
+    def restore(self, saved: memoryview, subgraph: Subgraph) -> Program:
+        return self._compiled(subgraph, Prepared(saved))
+
+    def _compiled(self, subgraph: Subgraph, prepared: Prepared) -> Program:
         if not (isa := chosen_isa()):
             return super().compile(subgraph)
         threads = min(self.options.threads or cpus(), MOST_THREADS)
-        return NativeProgram(subgraph, lambda node: self.kernel_for(node, subgraph), isa, threads)
+        return NativeProgram(subgraph, lambda node: self.kernel_for(node, subgraph), isa, threads, prepared)
 
     @cached_property
     def table(self) -> KernelTable:

@@ -1,30 +1,47 @@
 """Saved programs: what a provider compiled, with everything that must be equal for it to be used again.
 
-An artifact is a header line (JSON) and the provider's own bytes. The header holds a digest of the bytes and
-the fingerprint of what they were compiled from: contract, provider, its version, driver and device,
-options, and the subgraph with its weights. If anything differs, the artifact is refused.
+An artifact is a header line (JSON) and the provider's own bytes, which begin at a multiple of 64. The header holds a
+digest of the bytes and the fingerprint of what they were compiled from: contract, provider, its version, driver and
+device, options, and the subgraph with its weights. If anything differs, the artifact is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from ..errors import ArtifactError, EpkitError, Where
+from ..model.seal import set_back, stamp_of
 from .blame import blame
 from .bound import Bound
 from .contract import CONTRACT_VERSION
 from .program import Program
 from .subgraph import Subgraph
 
-MAGIC = "epkit-artifact-1"
+MAGIC = "epkit-artifact-2"
+ALIGNMENT = 64
+"""Of the provider's bytes in the file: they may hold arrays that are used where they lie."""
+
+Pieces = Sequence[bytes | memoryview]
 
 
-def fingerprint(bound: Bound, subgraph: Subgraph) -> dict[str, str]:
-    """Everything that a compiled program depends on, by name."""
+def fingerprint(bound: Bound, subgraph: Subgraph, origin: str = "") -> dict[str, str]:
+    """Everything that a compiled program depends on, by name.
+
+    Args:
+        bound: the provider.
+        subgraph: what it compiles.
+        origin: a digest of the whole model, weights included, and of all that its optimised form depends on: then
+            the weights need not be read once more.
+    """
     provider = bound.provider
     return {
         "contract": str(CONTRACT_VERSION),
@@ -32,12 +49,19 @@ def fingerprint(bound: Bound, subgraph: Subgraph) -> dict[str, str]:
         "version": str(provider.version),
         "device": provider.fingerprint(bound.device),
         "options": repr(provider.options),
-        "subgraph": subgraph.digest(),
+        "subgraph": subgraph.digest() if not origin else f"{origin}:{_structure(subgraph)}",
     }
 
 
-def pack(bound: Bound, subgraph: Subgraph, program: Program) -> bytes | None:
-    """The program as an artifact; None if the provider does not save programs.
+def _structure(subgraph: Subgraph) -> str:
+    """Which part of a known model it is."""
+    nodes = [(n.name, n.domain, n.op_type, [v.name for v in n.outputs], n.version) for n in subgraph.nodes]
+    ends = [[value.name for value in values] for values in (subgraph.inputs, subgraph.outputs)]
+    return str(xxhash.xxh3_128_hexdigest(repr((nodes, ends)).encode()))
+
+
+def pack(bound: Bound, subgraph: Subgraph, program: Program, origin: str = "") -> Pieces | None:
+    """The program as an artifact, in pieces; None if the provider does not save programs.
 
     Raises:
         BrokenProviderError: if the provider raises in ``save``.
@@ -46,34 +70,44 @@ def pack(bound: Bound, subgraph: Subgraph, program: Program) -> bytes | None:
         payload = bound.provider.save(program)
     if payload is None:
         return None
+    pieces: Pieces = (payload,) if isinstance(payload, bytes | memoryview) else tuple(payload)
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        digest.update(piece)
     header = {
         "magic": MAGIC,
-        "digest": hashlib.sha256(payload).hexdigest(),
-        "fingerprint": fingerprint(bound, subgraph),
+        "digest": digest.hexdigest(),
+        "fingerprint": fingerprint(bound, subgraph, origin),
     }
-    return json.dumps(header).encode("utf-8") + b"\n" + payload
+    line = json.dumps(header).encode("utf-8")
+    return line + b" " * (-(len(line) + 1) % ALIGNMENT) + b"\n", *pieces
 
 
-def unpack(bound: Bound, subgraph: Subgraph, artifact: bytes) -> Program:
+def unpack(
+    bound: Bound, subgraph: Subgraph, artifact: bytes | memoryview, origin: str = "", trusted: str = ""
+) -> Program:
     """The program in an artifact.
+
+    Args:
+        bound: the provider.
+        subgraph: what the program was compiled from.
+        artifact: what :func:`pack` gave.
+        origin: as it was given to :func:`pack`.
+        trusted: the digest that the bytes are known to have, if they are.
 
     Raises:
         ArtifactError: if it is damaged, or was made from anything else; says what differs.
         BrokenProviderError: if the provider raises in ``restore``.
     """
     where = Where(stage="compile", provider=bound.name, partition=subgraph.name)
-    head, _, payload = artifact.partition(b"\n")
-    try:
-        header = json.loads(head)
-        known = header["magic"] == MAGIC and header["digest"] == hashlib.sha256(payload).hexdigest()
-        made_from = dict(header["fingerprint"])
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+    header, payload = _split(artifact)
+    digest = header.get("digest", "")
+    is_whole = digest == trusted or digest == xxhash.xxh3_128_hexdigest(payload)
+    if header.get("magic") != MAGIC or not is_whole:
         raise ArtifactError(
             "the saved program is damaged", where=where, remedy="delete it; it is compiled again"
         )
-    present = fingerprint(bound, subgraph)
+    present, made_from = fingerprint(bound, subgraph, origin), dict(header.get("fingerprint", {}))
     changed = [name for name in present if made_from.get(name) != present[name]]
     if changed:
         raise ArtifactError(
@@ -82,41 +116,88 @@ def unpack(bound: Bound, subgraph: Subgraph, artifact: bytes) -> Program:
             remedy="delete it; it is compiled again",
         )
     with blame(bound.name, "restore", "compile"):
-        return bound.provider.restore(payload, subgraph)
+        return bound.provider.restore(payload if bound.provider.maps_saved else bytes(payload), subgraph)
+
+
+def _split(artifact: bytes | memoryview) -> tuple[dict[str, Any], memoryview]:
+    """Header and payload; an empty header if it is none."""
+    view = memoryview(artifact)
+    head, _, _ = bytes(view[: 1 << 16]).partition(b"\n")
+    try:
+        header = json.loads(head)
+    except ValueError:
+        header = None
+    return header if isinstance(header, dict) else {}, view[len(head) + 1 :]
 
 
 class ArtifactStore:
-    """Artifacts in a folder, one file each, named by their fingerprint. Safe under concurrent writers."""
+    """Artifacts in a folder, one file each, named by their fingerprint. Safe under concurrent writers.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    Beside each lies what the file system said of it when it was last found whole; until that changes, its bytes are
+    not read to be checked.
+
+    Args:
+        folder: where.
+        origin: see :func:`fingerprint`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], origin: str = "") -> None:
+        self.folder, self.origin = Path(folder), origin
 
     def load(self, bound: Bound, subgraph: Subgraph) -> Program | None:
         """A program from the store; None if there is none, or only a damaged one."""
         path = self._path(bound, subgraph)
         try:
-            return unpack(bound, subgraph, path.read_bytes())
+            program = unpack(bound, subgraph, _mapped(path), self.origin, self._trusted(path))
         except FileNotFoundError:
             return None
         except EpkitError:
             path.unlink(missing_ok=True)
             return None
+        return program
 
     def save(self, bound: Bound, subgraph: Subgraph, program: Program) -> None:
         """Keep a program, if its provider saves programs."""
-        artifact = pack(bound, subgraph, program)
-        if artifact is None:
+        pieces = pack(bound, subgraph, program, self.origin)
+        if pieces is None:
             return
+        path = self._path(bound, subgraph)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(path, pieces)
+        seen = {"digest": _split(pieces[0])[0]["digest"], "stamp": stamp_of(path)}
+        self._write(_seen(path), (json.dumps(seen).encode("utf-8"),))
+
+    def _write(self, path: Path, pieces: Pieces) -> None:
         handle, name = tempfile.mkstemp(dir=self.folder)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(artifact)
-            os.replace(name, self._path(bound, subgraph))
+                for piece in pieces:
+                    file.write(piece)
+            set_back(Path(name))
+            os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
+    def _trusted(self, path: Path) -> str:
+        try:
+            seen = json.loads(_seen(path).read_text(encoding="utf-8"))
+            return str(seen["digest"]) if tuple(seen["stamp"]) == stamp_of(path) else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     def _path(self, bound: Bound, subgraph: Subgraph) -> Path:
-        key = json.dumps(fingerprint(bound, subgraph), sort_keys=True).encode("utf-8")
+        key = json.dumps(fingerprint(bound, subgraph, self.origin), sort_keys=True).encode("utf-8")
         return self.folder / f"{bound.name}-{hashlib.sha256(key).hexdigest()[:32]}.program"
+
+
+def _seen(path: Path) -> Path:
+    return path.with_suffix(".seen")
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped; the map lives as long as somebody looks at it."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

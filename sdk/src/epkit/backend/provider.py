@@ -29,12 +29,15 @@ class Provider(ABC):
         contract: oldest and newest contract version that the plugin supports.
         Options: a frozen dataclass of the provider's options.
         options: the instance's options.
+        maps_saved: True if ``restore`` takes a view of the saved file's map, which stays valid as long as the
+            provider holds it, in place of bytes of its own. It begins at a multiple of 64.
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
     contract: ClassVar[tuple[int, int]] = (CONTRACT_VERSION, CONTRACT_VERSION)
     Options: ClassVar[type[Any]] = NoOptions
+    maps_saved: ClassVar[bool] = False
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options
@@ -79,12 +82,20 @@ class Provider(ABC):
         """What a saved program depends on besides version, options and model: driver, device revision."""
         return ""
 
-    def save(self, program: Program) -> bytes | None:
-        """A program as bytes, to be restored by a later process; None: programs are compiled anew each time."""
+    def save(self, program: Program) -> bytes | Sequence[bytes | memoryview] | None:
+        """A program as bytes, or as pieces of them, to be restored by a later process.
+
+        None: programs are compiled anew each time.
+        """
         return None
 
-    def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
-        """The program that ``save`` gave; called only if nothing in the fingerprint has changed."""
+    def restore(self, saved: Any, subgraph: Subgraph) -> Program:
+        """The program that ``save`` gave; called only if nothing in the fingerprint has changed.
+
+        Args:
+            saved: bytes; a memoryview if the provider ``maps_saved``.
+            subgraph: what the program was compiled from.
+        """
         raise NotImplementedError(f"{self.name} saves programs and must restore them")
 
     def knows(self, domain: str, op_type: str) -> bool:

@@ -85,9 +85,15 @@ def constant_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
 
     Initializers that a caller may override are inputs, not constants.
     """
-    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
+    if value is None or not is_constant(value):
         return None
+    assert value.const_value is not None
     return as_array(value.const_value)
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Whether :func:`constant_of` gives an array."""
+    return value.const_value is not None and value.is_initializer() and not value.is_graph_input()
 
 
 def as_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:

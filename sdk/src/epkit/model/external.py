@@ -68,6 +68,11 @@ class ExternalFiles:
             self._maps[location] = self._open(location)
         return self._maps[location]
 
+    @property
+    def used(self) -> bool:
+        """Whether any file was opened."""
+        return bool(self._maps)
+
     def close(self) -> None:
         """Unmap everything, for when reading failed and no tensor was made."""
         for mapping in self._maps.values():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
+from .one_version import in_one_version
 from .walk import reads
 
 
@@ -19,10 +20,14 @@ def extract(
 ) -> onnx.ModelProto:
     """A ModelProto of the nodes; whatever they read that is neither an input nor made inside is an initializer.
 
-    The weights are copied into the model. Its IR version is the newest that the installed onnx writes.
+    The weights are copied into the model. Its IR version is the newest that the installed onnx writes, its opset
+    versions are the newest that the nodes state.
+
+    Raises:
+        UnsupportedOpsetError: nodes of different versions have no version in common.
     """
-    graph = onnx.GraphProto(name=name)
-    graph.node.extend(ir.serde.serialize_node(node) for node in nodes)
+    protos, made, versions = in_one_version(nodes, opsets)
+    graph = onnx.GraphProto(name=name, node=protos, initializer=made)
     graph.input.extend(ir.serde.serialize_value(value) for value in inputs)
     graph.output.extend(ir.serde.serialize_value(value) for value in outputs)
     for value in constants_of(nodes, inputs):
@@ -31,8 +36,6 @@ def extract(
             tensor.CopyFrom(ir.serde.serialize_tensor(value.const_value))
             tensor.name = str(value.name)
             graph.initializer.append(tensor)
-    versions = dict(opsets)
-    versions.update({node.domain: node.version for node in nodes if node.version is not None})
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
     return onnx.helper.make_model(graph, opset_imports=imports)
 

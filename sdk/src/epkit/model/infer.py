@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import onnx
@@ -57,9 +57,26 @@ def _forget_invented(graph: onnx.GraphProto) -> None:
 
 def _invented(model: ir.Model) -> set[str]:
     """The made-up names that are in use."""
-    values = (value for graph in all_graphs(model.graph) for node in graph for value in node.outputs)
-    dims = (dim for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim))
+    dims = (dim for value in _made(model) for dim in value.shape or () if not isinstance(dim, int))
     return {dim.value for dim in dims if dim.value is not None and dim.value.startswith(INVENTED)}
+
+
+def is_settled(model: ir.Model) -> bool:
+    """Whether inference has nothing left to find: every shape consists of numbers and names of the inputs'."""
+    known = {None if isinstance(dim, int) else dim.value for i in model.graph.inputs for dim in i.shape or ()}
+    known.discard(None)
+    return is_typed(model) and all(
+        isinstance(dim, int) or dim.value in known for value in _made(model) for dim in value.shape or ()
+    )
+
+
+def is_typed(model: ir.Model) -> bool:
+    """Whether each value has a type and a rank."""
+    return all(value.type is not None and value.shape is not None for value in _made(model) if value.name)
+
+
+def _made(model: ir.Model) -> Iterator[ir.Value]:
+    return (value for graph in all_graphs(model.graph) for node in graph for value in node.outputs)
 
 
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
@@ -68,9 +85,7 @@ def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
         inferred = _infer(proto)
     except Exception as error:  # a model that inference cannot follow still runs
         return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
-    bound = {
-        dim for value in model.graph.inputs for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
-    }
+    bound = {dim for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
     return _Merge(bound, _invented(model)).graph(model.graph, inferred.graph)
 
 
@@ -317,7 +332,7 @@ def _attribute(attribute: ir.Attr, proto: onnx.AttributeProto) -> None:
             _graph(graph, proto.graphs.add())
     elif kind == ir.AttributeType.TENSOR:
         proto.name, proto.type = attribute.name, onnx.AttributeProto.TENSOR
-        _tensor(attribute.as_tensor(), proto.t, attribute.as_tensor().name)
+        _tensor(attribute.value, proto.t, attribute.value.name)
     else:
         ir.serde.serialize_attribute_into(proto, attribute)
 

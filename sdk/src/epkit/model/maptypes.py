@@ -81,7 +81,9 @@ def from_proto(proto: onnx.TypeProto) -> Any:
 
 def into_proto(kind: Any, proto: onnx.TypeProto) -> None:
     """Write an onnx_ir type or MapType into a TypeProto."""
-    if isinstance(kind, MapType):
+    if type(kind) is ir.TensorType and kind.denotation is None:  # nearly always; the tests below are slow
+        proto.tensor_type.elem_type = kind.dtype.value
+    elif isinstance(kind, MapType):
         proto.map_type.key_type = kind.key.value
         into_proto(kind.elem_type, proto.map_type.value_type)
     elif isinstance(kind, ir.SequenceType):

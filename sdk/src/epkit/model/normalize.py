@@ -15,10 +15,13 @@ import onnx.defs
 import onnx.numpy_helper
 
 from epkit.errors import InvalidModelError, UnsupportedOpsetError
+from epkit.model.constants import lift_constants
 from epkit.model.limits import Limits
 from epkit.model.names import free_name
 
 OLDEST_IR = 3  # the first with opset_import
+
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def normalize(model: onnx.ModelProto, limits: Limits) -> tuple[list[str], tuple[str, ...]]:
@@ -43,6 +46,8 @@ def normalize(model: onnx.ModelProto, limits: Limits) -> tuple[list[str], tuple[
     for function in model.functions:
         inner = [node for graph in _inner_graphs(function.node) for node in graph.node]
         _name_nodes([*function.node, *inner])
+    if lift_constants(graphs(model, functions=False)):
+        model.ir_version = max(model.ir_version, 4)  # before, an initializer had to be an input too
     return warnings, overridable
 
 
@@ -58,9 +63,10 @@ def graphs(model: onnx.ModelProto, *, functions: bool = True) -> Iterator[onnx.G
 def _inner_graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     for node in nodes:
         for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield graph
-                yield from _inner_graphs(graph.node)
+            if attribute.type in _GRAPHS or not attribute.type:
+                for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                    yield graph
+                    yield from _inner_graphs(graph.node)
 
 
 def _check_versions(model: onnx.ModelProto) -> None:

@@ -42,6 +42,7 @@ class ReadModel:
         overridable: initializers that were also graph inputs, now constants.
         limits: those that it was read under; `check` keeps them too.
         skeleton: the same model as protobuf without large weights; None if given as onnx_ir.Model.
+        external: whether weights lie in other files.
     """
 
     model: ir.Model
@@ -51,6 +52,7 @@ class ReadModel:
     overridable: tuple[str, ...] = ()
     limits: Limits = field(default=DEFAULT_LIMITS, repr=False)
     skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    external: bool = False
 
     def __str__(self) -> str:
         warnings = (f"warning: {warning}" for warning in self.warnings)
@@ -119,7 +121,7 @@ def _read_opened(
         files.close()
         opened.close()
         raise
-    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, skeleton)
+    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, skeleton, files.used)
 
 
 def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut]]:

@@ -9,6 +9,8 @@ import onnx_ir as ir
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """Operators of the default domain whose bodies the runtime itself can run."""
 
+_GRAPH, _GRAPHS = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
+
 
 def is_control_flow(node: ir.Node) -> bool:
     """True for If, Loop and Scan."""
@@ -17,10 +19,11 @@ def is_control_flow(node: ir.Node) -> bool:
 
 def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The graphs among a node's attributes, by attribute name; lists give ``name[0]``, ``name[1]``, ..."""
-    for name, attribute in node.attributes.items():
-        if attribute.type == ir.AttributeType.GRAPH and isinstance(attribute.value, ir.Graph):
+    for name, attribute in node.attributes.data.items():
+        kind = attribute.type
+        if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
             yield name, attribute.value
-        elif attribute.type == ir.AttributeType.GRAPHS and attribute.value:
+        elif kind is _GRAPHS and attribute.value:
             yield from ((f"{name}[{i}]", graph) for i, graph in enumerate(attribute.value))
 
 

@@ -25,7 +25,13 @@ SMALL = 1024  # bytes; smaller weights stay in the model file
 ALIGNMENT = 64  # bytes; lets a map of the data file serve vector loads
 
 
-def write(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+def write(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    mixed_versions: bool = False,
+) -> None:
     """Write a model; the suffix may choose a text format (.onnxtxt, .textproto, .json).
 
     External data go to a second file next to it, path + ".data", which is put in place first.
@@ -34,13 +40,18 @@ def write(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool 
         model: the graph; not changed.
         path: the file to write or replace.
         external_data: True or False to choose; None for external data above 1.5 GB of weights.
+        mixed_versions: keep the version of each node, where it has its own, for :func:`restore_versions`; such a file
+            is for epkit alone.
 
     Raises:
         InvalidModelError: nodes were written against other opset versions than the model imports.
         ModelError: the file cannot be written.
     """
     target = Path(path)
-    _check_versions(model)
+    if mixed_versions:
+        _note_versions(model)
+    else:
+        _check_versions(model)
     weights = list(_weights(model))
     if external_data is None:
         external_data = (
@@ -143,6 +154,28 @@ def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
         file.close()
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+VERSION = "epkit.version"
+"""The metadata of a node that holds its own opset version."""
+
+
+def _note_versions(model: ir.Model) -> None:
+    for node in _nodes(model):
+        if node.version is not None:
+            node.metadata_props[VERSION] = str(node.version)
+
+
+def restore_versions(model: ir.Model) -> None:
+    """Give the nodes the versions that they had when the model was written with ``mixed_versions``."""
+    for node in _nodes(model):
+        if VERSION in node.metadata_props:
+            node.version = int(node.metadata_props.pop(VERSION))
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    return (node for owner in owners for node in owner.all_nodes())
 
 
 def _check_versions(model: ir.Model) -> None:

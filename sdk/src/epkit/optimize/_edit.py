@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,31 @@ def as_tensor(array: np.ndarray[Any, Any]) -> ir.TensorProtocol:
         return ir.StringTensor(encoded, shape=ir.Shape(array.shape))
     array = array.copy() if array.base is not None else array
     array.flags.writeable = False
-    return ir.tensor(array)
+    return ir.Tensor(array)
+
+
+_ATTRIBUTES: dict[type, Callable[[str, Any], ir.Attr]] = {
+    int: ir.AttrInt64,
+    float: ir.AttrFloat32,
+    str: ir.AttrString,
+}
+_LISTS: dict[type, Callable[[str, Any], ir.Attr]] = {
+    int: ir.AttrInt64s,
+    float: ir.AttrFloat32s,
+    str: ir.AttrStrings,
+}
+
+
+def as_attributes(values: Mapping[str, Any]) -> list[ir.Attr]:
+    """Plain values as attributes. (onnx_ir tells their types by protocols, which takes a hundred times as long.)"""
+    return [_attribute(name, value) for name, value in values.items()]
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    make = _ATTRIBUTES.get(type(value))
+    if make is None and isinstance(value, list | tuple) and len({type(item) for item in value}) == 1:
+        make = _LISTS.get(type(value[0]))
+    return ir.convenience.convert_attribute(name, value) if make is None else make(name, value)
 
 
 def rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:

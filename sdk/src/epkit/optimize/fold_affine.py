@@ -118,25 +118,24 @@ def _fold(node: ir.Node, linear: ir.Node, affine: _Affine, scope: Scope) -> Verd
     shifts = bool(affine.shift.any()) or bias is not None
     if weight is None or old is None:
         return False if linear.op_type == "MatMul" else f"the weights of {linear.name} are no constants"
-    shared = linear.inputs[1]
-    if shared is not None and len(shared.uses()) > 1 and weight.nbytes > LARGE:
+    scales, shared = bool((affine.scale != 1).any()), linear.inputs[1]
+    if scales and shared is not None and len(shared.uses()) > 1 and weight.nbytes > LARGE:
         return f"the weights {shared.name} are used elsewhere too, and too large to be kept twice"
     if shifts and linear.op_type == "MatMul":
         return "MatMul has no bias"
-    scaled = _scaled(linear, weight.astype(np.float64), affine.scale)
+    scaled = _scaled(linear, weight.astype(np.float64), affine.scale) if scales else weight
     if isinstance(scaled, str):
         return scaled
     shifted = _shifted(linear, old.astype(np.float64), affine, scaled)
     dtype = weight.dtype
     with np.errstate(over="ignore"):
-        new_weight, new_bias = scaled.astype(dtype), shifted.astype(dtype)
-    if not (
-        np.isfinite(new_weight.astype(np.float64)).all() and np.isfinite(new_bias.astype(np.float64)).all()
-    ):
+        new_weight, new_bias = scaled.astype(dtype) if scales else weight, shifted.astype(dtype)
+    if (scales and not np.isfinite(new_weight).all()) or not np.isfinite(new_bias).all():
         return f"the new weights are not finite in {dtype}"
     if not bypass(node, result):
         return f"{result.name} is a result of the graph"
-    linear.replace_input_with(1, scope.constant(new_weight, f"{linear.name}/weight"))
+    if scales:
+        linear.replace_input_with(1, scope.constant(new_weight, f"{linear.name}/weight"))
     if shifts:
         linear.resize_inputs(3)
         linear.replace_input_with(2, scope.constant(new_bias, f"{linear.name}/bias"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..backend.subgraph import constant_of, opset_of, static_shape
+from ..backend.subgraph import constant_of, is_constant, opset_of, static_shape
 from ..kernels import table
 from ..kernels.attributes import attribute_values
 from ..model.walk import all_graphs, bodies
@@ -52,9 +53,9 @@ def _fold_shape(node: ir.Node, model: ir.Model) -> int:
 def _fold(node: ir.Node, model: ir.Model) -> int:
     if node.op_type in KEEP or node.domain not in ("", "ai.onnx.ml") or not node.inputs or any(bodies(node)):
         return 0
-    inputs = [constant_of(value) for value in node.inputs]
-    if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
+    if not all(value is None or is_constant(value) for value in node.inputs):
         return 0
+    inputs = [constant_of(value) for value in node.inputs]
     opset = opset_of(node, model.opset_imports)
     operator = table().find(node.domain, node.op_type, opset)
     if operator is None or _is_random(node, opset) or _too_large(node, inputs):
@@ -86,7 +87,12 @@ def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
 
 
 def _is_random(node: ir.Node, opset: int) -> bool:
-    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    return _is_random_operator(node.op_type, opset, node.domain)
+
+
+@cache
+def _is_random_operator(op_type: str, opset: int, domain: str) -> bool:
+    schema = onnx.defs.get_schema(op_type, opset, domain)
     return bool(schema.non_deterministic)  # type: ignore[attr-defined]  # missing in the stubs
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from ..model.inline import KEPT
+from ._edit import as_attributes
 from .formula import DOMAINS
 from .pattern import Match, Pattern
 from .rule import Operator, Rule, Scope, Verdict
@@ -181,7 +182,7 @@ def _replace(
     call = ir.Node(
         *target,
         inputs,
-        ir.convenience.convert_attributes(dict(fused.attributes)),
+        as_attributes(fused.attributes),
         overload=body.overload,
         outputs=[ir.Value(name="") if value is None else _twin(value) for value in outputs],
         name=match.root.name,
@@ -276,7 +277,7 @@ def _body(
     first = match.root.outputs[0]  # in the place of an output that is not made, and that nothing reads
     results = [proxies[first if value is None else value] for value in _outputs(match, pattern)]
     graph = ir.Graph(formals, results, nodes=inside, opset_imports=dict(scope.model.opset_imports))
-    declared = ir.convenience.convert_attributes(dict(fused.attributes))
+    declared = as_attributes(fused.attributes)
     return ir.Function(*target, str(match.root.outputs[0].name), graph=graph, attributes=declared)
 
 
@@ -291,7 +292,7 @@ def _computed_inside(
         held = [_constant(value, array) for array in how.constants]
         inputs = [source, *(node.outputs[0] for node in held if node is not None)]
         made = ir.Value(name=value.name, type=value.type, shape=value.shape)
-        attributes = ir.convenience.convert_attributes(dict(how.attributes))
+        attributes = as_attributes(how.attributes)
         nodes += [node for node in held if node is not None]
         nodes.append(ir.Node("", how.op_type, inputs, attributes, outputs=[made], version=how.version))
         proxies[value] = made
@@ -316,7 +317,7 @@ def _copy(node: ir.Node, proxies: dict[ir.Value, ir.Value], scope: Scope) -> ir.
 
 
 def _constant(value: ir.Value, known: np.ndarray[Any, Any] | None) -> ir.Node | None:
-    tensor = value.const_value if known is None else ir.tensor(known, name=f"{value.name}.known")
+    tensor = value.const_value if known is None else ir.Tensor(known, name=f"{value.name}.known")
     if tensor is None or (known is None and constant_of(value) is None):
         return None
     output = ir.Value(

@@ -39,14 +39,26 @@ Pass = Callable[[ir.Model], int]
 
 @dataclass(frozen=True)
 class Phase:
-    """Passes, then rules, over and over until none changes anything."""
+    """Passes, then rules, over and over until none changes anything.
+
+    Attributes:
+        learns: whether the rules may leave more known of shapes than before.
+        repeats: False for what is done once.
+    """
 
     passes: tuple[Pass, ...] = ()
     rules: tuple[Rule, ...] = ()
+    learns: bool = False
+    repeats: bool = True
 
 
-PREPARE = Phase((expand_gradients, lift_constants))
+PREPARE = Phase((expand_gradients, lift_constants), repeats=False)
 """What every level needs: one form of a constant, and operators that can be run."""
+
+SILENT: frozenset[Pass] = frozenset(
+    (clean_casts, remove_dead_code, remove_identities, share_constants, share_subexpressions)
+)
+"""After these nothing more is known of shapes than before, and the passes before them find nothing new."""
 
 CLEAN = Phase(
     (
@@ -68,6 +80,7 @@ CLEAN = Phase(
         *make_gemm.RULES,
         *fold_affine.RULES,
     ),
+    learns=True,
 )
 
 FUSE = Phase((remove_dead_code,), FUSIONS)

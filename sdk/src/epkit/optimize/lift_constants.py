@@ -22,7 +22,7 @@ def _lift(node: ir.Node) -> int:
         return 0
     attribute = node.attributes.get("value")
     if attribute is not None:
-        replace_by_constant(node, attribute.as_tensor())
+        replace_by_constant(node, attribute.value)
         return 1
     import numpy as np
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -12,9 +12,9 @@ import onnx_ir as ir
 from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
-from ..model.infer import infer
+from ..model.infer import infer, is_settled, is_typed
 from ..model.walk import all_graphs, reads
-from .levels import LEVELS, PREPARE, Pass, Phase
+from .levels import LEVELS, PREPARE, SILENT, Pass, Phase
 from .rule import Applied, Ledger, Missed, Rule, apply_rule, make_scopes
 from .wanted import wanted
 
@@ -33,7 +33,7 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Optimised:
-    """The model after the passes. It is a copy; the checked model stays as it was.
+    """The model after the passes.
 
     Attributes:
         applied: what was done, in order; ``EPKIT_STOP_AFTER=N`` stops after the first N of these.
@@ -62,6 +62,7 @@ def optimise(
     extra: Sequence[Pass] = (),
     providers: Sequence[Provider] | None = None,
     stop_after: int | None = None,
+    in_place: bool = False,
 ) -> Optimised:
     """Apply a level's phases (and, from ``extended`` on, the extra passes of plugins) to a copy of the model.
 
@@ -71,6 +72,7 @@ def optimise(
         extra: passes of plugins.
         providers: only fusions are tried that lead to operators which one of these knows; None: all.
         stop_after: the number of changes after which to stop, by default EPKIT_STOP_AFTER.
+        in_place: change the model itself, for who has no use for it afterwards.
 
     Raises:
         OptionError: for an unknown level.
@@ -84,14 +86,15 @@ def optimise(
     if extra and level in ("extended", "all"):
         phases.append(Phase(passes=tuple(extra)))
     limit = STOP_AFTER.get() if stop_after is None else stop_after
-    work = _Work(model.clone(), Ledger(None if limit < 0 else limit))
+    before = count_nodes(model)
+    work = _Work(model if in_place else model.clone(), Ledger(None if limit < 0 else limit))
     for phase in phases:
         work.run(phase)
     return Optimised(
         work.model,
         level,
         tuple(PassResult(name, *result) for name, result in work.results.items()),
-        count_nodes(model),
+        before,
         tuple(work.ledger.applied),
         tuple(work.ledger.missed),
     )
@@ -100,7 +103,7 @@ def optimise(
 def _for_providers(phase: Phase, providers: Sequence[Provider] | None) -> Phase:
     if providers is None:
         return phase
-    return Phase(phase.passes, wanted(phase.rules, [provider.knows for provider in providers]))
+    return replace(phase, rules=wanted(phase.rules, [provider.knows for provider in providers]))
 
 
 class _Work:
@@ -111,15 +114,16 @@ class _Work:
         self.results: dict[str, tuple[int, float]] = {}
 
     def run(self, phase: Phase) -> None:
-        """Repeat the phase until it changes nothing; what every level needs, once."""
-        if phase is PREPARE:
-            for apply in phase.passes:
-                self._pass(apply)
-            return
-        for _ in range(ROUNDS):
-            if not (sum([self._pass(apply) for apply in phase.passes]) + self._rules(phase.rules)):
+        """Repeat the phase until it finds nothing more to do."""
+        for _ in range(ROUNDS if phase.repeats else 1):
+            changes = {apply: self._pass(apply) for apply in phase.passes}
+            by_passes = sum(count for apply, count in changes.items() if apply not in SILENT)
+            by_rules = self._rules(phase.rules)
+            if not phase.repeats or not by_passes + by_rules:
                 return
-            infer(self.model)
+            learned = by_passes or (phase.learns and by_rules)
+            if not (is_settled(self.model) if learned else is_typed(self.model)):
+                infer(self.model)
 
     def _pass(self, apply: Pass) -> int:
         name = pass_name(apply)

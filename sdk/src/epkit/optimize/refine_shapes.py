@@ -55,8 +55,8 @@ def _reshape(node: ir.Node) -> Dims | None:
     if data is None or data.shape is None or output.shape is None:
         return None
     before, after = list(data.shape), list(output.shape)
-    mine = Counter(dim.value for dim in before if isinstance(dim, ir.SymbolicDim))
-    theirs = Counter(dim.value for dim in after if isinstance(dim, ir.SymbolicDim))
+    mine = Counter(dim.value for dim in before if not isinstance(dim, int))
+    theirs = Counter(dim.value for dim in after if not isinstance(dim, int))
     if None in mine or theirs[None] > 1:
         return None
     unknown = [None] if theirs[None] else list((theirs - mine).elements())
@@ -73,11 +73,11 @@ def _reshape(node: ir.Node) -> Dims | None:
     else:
         return None
     (name,) = unknown
-    return [found if isinstance(dim, ir.SymbolicDim) and dim.value == name else dim for dim in after]
+    return [found if not isinstance(dim, int) and dim.value == name else dim for dim in after]
 
 
 def _unnamed(dim: int | ir.SymbolicDim) -> bool:
-    return isinstance(dim, ir.SymbolicDim) and dim.value is None
+    return not isinstance(dim, int) and dim.value is None
 
 
 _RULES: dict[str, Callable[[ir.Node], Dims | None]] = {"Slice": _slice, "Reshape": _reshape}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..model.walk import all_graphs, reads
+from ..model.walk import all_graphs
 
 
 def remove_dead_code(model: ir.Model) -> int:
@@ -18,13 +18,7 @@ def _sweep(graph: ir.Graph) -> int:
         if not any(output.uses() or output.is_graph_output() for output in node.outputs):
             graph.remove(node, safe=True)
             changes += 1
-    used = {value for node in graph for value in reads(node)}
-    for name, value in list(graph.initializers.items()):
-        if (
-            not value.uses()
-            and not value.is_graph_output()
-            and not value.is_graph_input()
-            and value not in used
-        ):
+    for name, value in list(graph.initializers.items()):  # readers in bodies count as uses too
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             del graph.initializers[name]
     return changes

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ..backend.subgraph import opset_of
 from ..model.walk import all_graphs
-from ._edit import as_tensor, make_constant
+from ._edit import as_attributes, as_tensor, make_constant
 
 Operator = tuple[str, str]
 """Domain and name."""
@@ -131,7 +131,7 @@ class Scope:
             "",
             op_type,
             inputs,
-            ir.convenience.convert_attributes(attributes or {}),
+            as_attributes(attributes or {}),
             version=before.version if version is None else version,
             name=self.fresh(f"{before.name}/{op_type}"),
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable
 
+import numpy as np
 import onnx_ir as ir
+import xxhash
 
 from ..model.walk import all_graphs
+
+SMALL = 1024
+"""Bytes of a tensor that is compared whole at once."""
 
 
 def share_constants(model: ir.Model) -> int:
@@ -31,19 +35,25 @@ def _share(graph: ir.Graph) -> int:
 def _head(tensor: ir.TensorProtocol) -> Hashable:
     """The content of a small tensor; some of a large one."""
     array = tensor.numpy()
-    if tensor.nbytes <= 1024:
+    if array.nbytes <= SMALL:
         return array.tobytes()
     flat = array.reshape(-1)
     return flat[:: max(1, flat.size // 64)].tobytes()
 
 
+def _content(tensor: ir.TensorProtocol) -> Hashable:
+    """A digest of all elements; those of small tensors are equal already."""
+    array = np.ascontiguousarray(tensor.numpy())
+    return None if array.nbytes <= SMALL else xxhash.xxh3_128_digest(array.reshape(-1).view(np.uint8).data)
+
+
 def _merge(graph: ir.Graph, values: list[ir.Value]) -> int:
-    first: dict[bytes, ir.Value] = {}
+    first: dict[Hashable, ir.Value] = {}
     changes = 0
     for value in values:
         tensor = value.const_value
         assert tensor is not None
-        known = first.setdefault(hashlib.sha256(tensor.numpy().tobytes()).digest(), value)
+        known = first.setdefault(_content(tensor), value)
         if known is value or value.is_graph_output():
             continue
         value.replace_all_uses_with(known)
