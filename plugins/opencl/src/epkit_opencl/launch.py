@@ -32,6 +32,10 @@ C_TYPES = {
 }
 
 
+OPTIONS = ("-cl-std=CL1.2", "-w")
+"""Of every program, whatever the model; warnings are for who writes kernels, not for who runs models."""
+
+
 def c_type(dtype: np.dtype[Any]) -> str:
     """The OpenCL C type of an element."""
     return C_TYPES[dtype.name]
@@ -54,7 +58,7 @@ def built(gpu: Gpu, source: str) -> Any:
     with gpu.lock:
         if key not in gpu.programs:
             try:
-                gpu.programs[key] = cl.Program(gpu.context, source).build(options=["-cl-std=CL1.2"])
+                gpu.programs[key] = cl.Program(gpu.context, source).build(options=OPTIONS)
             except cl.Error as error:
                 raise CompileError(
                     f"{gpu.handle.name.strip()} did not compile a kernel: {_explained(str(error), source)}",

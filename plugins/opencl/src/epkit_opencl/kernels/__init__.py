@@ -17,7 +17,10 @@ from . import (
     matmul,
     movement,
     normalize,
+    ordering,
     pooling,
+    quantise,
+    recurrent,
     reduce,
     sampling,
     views,
@@ -25,7 +28,7 @@ from . import (
 
 FAMILIES = (
     arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
-    layer_norm, attention, sampling,
+    layer_norm, attention, sampling, ordering, recurrent, quantise,
 )  # fmt: skip
 
 
