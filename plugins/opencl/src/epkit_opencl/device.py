@@ -56,9 +56,19 @@ class Gpu:
 
         self.handle = handle
         self.is_cpu = bool(handle.type & cl.device_type.CPU)
+        self.shares_memory = bool(handle.host_unified_memory)
         self.context = cl.Context([handle])
         self.lock = threading.RLock()
         self.programs: dict[str, Any] = {}
+        self._threads = threading.local()
+
+    @property
+    def kernels(self) -> dict[tuple[str, str], Any]:
+        """Kernels of this thread by source and name: between its arguments and its launch nobody else may
+        set a kernel's arguments.
+        """
+        held: dict[tuple[str, str], Any] = self._threads.__dict__.setdefault("kernels", {})
+        return held
 
     @property
     def driver(self) -> str:

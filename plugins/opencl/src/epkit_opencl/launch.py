@@ -112,14 +112,15 @@ def launch(
 
 
 def kernel_of(stream: ClStream, source: str, name: str) -> Any:
-    """The kernel, made once for a queue: a launch copies its arguments. What a capture holds is its own."""
+    """The kernel, made once for a thread: a launch copies its arguments. What a capture holds is its own."""
     import pyopencl as cl
 
     if stream.recording is not None:
         return cl.Kernel(built(stream.gpu, source), name)
-    if (source, name) not in stream.kernels:
-        stream.kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
-    return stream.kernels[source, name]
+    kernels = stream.gpu.kernels
+    if (source, name) not in kernels:
+        kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
+    return kernels[source, name]
 
 
 def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:

@@ -27,7 +27,7 @@ from epkit.backend import (
 from .compile import ClProgram, Step, steps_of
 from .device import Gpu, Limits, Options, find_devices, handle_of, limits_of, open_device
 from .kernels import all_kernels
-from .memory import MIRRORED, ClAllocator, ClStream, Tensor
+from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor
 
 SHAPE_MAKERS = ("Shape", "Size")
 
@@ -55,6 +55,11 @@ class OpenClProvider(KernelProvider):
     def limits(self) -> Limits:
         """What kernels may use of it."""
         return limits_of(self.gpu.handle, self.options)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """Queues between two runs."""
+        return Lanes(self.gpu)
 
     @cached_property
     def table(self) -> KernelTable:
@@ -97,10 +102,10 @@ class OpenClProvider(KernelProvider):
         return tensor
 
     def allocator(self, device: Device) -> Allocator:
-        return ClAllocator(self.gpu, self.limits)
+        return ClAllocator(self.gpu, self.limits, self.lanes)
 
     def stream(self, device: Device) -> Stream:
-        return ClStream(self.gpu)
+        return ClStream(self.gpu, self.lanes.take(), self.lanes.give)
 
     def fingerprint(self, device: Device) -> str:
         return self.gpu.driver
@@ -109,6 +114,7 @@ class OpenClProvider(KernelProvider):
         for buffer in self._weights:
             buffer.release()
         self._weights.clear()
+        self.lanes.shrink()
 
 
 def shape_arithmetic(graph: Subgraph) -> set[ir.Node]:

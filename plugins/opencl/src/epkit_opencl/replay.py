@@ -36,7 +36,7 @@ class RecordContext(RunContext):
         assert isinstance(context.stream, ClStream)
         self.device = context.device
         self.recording = Recording()
-        self.stream = ClStream(context.stream.gpu, context.stream.queue)
+        self.stream = ClStream(context.stream.gpu, context.stream.lane)
         self.stream.recording = self.recording
         self.recording.kept.append(self.stream)
 
