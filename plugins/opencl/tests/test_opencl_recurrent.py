@@ -167,3 +167,55 @@ def test_quantising_by_the_range(shift: int) -> None:
     node = helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero"])
     for found, want in zip(*both(node, {"x": data(30, 40) + np.float32(shift)}), strict=True):
         np.testing.assert_array_equal(found, want)
+
+
+@pytest.fixture(params=[False, True])
+def dots_of_four(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Bytes multiplied one by one, and by four as where the device can; without that its meaning is written out."""
+    from epkit_opencl.device import all_handles, open_device
+
+    monkeypatch.setattr(open_device(all_handles()[0]), "dots_of_four", request.param)
+    return bool(request.param)
+
+
+def some_bytes(*shape: int, dtype: Any, seed: int) -> Any:
+    """Bytes over the whole range."""
+    info = np.iinfo(dtype)
+    return np.random.default_rng(seed).integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+@pytest.mark.parametrize(("left", "right"), [(np.uint8, np.int8), (np.int8, np.int8), (np.uint8, np.uint8)])
+@pytest.mark.parametrize("batches", [((), ()), ((2, 1), (3,))])
+def test_products_of_bytes(dots_of_four: bool, left: Any, right: Any, batches: Any) -> None:
+    a = some_bytes(*batches[0], 11, 22, dtype=left, seed=1)
+    b = some_bytes(*batches[1], 22, 40, dtype=right, seed=2)
+    za, zb = some_bytes(11, dtype=left, seed=3), some_bytes(40, dtype=right, seed=4)
+    feeds = {"a": a, "b": b, "za": za, "zb": zb}
+    model = model_of(helper.make_node("MatMulInteger", list(feeds), ["y"]), feeds, 21)
+    with epkit.load(model, ["opencl"], fallback="error", optimise="none") as session:
+        found = session.run(None, feeds)["y"]
+    want = (a.astype(np.int64) - za[:, None]) @ (b.astype(np.int64) - zb.astype(np.int64))
+    np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_convolution_of_bytes(dots_of_four: bool, group: int) -> None:
+    feeds = {
+        "x": some_bytes(2, 4, 9, 8, dtype=np.uint8, seed=1),
+        "sx": np.array(0.1, np.float32),
+        "zx": np.array(120, np.uint8),
+        "w": some_bytes(6, 4 // group, 3, 2, dtype=np.int8, seed=2),
+        "sw": np.abs(data(6)) + np.float32(0.1),
+        "zw": np.zeros(6, np.int8),
+        "sy": np.array(9.0, np.float32),
+        "zy": np.array(100, np.uint8),
+        "b": (data(6, seed=4) * 1000).astype(np.int32),
+    }
+    node = helper.make_node("QLinearConv", list(feeds), ["y"], group=group, pads=[1, 0, 2, 1], strides=[2, 1])
+    (found,), (want,) = both(node, feeds)
+    assert np.abs(found.astype(int) - want).max() <= 1  # onnxruntime multiplies by a rounded factor
+    assert (found == want).mean() > 0.98
+    node = helper.make_node("ConvInteger", ["x", "w", "zx"], ["y"], group=1, pads=[1, 0, 2, 1])
+    if group == 1:
+        (found,), (want,) = both(node, {name: feeds[name] for name in ("x", "w", "zx")})
+        np.testing.assert_array_equal(found, want)

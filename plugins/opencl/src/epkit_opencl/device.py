@@ -57,6 +57,9 @@ class Gpu:
         self.handle = handle
         self.is_cpu = bool(handle.type & cl.device_type.CPU)
         self.shares_memory = bool(handle.host_unified_memory)
+        extensions = handle.extensions.split()
+        self.has_fp64 = "cl_khr_fp64" in extensions
+        self.dots_of_four = "cl_khr_integer_dot_product" in extensions
         self.context = cl.Context([handle])
         self.lock = threading.RLock()
         self.programs: dict[str, Any] = {}

@@ -91,10 +91,10 @@ class OpenClProvider(KernelProvider):
 
         flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
         flat = np.ascontiguousarray(array)
-        if flat.nbytes:
-            buffer = cl.Buffer(self.gpu.context, flags, hostbuf=flat)
-        else:
-            buffer = cl.Buffer(self.gpu.context, cl.mem_flags.READ_ONLY, 1)
+        try:
+            buffer = cl.Buffer(self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8))
+        except (cl.MemoryError, cl.LogicError) as error:
+            raise MemoryError(f"the device has no {flat.nbytes} bytes for a weight: {error}") from error
         self._weights.append(buffer)
         host = np.array(array) if array.nbytes <= MIRRORED else None
         tensor = Tensor(buffer, 0, tuple(array.shape), array.dtype, host)

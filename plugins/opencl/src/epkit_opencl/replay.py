@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from epkit.backend import Program, RunContext, Subgraph
 
-from .memory import ClStream, Tensor
+from .memory import ClStream, Tensor, new_buffer
 
 
 class NotCapturableError(Exception):
@@ -41,12 +41,9 @@ class RecordContext(RunContext):
         self.recording.kept.append(self.stream)
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-        import pyopencl as cl
-
         assert isinstance(self.stream, ClStream)
-        nbytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        buffer = cl.Buffer(self.stream.gpu.context, cl.mem_flags.READ_WRITE, nbytes)
-        return Tensor(buffer, 0, tuple(shape), np.dtype(dtype))
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return Tensor(new_buffer(self.stream.gpu, nbytes), 0, tuple(shape), np.dtype(dtype))
 
     def begin(self, node: ir.Node) -> None:
         return None

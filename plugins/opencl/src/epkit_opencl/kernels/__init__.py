@@ -13,6 +13,7 @@ from . import (
     attention,
     convolution,
     indexing,
+    integer,
     layer_norm,
     matmul,
     movement,
@@ -28,7 +29,7 @@ from . import (
 
 FAMILIES = (
     arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
-    layer_norm, attention, sampling, ordering, recurrent, quantise,
+    layer_norm, attention, sampling, ordering, recurrent, quantise, integer,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from epkit.backend import RunContext
 
 from ..launch import c_type, launch, pragma
-from ..memory import ClStream, Tensor
+from ..memory import ClStream, Tensor, new_buffer
 from .activations import activated
 
 WIDTH = 32
@@ -97,21 +97,23 @@ __kernel void pack(const int k, const int n, const int panels, __global const {t
     sizes = [k, n, panels, b.tensor, out, b.row, b.column, b.batch, b.first, b.outer, b.inner]
     launch(context, source, "pack", padded(k, panels, count), sizes, group=PACKING)
     if kept is not None:
+        finish(context)  # other queues may read it from now on
         kept[key] = out
     return out
 
 
+def finish(context: RunContext) -> None:
+    """Wait for the run's queue."""
+    assert isinstance(context.stream, ClStream)
+    context.stream.queue.finish()
+
+
 def temporary(context: RunContext, purpose: str, shape: tuple[int, ...], like: Tensor, keep: bool) -> Tensor:
     """Scratch memory of the run's queue, or memory that stays."""
-    import pyopencl as cl
-
     stream = context.stream
     assert isinstance(stream, ClStream)
     nbytes = max(1, int(np.prod(shape, dtype=np.int64)) * like.dtype.itemsize)
-    if keep:
-        buffer = cl.Buffer(stream.gpu.context, cl.mem_flags.READ_WRITE, nbytes)
-    else:
-        buffer = stream.scratch(purpose, nbytes)
+    buffer = new_buffer(stream.gpu, nbytes) if keep else stream.scratch(purpose, nbytes)
     return Tensor(buffer, 0, shape, like.dtype)
 
 

@@ -78,7 +78,7 @@ def products(
         )
         return
     panels = pack(context, Side(b, row, column, k * n), k, n, own)
-    at_a, at_b = (_offsets(shape[:-2], batch) for shape in (left, right))
+    at_a, at_b = (batch_offsets(shape[:-2], batch) for shape in (left, right))
     for index in range(count):
         part = Tensor(
             panels.buffer,
@@ -90,7 +90,7 @@ def products(
         multiply(context, side, part, 1, out, (1, m, n, k), first=index * m * n, alpha=alpha)
 
 
-def _offsets(shape: Sequence[int], batch: Sequence[int]) -> np.ndarray[Any, Any]:
+def batch_offsets(shape: Sequence[int], batch: Sequence[int]) -> np.ndarray[Any, Any]:
     """For each matrix of the batch, which of the operand's own it is."""
     strides = broadcast(shape, batch)
     grid = np.indices(tuple(batch)).reshape(len(batch), -1) if batch else np.zeros((0, 1), np.int64)
