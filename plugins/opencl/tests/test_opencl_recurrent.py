@@ -27,7 +27,9 @@ def model_of(node: onnx.NodeProto, feeds: Mapping[str, Any], opset: int) -> onnx
     """One node; symbolic in every dimension."""
     inputs = [
         helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), [f"{name}{axis}" for axis in range(value.ndim)]
+            name,
+            helper.np_dtype_to_tensor_dtype(value.dtype),
+            [f"{name}{axis}" for axis in range(value.ndim)],
         )
         for name, value in feeds.items()
     ]
@@ -139,7 +141,9 @@ def test_top_k_with_ties(kind: str, axis: int, largest: int, dtype: Any) -> None
 def test_top_k_takes_nan_for_the_greatest(kind: str) -> None:
     x = np.array([[1, np.nan, 3, -np.inf, np.nan, 2]], np.float32)
     node = helper.make_node("TopK", ["x", "k"], ["values", "places"])
-    with epkit.load(model_of(node, {"x": x, "k": np.array([4])}, 21), ["opencl"], fallback="error") as session:
+    with epkit.load(
+        model_of(node, {"x": x, "k": np.array([4])}, 21), ["opencl"], fallback="error"
+    ) as session:
         values, places = session(x=x, k=np.array([4])).values()
     np.testing.assert_array_equal(values, [[np.nan, np.nan, 3, 2]])
     np.testing.assert_array_equal(places, [[1, 4, 2, 5]])
@@ -153,12 +157,14 @@ def test_quantising_there_and_back(dtype: Any, spread: str) -> None:
     shape = {"one": (), "axis": (6,), "blocks": (4, 2, 10)}[spread]
     scale = np.asarray(np.abs(data(*shape, seed=1)) + np.float32(0.05))
     zero = np.asarray(data(*shape, seed=2) * 20 + (0 if np.iinfo(dtype).min else 60)).astype(dtype)
-    attributes = {"axis": 1, "block_size": 3} if spread == "blocks" else {"axis": 1}
+    attributes: dict[str, Any] = {"axis": 1, "block_size": 3} if spread == "blocks" else {"axis": 1}
     feeds = {"x": x, "s": scale, "z": zero}
     (found,), (want,) = both(helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"], **attributes), feeds)
     np.testing.assert_array_equal(found, want)
     feeds = {"x": want, "s": scale, "z": zero}
-    (found,), (back,) = both(helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], **attributes), feeds)
+    (found,), (back,) = both(
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], **attributes), feeds
+    )
     np.testing.assert_allclose(found, back, rtol=1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from epkit.errors import CompileError, Where
 
 from .device import Gpu
 from .memory import ClStream, Tensor
-from .replay import NotCapturableError
+from .recording import NotCapturableError
 
 C_TYPES = {
     "float32": "float",
@@ -87,7 +88,8 @@ def launch(
 ) -> None:
     """Enqueue a kernel on the run's queue. A tensor becomes two arguments, the buffer and the first element;
     integers are ``int``, NumPy scalars what they are. Groups of one work-item are for CPUs, where each is a long
-    loop, and one compiled form serves every size; elsewhere the driver chooses.
+    loop, and one compiled form serves every size; elsewhere, and where the device has no group so large, the driver
+    chooses.
     """
     import pyopencl as cl
 
@@ -106,7 +108,8 @@ def launch(
             flat.append(argument)
     kernel.set_args(*flat)
     whole = tuple(size)
-    free = group is None or (set(group) == {1} and not stream.gpu.is_cpu)
+    one = group is not None and set(group) == {1}
+    free = group is None or (one and not stream.gpu.is_cpu) or math.prod(group) > stream.limits.work_items
     local = None if free or group is None else tuple(group)
     enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from epkit.backend import Allocator, Event, Stream
 
 from .device import Gpu, Limits
+from .recording import Recording
 from .staging import Staging
-
-if TYPE_CHECKING:
-    from .replay import Recording
 
 MIRRORED = 512
 """Bytes up to which a tensor that came from the host, or that only says shapes, is remembered there."""
@@ -176,8 +174,10 @@ class Lanes:
 class ClStream(Stream):
     """A lane as one run sees it; kernels of a run share its scratch memory one after the other."""
 
-    def __init__(self, gpu: Gpu, lane: Lane, give_back: Callable[[Lane], None] | None = None) -> None:
-        self.gpu, self.lane, self._give_back = gpu, lane, give_back
+    def __init__(
+        self, gpu: Gpu, limits: Limits, lane: Lane, give_back: Callable[[Lane], None] | None = None
+    ) -> None:
+        self.gpu, self.limits, self.lane, self._give_back = gpu, limits, lane, give_back
         self.queue = lane.queue
         self.recording: Recording | None = None
         self._own: dict[str, tuple[int, Any]] = {}

@@ -92,7 +92,9 @@ class OpenClProvider(KernelProvider):
         flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
         flat = np.ascontiguousarray(array)
         try:
-            buffer = cl.Buffer(self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8))
+            buffer = cl.Buffer(
+                self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8)
+            )
         except (cl.MemoryError, cl.LogicError) as error:
             raise MemoryError(f"the device has no {flat.nbytes} bytes for a weight: {error}") from error
         self._weights.append(buffer)
@@ -105,7 +107,7 @@ class OpenClProvider(KernelProvider):
         return ClAllocator(self.gpu, self.limits, self.lanes)
 
     def stream(self, device: Device) -> Stream:
-        return ClStream(self.gpu, self.lanes.take(), self.lanes.give)
+        return ClStream(self.gpu, self.limits, self.lanes.take(), self.lanes.give)
 
     def fingerprint(self, device: Device) -> str:
         return self.gpu.driver

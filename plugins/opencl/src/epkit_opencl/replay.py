@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,7 @@ import onnx_ir as ir
 from epkit.backend import Program, RunContext, Subgraph
 
 from .memory import ClStream, Tensor, new_buffer
-
-
-class NotCapturableError(Exception):
-    """The run looked at data, so another run may take another course."""
-
-
-@dataclass
-class Recording:
-    """What a run enqueued, in order, and everything that must stay alive for it."""
-
-    commands: list[Callable[[Any], None]] = field(default_factory=list)
-    kept: list[Any] = field(default_factory=list)
+from .recording import NotCapturableError, Recording
 
 
 class RecordContext(RunContext):
@@ -36,7 +24,7 @@ class RecordContext(RunContext):
         assert isinstance(context.stream, ClStream)
         self.device = context.device
         self.recording = Recording()
-        self.stream = ClStream(context.stream.gpu, context.stream.lane)
+        self.stream = ClStream(context.stream.gpu, context.stream.limits, context.stream.lane)
         self.stream.recording = self.recording
         self.recording.kept.append(self.stream)
 

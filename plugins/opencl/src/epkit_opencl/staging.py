@@ -61,6 +61,8 @@ class Staging:
         if self._memory is None:
             flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
             self._buffer = cl.Buffer(self.gpu.context, flags, SIZE)
+            mapped: Any = cl.enqueue_map_buffer
             access = cl.map_flags.READ | cl.map_flags.WRITE
-            self._memory, _ = cl.enqueue_map_buffer(self.queue, self._buffer, access, 0, (SIZE,), np.uint8)
+            self._memory = mapped(self.queue, self._buffer, access, 0, (SIZE,), np.uint8)[0]
+        assert self._memory is not None
         return self._memory

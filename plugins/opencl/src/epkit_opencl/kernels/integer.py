@@ -19,7 +19,8 @@ from epkit.kernels._window import window
 from ..launch import c_type, empty, launch, pragma
 from ..memory import ClStream, Tensor
 from .convolution import in_three, spatial
-from .gemm import PACKING, WIDTH, padded, temporary
+from .gemm import PACKING, padded, temporary
+from .gemm_source import WIDTH
 from .indexing import rows
 from .matmul import batch_offsets
 
@@ -222,7 +223,13 @@ def matrix_zeros(a: Tensor, b: Tensor, za: Tensor | None, zb: Tensor | None) -> 
 
 @kernel("MatMulInteger", since=10, when=by_vectors)
 def matmul_integer(
-    a: Tensor, b: Tensor, za: Tensor | None = None, zb: Tensor | None = None, *, context: RunContext, node: Any
+    a: Tensor,
+    b: Tensor,
+    za: Tensor | None = None,
+    zb: Tensor | None = None,
+    *,
+    context: RunContext,
+    node: Any,
 ) -> Tensor:
     """(a - za) @ (b - zb) in int32."""
     out: Tensor = empty(context, node.outputs[0], product_shape(a, b), np.dtype(np.int32))
@@ -255,7 +262,7 @@ def requantised(
     )
     sa, sb, sy, zy = (s.read(name) for name, s in zip(names, scales, strict=True))
     assert isinstance(context.stream, ClStream)
-    t = "double" if context.stream.gpu.has_fp64 else "float"
+    t = "double" if context.stream.limits.fp64 else "float"
     y = c_type(out.dtype)
     source = f"""{pragma([t])}
 __kernel void requantise(const int n, __global const int* p, const long op,
@@ -315,7 +322,8 @@ __kernel void lay(const int k, const int n, const int channels, __global const {
                   __global {t}* q, const long oq,
                   const int D, const int H, const int W, const int ID, const int IH, const int IW,
                   const int KD, const int KH, const int KW, const int sd, const int sh, const int sw,
-                  const int dd, const int dh, const int dw, const int pd, const int ph, const int pw{zero.parameter("zx")}) {{
+                  const int dd, const int dh, const int dw, const int pd, const int ph,
+                  const int pw{zero.parameter("zx")}) {{
   const int c = get_global_id(0), i = get_global_id(1), z = get_global_id(2);
   if (c >= n) return;
   const int kw = i % KW, kh = i / KW % KH, kd = i / KW / KH % KD, channel = i / KW / KH / KD;

@@ -13,7 +13,8 @@ from epkit.backend import RunContext, kernel
 from ..memory import Tensor
 from ..strides import broadcast
 from .activations import MICROSOFT, single
-from .gemm import End, Side, multiply, pack
+from .gemm import Side, multiply, pack
+from .gemm_source import End
 from .movement import fill, fresh
 
 NUMBERS = frozenset({"float32", "float64", "int32", "int64"})

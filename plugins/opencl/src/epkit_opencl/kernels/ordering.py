@@ -78,7 +78,9 @@ __kernel void top(const int n, const int size, const int inner, const int k, __g
 """
 
 
-def best(context: RunContext, node: Any, x: Tensor, k: int, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+def best(
+    context: RunContext, node: Any, x: Tensor, k: int, axis: int, largest: bool
+) -> tuple[Tensor, Tensor]:
     """The first k in order along an axis, and where they were.
 
     Raises:

@@ -161,12 +161,11 @@ __kernel void whole(__global const float* p, const long op, __global float* s, c
 
 
 @kernel("DynamicQuantizeLinear", since=11)
-def dynamic_quantize_linear(
-    x: Tensor, *, context: RunContext, node: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize_linear(x: Tensor, *, context: RunContext, node: Any) -> tuple[Tensor, Tensor, Tensor]:
     """x as uint8 over its own range, with 0 in it; scale and zero point. The scale of zeros is 1."""
     out, zero = (
-        empty(context, node.outputs[index], shape, np.dtype(np.uint8)) for index, shape in ((0, x.shape), (2, ()))
+        empty(context, node.outputs[index], shape, np.dtype(np.uint8))
+        for index, shape in ((0, x.shape), (2, ()))
     )
     scale = empty(context, node.outputs[1], (), x.dtype)
     parts = temporary(context, "range", (2 * PARTS,), x, keep=False)

@@ -19,7 +19,8 @@ from epkit.kernels.recurrent import DEFAULTS
 from ..launch import c_type, launch, pragma
 from ..memory import ClStream, Tensor
 from .formulas import FLOATS, literal
-from .gemm import WIDTH, Side, multiply, pack, temporary
+from .gemm import Side, multiply, pack, temporary
+from .gemm_source import WIDTH
 from .movement import fresh
 
 TYPES = {"T": FLOATS, "T1": frozenset({"int32"})}
@@ -60,7 +61,9 @@ class Cell:
 def dots(gates: Sequence[int], state: str) -> str:
     """C code: a0, a1, ... are the products of the state with the columns of these gates."""
     starts = "".join(f"TV a{g} = 0; " for g in gates)
-    sums = "".join(f"a{g} = fma(x, vloadV(0, r + ({g} * panels * size + j) * {WIDTH}), a{g}); " for g in gates)
+    sums = "".join(
+        f"a{g} = fma(x, vloadV(0, r + ({g} * panels * size + j) * {WIDTH}), a{g}); " for g in gates
+    )
     stores = "".join(f"T d{g}[V]; vstoreV(a{g}, 0, d{g}); " for g in gates)
     return f"{starts}for (int j = 0; j < size; j++) {{ const TV x = {state}[j]; {sums}}} {stores}"
 
@@ -197,10 +200,14 @@ def source_of(cell: Cell, t: str, lanes: int, functions: str, given: Mapping[str
         for name, kept in (("yh", "last"), ("yc", "cells"))
         if name in there
     )
-    at_y = "(by_batch ? ((long)z * steps + t) * directions + d : ((long)t * directions + d) * batch + z) * size"
+    at_y = (
+        "(by_batch ? ((long)z * steps + t) * directions + d : ((long)t * directions + d) * batch + z) * size"
+    )
     keep = f"{UNITS} {LANES} y[o_y + {at_y} + n] = next[n];" if "y" in there else ""
     rest = (
-        f"for (int t = length; t < steps; t++) {UNITS} {LANES} y[o_y + {at_y} + n] = 0;" if "y" in there else ""
+        f"for (int t = length; t < steps; t++) {UNITS} {LANES} y[o_y + {at_y} + n] = 0;"
+        if "y" in there
+        else ""
     )
     return f"""{pragma([t])}
 typedef {t} T;
@@ -290,7 +297,7 @@ def sequence(
     t = c_type(x.dtype)
     optional = {**given, **made}
     source = source_of(cell, t, lanes, activations_of(layer, cell, t), optional)
-    workers = 1 if is_cpu else WORKERS
+    workers = 1 if is_cpu else min(WORKERS, context.stream.limits.work_items)
     arguments = [
         steps, batch, size, -(-size // WIDTH), directions, layer.backward, layer.layout, layer.coupled,
         gates, recurrence, memory, *(tensor for tensor in optional.values() if tensor is not None),
