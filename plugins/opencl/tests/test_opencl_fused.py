@@ -107,7 +107,7 @@ def test_fused_matmul(transposed: tuple[int, int], batches: Any) -> None:
     a, b = (
         np.ascontiguousarray(x.swapaxes(-1, -2)) if t else x for x, t in zip((a, b), transposed, strict=True)
     )
-    attributes = {"transA": transposed[0], "transB": transposed[1], "alpha": 0.25}
+    attributes: dict[str, Any] = {"transA": transposed[0], "transB": transposed[1], "alpha": 0.25}
     compare(helper.make_node("FusedMatMul", ["a", "b"], ["y"], domain=MS, **attributes), {"a": a, "b": b})
 
 
@@ -138,7 +138,7 @@ def test_fused_conv(activation: str, numbers: list[float], group: int, residual:
 def test_fused_gemm(activation: str, numbers: list[float]) -> None:
     feeds = {"a": data(13, 20), "b": data(35, 20, seed=1), "c": data(35, seed=2)}
     names = ("activation_alpha", "activation_beta")
-    attributes = {
+    attributes: dict[str, Any] = {
         "activation": activation,
         "transB": 1,
         "alpha": 0.5,

@@ -18,6 +18,7 @@ class Options:
             first GPU, else the first device.
         work_items, local_memory: use at most so many work-items in a group and bytes of local memory.
         fp64, int64: False: do without these types.
+        tune: measure which way large products are computed fastest; the choice is kept in the cache.
     """
 
     device: str = ""
@@ -25,6 +26,7 @@ class Options:
     local_memory: int | None = None
     fp64: bool = True
     int64: bool = True
+    tune: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Limits:
         is_cpu: a CPU does best with few, large work-items; a GPU with many small ones.
         fp64, fp16, int64: element types that kernels may use.
         alignment: bytes, of buffers.
+        tune: whether ways may be measured.
     """
 
     work_items: int
@@ -46,6 +49,7 @@ class Limits:
     fp16: bool
     int64: bool
     alignment: int
+    tune: bool = True
 
 
 class Gpu:
@@ -56,9 +60,22 @@ class Gpu:
 
         self.handle = handle
         self.is_cpu = bool(handle.type & cl.device_type.CPU)
+        self.shares_memory = bool(handle.host_unified_memory)
+        extensions = handle.extensions.split()
+        self.dots_of_four = "cl_khr_integer_dot_product" in extensions
         self.context = cl.Context([handle])
         self.lock = threading.RLock()
         self.programs: dict[str, Any] = {}
+        self.choices: dict[str, str] | None = None
+        self._threads = threading.local()
+
+    @property
+    def kernels(self) -> dict[tuple[str, str], Any]:
+        """Kernels of this thread by source and name: between its arguments and its launch nobody else may
+        set a kernel's arguments.
+        """
+        held: dict[tuple[str, str], Any] = self._threads.__dict__.setdefault("kernels", {})
+        return held
 
     @property
     def driver(self) -> str:
@@ -93,6 +110,7 @@ def limits_of(handle: Any, options: Options) -> Limits:
         "cl_khr_fp16" in extensions,
         options.int64,
         max(64, handle.mem_base_addr_align // 8),
+        options.tune,
     )
 
 

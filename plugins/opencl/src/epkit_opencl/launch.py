@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from epkit.errors import CompileError, Where
 
 from .device import Gpu
 from .memory import ClStream, Tensor
-from .replay import NotCapturableError
+from .recording import NotCapturableError
 
 C_TYPES = {
     "float32": "float",
@@ -30,6 +31,10 @@ C_TYPES = {
     "uint64": "ulong",
     "bool": "uchar",
 }
+
+
+OPTIONS = ("-cl-std=CL1.2", "-w")
+"""Of every program, whatever the model; warnings are for who writes kernels, not for who runs models."""
 
 
 def c_type(dtype: np.dtype[Any]) -> str:
@@ -54,7 +59,7 @@ def built(gpu: Gpu, source: str) -> Any:
     with gpu.lock:
         if key not in gpu.programs:
             try:
-                gpu.programs[key] = cl.Program(gpu.context, source).build(options=["-cl-std=CL1.2"])
+                gpu.programs[key] = cl.Program(gpu.context, source).build(options=OPTIONS)
             except cl.Error as error:
                 raise CompileError(
                     f"{gpu.handle.name.strip()} did not compile a kernel: {_explained(str(error), source)}",
@@ -83,7 +88,8 @@ def launch(
 ) -> None:
     """Enqueue a kernel on the run's queue. A tensor becomes two arguments, the buffer and the first element;
     integers are ``int``, NumPy scalars what they are. Groups of one work-item are for CPUs, where each is a long
-    loop, and one compiled form serves every size; elsewhere the driver chooses.
+    loop, and one compiled form serves every size; elsewhere, and where the device has no group so large, the driver
+    chooses.
     """
     import pyopencl as cl
 
@@ -102,20 +108,22 @@ def launch(
             flat.append(argument)
     kernel.set_args(*flat)
     whole = tuple(size)
-    free = group is None or (set(group) == {1} and not stream.gpu.is_cpu)
+    one = group is not None and set(group) == {1}
+    free = group is None or (one and not stream.gpu.is_cpu) or math.prod(group) > stream.limits.work_items
     local = None if free or group is None else tuple(group)
     enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
 
 
 def kernel_of(stream: ClStream, source: str, name: str) -> Any:
-    """The kernel, made once for a queue: a launch copies its arguments. What a capture holds is its own."""
+    """The kernel, made once for a thread: a launch copies its arguments. What a capture holds is its own."""
     import pyopencl as cl
 
     if stream.recording is not None:
         return cl.Kernel(built(stream.gpu, source), name)
-    if (source, name) not in stream.kernels:
-        stream.kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
-    return stream.kernels[source, name]
+    kernels = stream.gpu.kernels
+    if (source, name) not in kernels:
+        kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
+    return kernels[source, name]
 
 
 def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from epkit.backend import Allocator, Event, Stream
 
 from .device import Gpu, Limits
-
-if TYPE_CHECKING:
-    from .replay import Recording
+from .recording import Recording
+from .staging import Staging
 
 MIRRORED = 512
 """Bytes up to which a tensor that came from the host, or that only says shapes, is remembered there."""
@@ -63,20 +62,33 @@ class Tensor:
         return Tensor(self.buffer, self.offset, tuple(shape), self.dtype, host)
 
 
+def new_buffer(gpu: Gpu, nbytes: int) -> Any:
+    """Device memory; contents undefined.
+
+    Raises:
+        MemoryError: if the device has too little.
+    """
+    import pyopencl as cl
+
+    try:
+        return cl.Buffer(gpu.context, cl.mem_flags.READ_WRITE, max(1, nbytes))
+    except (cl.MemoryError, cl.LogicError) as error:  # too much in all, or for one buffer
+        raise MemoryError(f"{gpu.handle.name.strip()} has no {nbytes} bytes: {error}") from error
+
+
 class ClAllocator(Allocator):
     """Buffers of one context."""
 
-    def __init__(self, gpu: Gpu, limits: Limits) -> None:
-        self.gpu = gpu
+    def __init__(self, gpu: Gpu, limits: Limits, lanes: Lanes) -> None:
+        self.gpu, self.lanes = gpu, lanes
         self.alignment = limits.alignment
 
     def allocate(self, nbytes: int) -> Any:
-        import pyopencl as cl
-
         try:
-            return cl.Buffer(self.gpu.context, cl.mem_flags.READ_WRITE, max(1, nbytes))
-        except cl.Error as error:
-            raise MemoryError(str(error)) from error
+            return new_buffer(self.gpu, nbytes)
+        except MemoryError:
+            self.lanes.shrink()
+            return new_buffer(self.gpu, nbytes)
 
     def free(self, buffer: Any) -> None:
         buffer.release()
@@ -92,6 +104,8 @@ class ClAllocator(Allocator):
             tensor.host = array.copy()
         if array.nbytes:
             flat = array.reshape(-1).view(np.uint8)
+            if stream.lane.staging is not None:
+                flat = stream.lane.staging.filled(flat)
             cl.enqueue_copy(stream.queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=False)
 
     def copy_out(self, tensor: Tensor, array: np.ndarray[Any, Any], stream: Stream) -> None:
@@ -102,6 +116,8 @@ class ClAllocator(Allocator):
             array[...] = tensor.host
         elif array.nbytes:
             flat = array.reshape(-1).view(np.uint8)
+            if stream.lane.staging is not None:
+                flat = stream.lane.staging.awaited(flat)
             cl.enqueue_copy(stream.queue, flat, tensor.buffer, src_offset=tensor.offset, is_blocking=False)
 
 
@@ -116,29 +132,68 @@ class ClEvent:
         self.marker.wait()
 
 
-class ClStream(Stream):
-    """An in-order queue; scratch memory that kernels of one queue share one after the other."""
+class Lane:
+    """A queue and what belongs to it; one run after the other uses it.
 
-    def __init__(self, gpu: Gpu, queue: Any = None) -> None:
+    Attributes:
+        queue: in order.
+        staging: pinned memory for copies, where the device's memory is not the host's.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
         import pyopencl as cl
 
+        self.queue = cl.CommandQueue(gpu.context)
+        self.staging = None if gpu.shares_memory else Staging(gpu, self.queue)
+        self.scratch: dict[str, tuple[int, Any]] = {}
+
+
+class Lanes:
+    """Lanes of a provider that no run uses at the moment."""
+
+    def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
-        self.queue = cl.CommandQueue(gpu.context) if queue is None else queue
+        self._idle: list[Lane] = []
+
+    def take(self) -> Lane:
+        """An idle one, or a new one."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Lane(self.gpu)
+
+    def give(self, lane: Lane) -> None:
+        """Back to the idle ones."""
+        self._idle.append(lane)
+
+    def shrink(self) -> None:
+        """Drop what idle lanes hold; the device is short of memory."""
+        self._idle.clear()
+
+
+class ClStream(Stream):
+    """A lane as one run sees it; kernels of a run share its scratch memory one after the other."""
+
+    def __init__(
+        self, gpu: Gpu, limits: Limits, lane: Lane, give_back: Callable[[Lane], None] | None = None
+    ) -> None:
+        self.gpu, self.limits, self.lane, self._give_back = gpu, limits, lane, give_back
+        self.queue = lane.queue
         self.recording: Recording | None = None
-        self.kernels: dict[tuple[str, str], Any] = {}
-        self._scratch: dict[str, tuple[int, Any]] = {}
+        self._own: dict[str, tuple[int, Any]] = {}
 
     def scratch(self, purpose: str, nbytes: int) -> Any:
-        """A buffer of at least ``nbytes``, valid until the next call for the same purpose."""
-        import pyopencl as cl
+        """A buffer of at least ``nbytes``, valid until the next call for the same purpose. A recording keeps its own.
 
-        held, buffer = self._scratch.get(purpose, (0, None))
+        Raises:
+            MemoryError: if the device has too little.
+        """
+        pool = self.lane.scratch if self.recording is None else self._own
+        held, buffer = pool.get(purpose, (0, None))
         if held < nbytes:
-            try:
-                buffer = cl.Buffer(self.gpu.context, cl.mem_flags.READ_WRITE, nbytes)
-            except cl.Error as error:
-                raise MemoryError(str(error)) from error
-            self._scratch[purpose] = (nbytes, buffer)
+            pool.pop(purpose, None)
+            buffer = new_buffer(self.gpu, nbytes)
+            pool[purpose] = (nbytes, buffer)
         return buffer
 
     def record(self) -> Event:
@@ -148,8 +203,10 @@ class ClStream(Stream):
 
     def synchronize(self) -> None:
         self.queue.finish()
+        if self.lane.staging is not None:
+            self.lane.staging.deliver()
 
     def close(self) -> None:
         self.queue.finish()
-        self._scratch.clear()
-        self.kernels.clear()
+        if self._give_back is not None:
+            self._give_back(self.lane)

@@ -27,7 +27,7 @@ from epkit.backend import (
 from .compile import ClProgram, Step, steps_of
 from .device import Gpu, Limits, Options, find_devices, handle_of, limits_of, open_device
 from .kernels import all_kernels
-from .memory import MIRRORED, ClAllocator, ClStream, Tensor
+from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor
 
 SHAPE_MAKERS = ("Shape", "Size")
 
@@ -55,6 +55,11 @@ class OpenClProvider(KernelProvider):
     def limits(self) -> Limits:
         """What kernels may use of it."""
         return limits_of(self.gpu.handle, self.options)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """Queues between two runs."""
+        return Lanes(self.gpu)
 
     @cached_property
     def table(self) -> KernelTable:
@@ -86,10 +91,12 @@ class OpenClProvider(KernelProvider):
 
         flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
         flat = np.ascontiguousarray(array)
-        if flat.nbytes:
-            buffer = cl.Buffer(self.gpu.context, flags, hostbuf=flat)
-        else:
-            buffer = cl.Buffer(self.gpu.context, cl.mem_flags.READ_ONLY, 1)
+        try:
+            buffer = cl.Buffer(
+                self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8)
+            )
+        except (cl.MemoryError, cl.LogicError) as error:
+            raise MemoryError(f"the device has no {flat.nbytes} bytes for a weight: {error}") from error
         self._weights.append(buffer)
         host = np.array(array) if array.nbytes <= MIRRORED else None
         tensor = Tensor(buffer, 0, tuple(array.shape), array.dtype, host)
@@ -97,10 +104,10 @@ class OpenClProvider(KernelProvider):
         return tensor
 
     def allocator(self, device: Device) -> Allocator:
-        return ClAllocator(self.gpu, self.limits)
+        return ClAllocator(self.gpu, self.limits, self.lanes)
 
     def stream(self, device: Device) -> Stream:
-        return ClStream(self.gpu)
+        return ClStream(self.gpu, self.limits, self.lanes.take(), self.lanes.give)
 
     def fingerprint(self, device: Device) -> str:
         return self.gpu.driver
@@ -109,6 +116,7 @@ class OpenClProvider(KernelProvider):
         for buffer in self._weights:
             buffer.release()
         self._weights.clear()
+        self.lanes.shrink()
 
 
 def shape_arithmetic(graph: Subgraph) -> set[ir.Node]:

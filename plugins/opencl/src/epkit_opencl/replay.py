@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,8 @@ import onnx_ir as ir
 
 from epkit.backend import Program, RunContext, Subgraph
 
-from .memory import ClStream, Tensor
-
-
-class NotCapturableError(Exception):
-    """The run looked at data, so another run may take another course."""
-
-
-@dataclass
-class Recording:
-    """What a run enqueued, in order, and everything that must stay alive for it."""
-
-    commands: list[Callable[[Any], None]] = field(default_factory=list)
-    kept: list[Any] = field(default_factory=list)
+from .memory import ClStream, Tensor, new_buffer
+from .recording import NotCapturableError, Recording
 
 
 class RecordContext(RunContext):
@@ -36,17 +24,14 @@ class RecordContext(RunContext):
         assert isinstance(context.stream, ClStream)
         self.device = context.device
         self.recording = Recording()
-        self.stream = ClStream(context.stream.gpu, context.stream.queue)
+        self.stream = ClStream(context.stream.gpu, context.stream.limits, context.stream.lane)
         self.stream.recording = self.recording
         self.recording.kept.append(self.stream)
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
-        import pyopencl as cl
-
         assert isinstance(self.stream, ClStream)
-        nbytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        buffer = cl.Buffer(self.stream.gpu.context, cl.mem_flags.READ_WRITE, nbytes)
-        return Tensor(buffer, 0, tuple(shape), np.dtype(dtype))
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return Tensor(new_buffer(self.stream.gpu, nbytes), 0, tuple(shape), np.dtype(dtype))
 
     def begin(self, node: ir.Node) -> None:
         return None

@@ -13,11 +13,15 @@ from . import (
     attention,
     convolution,
     indexing,
+    integer,
     layer_norm,
     matmul,
     movement,
     normalize,
+    ordering,
     pooling,
+    quantise,
+    recurrent,
     reduce,
     sampling,
     views,
@@ -25,7 +29,7 @@ from . import (
 
 FAMILIES = (
     arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
-    layer_norm, attention, sampling,
+    layer_norm, attention, sampling, ordering, recurrent, quantise, integer,
 )  # fmt: skip
 
 

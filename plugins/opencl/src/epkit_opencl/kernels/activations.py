@@ -39,6 +39,12 @@ def clamped(x: str, site: Site) -> str:
     return f"(({x}) < 0 ? {zero} : ({x}) > 1 ? {one} : ({x}))"
 
 
+def hard_swish(site: Site) -> str:
+    """x clamp(x + 3, 0, 6) / 6: in this order nothing cancels near -3."""
+    x, three, six = site[0], site.literal(3), site.literal(6)
+    return f"{x} / {six} * ({x} < -{three} ? {site.literal(0)} : {x} > {three} ? {six} : {x} + {three})"
+
+
 def gelu_of_sum(site: Site) -> str:
     """Gelu(a + b), exact."""
     total = f"({site[0]} + {site[1]})"
@@ -70,7 +76,7 @@ UNARY: dict[str, tuple[int, str | Write]] = {
     "Mish": (18, lambda s: f"{s[0]} * tanh({softplus(s)})"),
     "Softplus": (1, softplus),
     "Sigmoid": (6, lambda s: sigmoid(s[0], s)),
-    "HardSwish": (14, lambda s: f"{s[0]} * {clamped(f'{s[0]} * {s.literal(1 / 6)} + {s.literal(0.5)}', s)}"),
+    "HardSwish": (14, hard_swish),
     "HardSigmoid": (
         6,
         lambda s: clamped(f"{s[0]} * {s.attribute('alpha', 0.2)} + {s.attribute('beta', 0.5)}", s),

@@ -20,7 +20,8 @@ from ..memory import Tensor
 from ..strides import broadcast, contiguous
 from .activations import MICROSOFT, single
 from .formulas import FLOATS
-from .gemm import WIDTH, Side, pack, temporary
+from .gemm import Side, pack, temporary
+from .gemm_source import WIDTH
 from .movement import copy, fresh
 
 ROWS = 8

@@ -18,7 +18,8 @@ from ..launch import c_type, launch, pragma
 from ..memory import Tensor
 from .activations import MICROSOFT, activated, single
 from .formulas import FLOATS
-from .gemm import PACKING, WIDTH, End, Side, multiply, padded, temporary
+from .gemm import PACKING, Side, multiply, padded, temporary
+from .gemm_source import WIDTH, End
 from .indexing import rows
 from .movement import fresh
 

@@ -13,7 +13,8 @@ from epkit.backend import RunContext, kernel
 from ..memory import Tensor
 from ..strides import broadcast
 from .activations import MICROSOFT, single
-from .gemm import End, Side, multiply, pack
+from .gemm import Side, multiply, pack
+from .gemm_source import End
 from .movement import fill, fresh
 
 NUMBERS = frozenset({"float32", "float64", "int32", "int64"})
@@ -78,7 +79,7 @@ def products(
         )
         return
     panels = pack(context, Side(b, row, column, k * n), k, n, own)
-    at_a, at_b = (_offsets(shape[:-2], batch) for shape in (left, right))
+    at_a, at_b = (batch_offsets(shape[:-2], batch) for shape in (left, right))
     for index in range(count):
         part = Tensor(
             panels.buffer,
@@ -90,7 +91,7 @@ def products(
         multiply(context, side, part, 1, out, (1, m, n, k), first=index * m * n, alpha=alpha)
 
 
-def _offsets(shape: Sequence[int], batch: Sequence[int]) -> np.ndarray[Any, Any]:
+def batch_offsets(shape: Sequence[int], batch: Sequence[int]) -> np.ndarray[Any, Any]:
     """For each matrix of the batch, which of the operand's own it is."""
     strides = broadcast(shape, batch)
     grid = np.indices(tuple(batch)).reshape(len(batch), -1) if batch else np.zeros((0, 1), np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from epkit.backend import RunContext, kernel
 
@@ -29,7 +30,13 @@ def whole_axes(values: Any, rank: int) -> list[int]:
     return axes
 
 
-@kernel("Identity", types={"T": ANY, "V": ANY})
+def holds_a_tensor(node: Any) -> bool | str:
+    """No sequence, no optional."""
+    found = node.inputs[0].type
+    return found is None or isinstance(found, ir.TensorType) or f"Identity has no kernel for {found}"
+
+
+@kernel("Identity", types={"T": ANY, "V": ANY}, when=holds_a_tensor)
 def identity(x: Tensor, *, context: RunContext) -> Tensor:
     """The same tensor."""
     return x.reshaped(x.shape)
