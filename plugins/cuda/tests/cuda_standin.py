@@ -442,10 +442,10 @@ class StandIn(Machine):
 
     def convolve(
         self, x: Any, w: Any, out: Any, *, strides: Any, pads: Any, dilations: Any, groups: int,
-        precision: str, stream: Any, bias: Any = None, residual: Any = None, relu: bool = False,
+        precision: str, stream: Any, bias: Any = None, residual: Any = None, relu: float = 0.0,
     ) -> bool:  # fmt: skip
         """A library that has no plan for three axes, nor in strict float32 for what follows the convolution."""
-        extra = bias is not None or residual is not None or relu
+        extra = bias is not None or residual is not None or bool(relu)
         if x.ndim != 4 or (extra and precision == "fp32" and x.dtype == np.float32):
             return False
         self.convolutions.append((x.strides, bias is not None, residual is not None, relu))
@@ -469,7 +469,7 @@ def _gelu_tanh(x: Any) -> Any:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def _convolve(arrays: Any, strides: Any, pads: Any, dilations: Any, groups: int, relu: bool) -> None:
+def _convolve(arrays: Any, strides: Any, pads: Any, dilations: Any, groups: int, relu: float) -> None:
     source, weight, target, bias, residual = arrays
     wide = np.pad(source.astype(np.float32), [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
     each, found = source.shape[1] // groups, np.zeros(target.shape, np.float32)
@@ -483,7 +483,7 @@ def _convolve(arrays: Any, strides: Any, pads: Any, dilations: Any, groups: int,
             found[:, made] += np.einsum("nchw,mc->nmhw", seen, weight[made, :, i, j].astype(np.float32))
     for extra in (bias, residual):
         found = found if extra is None else found + extra
-    target[...] = np.maximum(found, 0) if relu else found
+    target[...] = np.clip(found, 0, relu) if relu else found
 
 
 def _attend(arrays: Any, scale: float, causal: bool) -> None:

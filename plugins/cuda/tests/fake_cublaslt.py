@@ -21,7 +21,7 @@ heuristics: list[Any] = []
 unsupported = False
 
 
-class cuBLASLtError(Exception):  # noqa: N801 - the library's name
+class cuBLASLtError(Exception):
     """What the library raises."""
 
 
@@ -74,7 +74,16 @@ matrix_layout_destroy = matmul_preference_destroy = matmul_desc_destroy
 
 
 def matmul_algo_get_heuristic(
-    handle: int, desc: int, a: int, b: int, c: int, d: int, preference: int, wanted: int, found: int, count: int
+    handle: int,
+    desc: int,
+    a: int,
+    b: int,
+    c: int,
+    d: int,
+    preference: int,
+    wanted: int,
+    found: int,
+    count: int,
 ) -> None:
     assert handle == 7 and wanted == 1 and objects[preference][1] == 32 << 20
     heuristics.append({key: objects[preference][key] for key in (5, 6, 7, 8)})

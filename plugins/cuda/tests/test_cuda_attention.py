@@ -81,7 +81,9 @@ def test_attention(gpu: StandIn, draw: st.DataObject) -> None:
         seen = np.random.default_rng(3).random(shape) < 0.6
         feeds["m"] = seen if kind == "bool" else np.where(seen, data(*shape, seed=4), -np.inf).astype(dtype)
         mask = np.where(seen, 0.0 if kind == "bool" else feeds["m"].astype("d"), -np.inf)
-        mask = np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, max(0, keys - mask.shape[-1]))], constant_values=-np.inf)
+        mask = np.pad(
+            mask, [(0, 0)] * (mask.ndim - 1) + [(0, max(0, keys - mask.shape[-1]))], constant_values=-np.inf
+        )
         added = added + mask[..., :keys]
     if past:
         feeds |= {
@@ -126,15 +128,25 @@ def test_attention_in_sixteen_bits_without_a_mask_is_the_library_s(gpu: StandIn)
 
 
 @pytest.mark.parametrize("interleaved", [0, 1])
-@pytest.mark.parametrize(("joined", "turned", "by_position"), [(False, 0, False), (True, 4, True), (False, 4, True)])
-def test_rotary_embedding(gpu: StandIn, interleaved: int, joined: bool, turned: int, by_position: bool) -> None:
+@pytest.mark.parametrize(
+    ("joined", "turned", "by_position"), [(False, 0, False), (True, 4, True), (False, 4, True)]
+)
+def test_rotary_embedding(
+    gpu: StandIn, interleaved: int, joined: bool, turned: int, by_position: bool
+) -> None:
     pairs = (turned or 8) // 2
     cache = (50, pairs) if by_position else (2, 3, pairs)
-    feeds = {"x": data(2, 3, 32) if joined else data(2, 4, 3, 8), "c": data(*cache, seed=1), "s": data(*cache, seed=2)}
+    feeds = {
+        "x": data(2, 3, 32) if joined else data(2, 4, 3, 8),
+        "c": data(*cache, seed=1),
+        "s": data(*cache, seed=2),
+    }
     if by_position:
         feeds["p"] = np.array([[3, 4, 5], [49, 0, 7]])
     options = {"interleaved": interleaved, "rotary_embedding_dim": turned, "num_heads": 4}
-    model = model_of(helper.make_node("RotaryEmbedding", list(feeds), ["y"], **options), feeds, {"y": feeds["x"].ndim})
+    model = model_of(
+        helper.make_node("RotaryEmbedding", list(feeds), ["y"], **options), feeds, {"y": feeds["x"].ndim}
+    )
     np.testing.assert_allclose(ours(model, feeds)["y"], theirs(model, feeds)[0], rtol=1e-5, atol=1e-6)
     assert gpu.launches == 1
     if by_position:
@@ -159,7 +171,9 @@ def test_normalised_residuals(gpu: StandIn, name: str, skip: Any, bias: bool, to
     if bias:
         feeds["c"] = data(70, seed=4)
     outputs = {"y": 3, "t": 3} if total else {"y": 3}
-    node = helper.make_node(name, list(feeds), ["y", "", "", "t"] if total else ["y"], domain="com.microsoft", epsilon=1e-3)
+    node = helper.make_node(
+        name, list(feeds), ["y", "", "", "t"] if total else ["y"], domain="com.microsoft", epsilon=1e-3
+    )
     model = model_of(node, feeds, outputs)
     for have, want in zip(ours(model, feeds).values(), theirs(model, feeds), strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)

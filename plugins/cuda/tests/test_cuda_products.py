@@ -42,7 +42,11 @@ def test_the_library_is_asked_for_the_right_product(draw: st.DataObject) -> None
     batch = draw.draw(st.sampled_from([(), (1,), (3,)]))
     random = np.random.default_rng(0)
     a, b = (
-        laid(random.integers(-4, 5, (*batch, *shape)).astype(dtype), draw.draw(st.booleans()), draw.draw(st.integers(0, 2)))
+        laid(
+            random.integers(-4, 5, (*batch, *shape)).astype(dtype),
+            draw.draw(st.booleans()),
+            draw.draw(st.integers(0, 2)),
+        )
         for shape in ((m, k), (k, n))
     )
     if batch == (3,) and draw.draw(st.booleans()):
@@ -88,7 +92,9 @@ def test_addresses_say_their_alignment() -> None:
 
 @pytest.mark.parametrize("activation", ["", "Relu", "Gelu"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_follows_a_product_with_a_weight_is_done_with_it(gpu: StandIn, bias: bool, activation: str) -> None:
+def test_what_follows_a_product_with_a_weight_is_done_with_it(
+    gpu: StandIn, bias: bool, activation: str
+) -> None:
     x, w, c = data(2, 3, 8), data(8, 5, seed=1), data(5, seed=2)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["p"])]
     last, want = "p", x @ w
@@ -114,7 +120,11 @@ def test_what_follows_a_product_with_a_weight_is_done_with_it(gpu: StandIn, bias
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_few_rows_are_streamed_by_a_kernel(gpu: StandIn, rows: int, dtype: Any) -> None:
-    x, w, c = data(rows, 512, dtype=dtype), data(131, 512, seed=1, dtype=dtype), data(131, seed=2, dtype=dtype)
+    x, w, c = (
+        data(rows, 512, dtype=dtype),
+        data(131, 512, seed=1, dtype=dtype),
+        data(131, seed=2, dtype=dtype),
+    )
     nodes = [helper.make_node("Gemm", ["x", "w", "c"], ["y"], transB=1)]
     found = ours(nodes, {"x": x, "w": w, "c": c})
     want = x.astype(np.float64) @ w.T.astype(np.float64) + c

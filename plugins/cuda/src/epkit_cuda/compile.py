@@ -193,7 +193,9 @@ def weights_of_products(subgraph: Subgraph) -> set[ir.Value]:
         for index, value in enumerate(node.inputs):
             if value is not None:
                 plain = node.op_type == "MatMul" and not node.domain and index == 1
-                readers.setdefault(value, []).append(plain and value.shape is not None and len(value.shape) == 2)
+                readers.setdefault(value, []).append(
+                    plain and value.shape is not None and len(value.shape) == 2
+                )
     return {value for value, found in readers.items() if all(found) and subgraph.constant(value) is not None}
 
 

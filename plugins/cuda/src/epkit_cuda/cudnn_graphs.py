@@ -6,6 +6,7 @@ for streams, happens in a run. Source: NVIDIA, "cuDNN frontend", operations ``co
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ class Graphs:
         stream: int,
         bias: Any = None,
         residual: Any = None,
-        relu: bool = False,
+        relu: float = 0.0,
     ) -> bool:
         """out = relu(x * w + bias + residual), the last three where asked for; False where there is no plan.
 
@@ -75,6 +76,7 @@ class Graphs:
             stream: address of the stream.
             bias: [1, M, 1, ...].
             residual: of the shape of ``out``.
+            relu: upper bound of the rectifier: 0 for none, infinite for the plain one.
         """
         if x.ndim not in (4, 5) or str(x.dtype) not in KINDS or str(out.dtype) not in KINDS:
             return False
@@ -93,7 +95,10 @@ class Graphs:
             )
             for item in (bias, residual):
                 value = value if item is None else graph.add(value, next(rest))
-            return [graph.relu(value) if relu else value]
+            if relu:
+                bounds = {} if math.isinf(relu) else {"lower_clip": 0.0, "upper_clip": relu}
+                value = graph.relu(value, **bounds)
+            return [value]
 
         return self._run(("convolve", *given), arrays, 1, build, stream, strict=strict)
 

@@ -18,7 +18,6 @@ from .cublaslt import Products
 from .cudnn_graphs import Graphs
 from .machine import Machine, RawGraph
 
-
 Made = TypeVar("Made")
 
 

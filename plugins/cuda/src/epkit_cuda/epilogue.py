@@ -50,7 +50,9 @@ def _product_before(
         return None
     first = step.nodes[0]
     for value in first.inputs:
-        if value in makers and value not in subgraph.outputs and readers[value] == {first}:
+        if value is None or value not in makers:
+            continue
+        if value not in subgraph.outputs and readers[value] == {first}:
             weight = makers[value].nodes[0].inputs[1]
             if weight is not None and (array := subgraph.constant(weight)) is not None and array.ndim == 2:
                 return makers[value]

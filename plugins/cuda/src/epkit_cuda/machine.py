@@ -143,9 +143,11 @@ class Machine(ABC):
         stream: RawStream,
         bias: Any = None,
         residual: Any = None,
-        relu: bool = False,
+        relu: float = 0.0,
     ) -> bool:
         """out = relu(x * w + bias + residual) over one to three spatial axes, the last three where asked for.
+
+        ``relu`` is the rectifier's upper bound: 0 for none, infinite for the plain one.
 
         The arrays are [N, C, ...], [M, C / groups, ...] and [N, M, ...], in any order of memory. False where the
         library has no plan for exactly this.

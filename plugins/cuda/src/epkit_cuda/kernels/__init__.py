@@ -11,6 +11,7 @@ from . import (
     formulas,
     gemv,
     indexing,
+    pooling,
     portable,
     products,
     quantised,
@@ -19,9 +20,9 @@ from . import (
     skips,
 )
 
-FAMILIES = (formulas, rows, skips, rotary, indexing, quantised)
+FAMILIES = (formulas, rows, skips, rotary, pooling, indexing, quantised)
 
-WITH_SOURCES = (rows, skips, rotary, indexing, quantised, attention, gemv, products)
+WITH_SOURCES = (rows, skips, rotary, pooling, indexing, quantised, attention, gemv, products, convolution)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:

@@ -61,7 +61,7 @@ def attend(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how
     plain = mask is None and not how.softcap and how.offset in (None, 0)
     causal = how.offset is not None
     if plain and q.shape[2] > 1:
-        options = {"scale": how.scale, "causal": causal, "stream": stream.raw}
+        options: dict[str, Any] = {"scale": how.scale, "causal": causal, "stream": stream.raw}
         if stream.machine.attend(q, k, v, None, out, **options):
             return
     if q.shape[2] <= FEW and max(q.shape[3], v.shape[3]) <= WIDEST:
@@ -80,9 +80,7 @@ def mask_numbers(mask: Any, shape: Sequence[int]) -> list[Any]:
             raise ValueError(f"a mask of shape {mask.shape} does not fit scores of shape {tuple(shape)}")
     reach = shape[3] if full.shape[3] == 1 else full.shape[3]
     each = full.dtype.itemsize
-    steps = [
-        0 if size == 1 else step // each for size, step in zip(full.shape, full.strides, strict=True)
-    ]
+    steps = [0 if size == 1 else step // each for size, step in zip(full.shape, full.strides, strict=True)]
     return [np.int32(reach), *map(np.int64, steps)]
 
 
@@ -206,7 +204,9 @@ def joined(context: RunContext, node: Any, index: int, past: Tensor | None, fres
     shape = (*fresh.shape[:2], past.shape[2] + fresh.shape[2], fresh.shape[3])
     named = len(node.outputs) > index and bool(node.outputs[index].name)
     made: Tensor = (
-        context.empty(node.outputs[index], shape, past.dtype) if named else Tensor(xp.empty(shape, past.dtype))
+        context.empty(node.outputs[index], shape, past.dtype)
+        if named
+        else Tensor(xp.empty(shape, past.dtype))
     )
     made.array[:, :, : past.shape[2]] = past.array
     made.array[:, :, past.shape[2] :] = fresh

@@ -81,9 +81,7 @@ def multiply(
         finish(context, out, n, bias, activation)
 
 
-def _one(
-    context: RunContext, a: Any, b: Any, out: Any, precision: str, bias: Any, activation: str
-) -> None:
+def _one(context: RunContext, a: Any, b: Any, out: Any, precision: str, bias: Any, activation: str) -> None:
     """out = activation(a b + bias) for matrices."""
     if a.dtype == out.dtype and gemv.fits(a, b):
         gemv.multiply(context, a, b, out, bias, activation)

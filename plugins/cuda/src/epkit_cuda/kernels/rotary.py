@@ -31,7 +31,8 @@ typedef {c_type} T;
 extern "C" __global__ void rotary(long long n, int heads, int length, int size, int pairs, int mode, int positions,
     long long step_b, long long step_h, long long step_i, const T* __restrict__ x, const T* __restrict__ cosines,
     const T* __restrict__ sines, const long long* __restrict__ ids, T* __restrict__ y, int* fault) {{
-  for (long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x; at < n; at += (long long)gridDim.x * blockDim.x) {{
+  const long long threads = (long long)gridDim.x * blockDim.x;
+  for (long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x; at < n; at += threads) {{
     const int d = at % size, i = at / size % length, h = at / size / length % heads;
     const long long b = at / size / length / heads, row = b * step_b + h * step_h + i * step_i;
     if (d >= 2 * pairs) {{ y[row + d] = x[row + d]; continue; }}
@@ -72,7 +73,11 @@ def rotate(
         raise ValueError(f"{pairs} angles do not turn {turned or size} of {size} features")
     mode = BY_SAMPLE if ids is None else BY_POSITION if ids.size == batch * length != 1 else FROM_FIRST
     wanted = (batch, length, pairs) if ids is None else (cosines.shape[0], pairs)
-    if cosines.shape != wanted or sines.shape != wanted or (mode == FROM_FIRST and ids is not None and ids.size != 1):
+    if (
+        cosines.shape != wanted
+        or sines.shape != wanted
+        or (mode == FROM_FIRST and ids is not None and ids.size != 1)
+    ):
         raise ValueError(f"angles {cosines.shape} and {sines.shape} do not fit an input of shape {x.shape}")
     counts = (heads, length, size, pairs, mode, cosines.shape[0])
     steps = [np.int64(step // x.dtype.itemsize) for step in view.strides[:3]]

@@ -49,11 +49,21 @@ def whole_statistics(node: Any) -> bool | str:
     if any(len(node.outputs) > index and node.outputs[index].name for index in (1, 2)):
         return "mean and deviation as results: the host's operator"
     kinds = {element_type(value) for value in node.inputs if value is not None and value.name}
-    return kinds <= FLOATS and len(kinds) == 1 or f"the kernel takes one of {sorted(FLOATS)}, found {sorted(kinds)}"
+    return (
+        kinds <= FLOATS
+        and len(kinds) == 1
+        or f"the kernel takes one of {sorted(FLOATS)}, found {sorted(kinds)}"
+    )
 
 
 def after_skip(
-    context: RunContext, node: Any, x: Tensor, skip: Tensor, vectors: list[Tensor | None], epsilon: float, centred: bool
+    context: RunContext,
+    node: Any,
+    x: Tensor,
+    skip: Tensor,
+    vectors: list[Tensor | None],
+    epsilon: float,
+    centred: bool,
 ) -> Any:
     """The normalised sum; and the sum where it is wanted.
 
@@ -62,7 +72,11 @@ def after_skip(
     """
     size = x.shape[-1]
     skips = skip.size // max(1, size)
-    if x.ndim not in (2, 3) or skip.shape[-1] != size or skips not in (1, x.shape[-2], x.size // max(1, size)):
+    if (
+        x.ndim not in (2, 3)
+        or skip.shape[-1] != size
+        or skips not in (1, x.shape[-2], x.size // max(1, size))
+    ):
         raise ValueError(f"a skip of shape {skip.shape} does not fit an input of shape {x.shape}")
     if any(item is not None and item.shape != (size,) for item in vectors):
         raise ValueError(f"gamma, beta and bias should have {size} elements")
@@ -73,7 +87,15 @@ def after_skip(
     options = {"centred": centred, "beta": beta is not None, "bias": bias is not None, "total": wanted}
     given = dense(context, x)
     places = [given if item is None else item for item in (dense(context, skip), gamma, beta, bias)]
-    arguments = [np.int32(size), given, out.array, np.int64(max(1, skips)), np.float64(epsilon), *places, total.array]
+    arguments = [
+        np.int32(size),
+        given,
+        out.array,
+        np.int64(max(1, skips)),
+        np.float64(epsilon),
+        *places,
+        total.array,
+    ]
     rows = x.size // size if size else 0
     launch(context, skip_source(stored(x.dtype), **options), "rows", rows, threads(size), arguments)
     return (out, None, None, total) if wanted else out
@@ -120,7 +142,11 @@ def one_vector(node: Any) -> bool | str:
     if not last or shape is None or scale is None or len(scale) != 1 or scale[0] != shape[-1]:
         return "the scale is no vector along the last axis for certain"
     kinds = {element_type(value) for value in node.inputs[:2]}
-    return kinds <= FLOATS and len(kinds) == 1 or f"the kernel takes one of {sorted(FLOATS)}, found {sorted(kinds)}"
+    return (
+        kinds <= FLOATS
+        and len(kinds) == 1
+        or f"the kernel takes one of {sorted(FLOATS)}, found {sorted(kinds)}"
+    )
 
 
 @kernel("SimplifiedLayerNormalization", when=one_vector)
