@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import cuda_emulator
@@ -93,6 +94,7 @@ class DeviceArray:
     strides = property(lambda self: self._data.strides)
     flags = property(lambda self: self._data.flags)
     itemsize = property(lambda self: self._data.itemsize)
+    data = property(lambda self: SimpleNamespace(ptr=self._data.ctypes.data))
     T = property(lambda self: DeviceArray(self._data.T, self._machine))
     real = property(lambda self: DeviceArray(self._data.real, self._machine))
     imag = property(lambda self: DeviceArray(self._data.imag, self._machine))
@@ -316,6 +318,9 @@ class StandIn(Machine):
         self.current: LateStream | None = None
         self.sources: list[str] = []
         self.in_use = self.copies_in = self.copies_out = self.launches = 0
+        self.products: list[Any] = []
+        self.convolutions: list[Any] = []
+        self.attentions = 0
         self.graph_launches = self.synchronizations = self.implicit_reads = self.streams_made = 0
 
     # ---- array operations ----
@@ -414,36 +419,82 @@ class StandIn(Machine):
         plain = [self._open(argument) for argument in arguments]
         stream.put(lambda: cuda_emulator.run(source, name, grid, block, plain))
 
-    def multiply(self, a: Any, b: Any, out: Any, precision: str) -> None:
-        wide = np.float64 if out.dtype == np.float64 else np.float32
-        x, y, z = a._data, b._data, out._data
-        assert self.current is not None
-        self.current.put(lambda: np.copyto(z, np.matmul(x.astype(wide), y.astype(wide)), casting="same_kind"))
-
-    def convolve(
-        self, x: Any, w: Any, out: Any, *, strides: Any, pads: Any, dilations: Any, groups: int, **_: Any
+    def multiply(
+        self, a: Any, b: Any, out: Any, precision: str, *, bias: Any = None, activation: str = ""
     ) -> bool:
-        if x.ndim != 4:
-            return False
-        source, weight, target = x._data, w._data, out._data
+        """A library that knows bias and activation for matrices only."""
+        wide = out.dtype if out.dtype in (np.float64, np.int32) else np.float32
+        x, y, z, c = a._data, b._data, out._data, None if bias is None else bias._data
+        inside = x.ndim == 2
+        self.products.append((x.shape, y.shape, inside and bias is not None, activation if inside else ""))
 
         def work() -> None:
-            wide = np.pad(source, [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
-            each, target[...] = source.shape[1] // groups, 0
-            rows, columns = target.shape[2:]
-            for group in range(groups):
-                made = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
-                part = wide[:, group * each : (group + 1) * each].astype(np.float32)
-                for i, j in np.ndindex(*weight.shape[2:]):
-                    down, right = i * dilations[0], j * dilations[1]
-                    seen = part[:, :, down :: strides[0], right :: strides[1]][:, :, :rows, :columns]
-                    target[:, made] += np.einsum(
-                        "nchw,mc->nmhw", seen, weight[made, :, i, j].astype(np.float32)
-                    )
+            found = np.matmul(x.astype(wide), y.astype(wide))
+            if inside and c is not None:
+                found = found + c.astype(wide)
+            if inside and activation:
+                found = np.maximum(found, 0) if activation == "relu" else _gelu_tanh(found)
+            np.copyto(z, found, casting="unsafe")
 
         assert self.current is not None
         self.current.put(work)
+        return inside or (bias is None and not activation)
+
+    def convolve(
+        self, x: Any, w: Any, out: Any, *, strides: Any, pads: Any, dilations: Any, groups: int,
+        precision: str, stream: Any, bias: Any = None, residual: Any = None, relu: float = 0.0,
+    ) -> bool:  # fmt: skip
+        """A library that has no plan for three axes, nor in strict float32 for what follows the convolution."""
+        extra = bias is not None or residual is not None or bool(relu)
+        if x.ndim != 4 or (extra and precision == "fp32" and x.dtype == np.float32):
+            return False
+        self.convolutions.append((x.strides, bias is not None, residual is not None, relu))
+        arrays = [None if item is None else item._data for item in (x, w, out, bias, residual)]
+        stream.put(lambda: _convolve(arrays, strides, pads, dilations, groups, relu))
         return True
+
+    def attend(
+        self, q: Any, k: Any, v: Any, mask: Any, out: Any, *, scale: float, causal: bool, stream: Any
+    ) -> bool:
+        """A library for 16 bits and sizes that eight divides."""
+        if q.dtype == np.float32 or q.shape[3] % 8 or v.shape[3] % 8:
+            return False
+        self.attentions += 1
+        arrays = [None if item is None else item._data for item in (q, k, v, mask, out)]
+        stream.put(lambda: _attend(arrays, scale, causal))
+        return True
+
+
+def _gelu_tanh(x: Any) -> Any:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _convolve(arrays: Any, strides: Any, pads: Any, dilations: Any, groups: int, relu: float) -> None:
+    source, weight, target, bias, residual = arrays
+    wide = np.pad(source.astype(np.float32), [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
+    each, found = source.shape[1] // groups, np.zeros(target.shape, np.float32)
+    rows, columns = target.shape[2:]
+    for group in range(groups):
+        made = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
+        part = wide[:, group * each : (group + 1) * each]
+        for i, j in np.ndindex(*weight.shape[2:]):
+            down, right = i * dilations[0], j * dilations[1]
+            seen = part[:, :, down :: strides[0], right :: strides[1]][:, :, :rows, :columns]
+            found[:, made] += np.einsum("nchw,mc->nmhw", seen, weight[made, :, i, j].astype(np.float32))
+    for extra in (bias, residual):
+        found = found if extra is None else found + extra
+    target[...] = np.clip(found, 0, relu) if relu else found
+
+
+def _attend(arrays: Any, scale: float, causal: bool) -> None:
+    q, k, v, mask, out = (None if item is None else item.astype(np.float32) for item in arrays)
+    each = q.shape[1] // k.shape[1]
+    scores = q @ k.repeat(each, 1).swapaxes(2, 3) * scale
+    scores = scores if mask is None else scores + mask
+    if causal:
+        scores += np.triu(np.full(scores.shape[2:], -np.inf), 1)
+    share = np.exp(scores - scores.max(-1, keepdims=True))
+    arrays[4][...] = share / share.sum(-1, keepdims=True) @ v.repeat(each, 1)
 
 
 def _again(function: Any, args: Any, options: Any, result: Any) -> Callable[[], None]:

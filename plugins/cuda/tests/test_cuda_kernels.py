@@ -16,7 +16,7 @@ from onnx import helper
 import epkit
 import epkit.errors
 from epkit_cuda import nvrtc
-from epkit_cuda.kernels import attention, indexing, quantised, rows
+from epkit_cuda.kernels import WITH_SOURCES, all_sources, rows
 from epkit_cuda.source import PRELUDE, stored
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -149,36 +149,6 @@ def test_reductions_over_any_axes(gpu: StandIn, name: str) -> None:
         np.testing.assert_allclose(ours(nodes, {"x": x}), theirs(nodes, {"x": x}), rtol=2e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize(("queries", "keys", "causal"), [(1, 21, 0), (5, 5, 1), (3, 19, 0)])
-def test_attention_with_shared_heads(gpu: StandIn, dtype: Any, queries: int, keys: int, causal: int) -> None:
-    q, k, v = data(2, 6, queries, 40), data(2, 3, keys, 40, seed=1), data(2, 3, keys, 24, seed=2)
-    q, k, v = (item.astype(dtype) for item in (q, k, v))
-    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], is_causal=causal)
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-            for n, x in (("q", q), ("k", k), ("v", v))
-        ],
-        [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(q.dtype), (2, 6, queries, 24))],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
-    with epkit.load(model, ["cuda"], fallback="error", optimise="none") as session:
-        found = session.run(None, {"q": q, "k": k, "v": v})["y"]
-    q, k, v = q.astype(np.float64), k.astype(np.float64).repeat(2, 1), v.astype(np.float64).repeat(2, 1)
-    scores = q @ k.swapaxes(2, 3) / np.sqrt(40)
-    if causal:
-        scores += np.triu(np.full((queries, keys), -np.inf), 1)
-    share = np.exp(scores - scores.max(-1, keepdims=True))
-    want = share / share.sum(-1, keepdims=True) @ v
-    np.testing.assert_allclose(
-        found, want, rtol=2e-5 if dtype == np.float32 else 2e-3, atol=1e-3 * (dtype != np.float32) + 1e-6
-    )
-    assert gpu.launches == 1
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.bool_])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_gather(gpu: StandIn, dtype: Any, axis: int) -> None:
@@ -290,9 +260,7 @@ def some_sources() -> list[str]:
         rows.softmax_source(stored("float16"), log=True),
         rows.norm_source(stored("bfloat16"), centred=True, bias=True, each=True),
         rows.reduce_source(stored("float32"), "L2"),
-        quantised.n_bits_source("f16", 4, points=True),
-        indexing.gather_source(2, "long long"),
-        attention.attention_source("f16"),
+        *(family.sources()[-1] for family in WITH_SOURCES),
     ]
 
 
@@ -308,13 +276,7 @@ def test_nvrtc_compiles_each_kind_of_kernel(gpu: StandIn, architecture: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
-    assert (
-        nvrtc.compiled(
-            together([*rows.sources(), *attention.sources(), *indexing.sources(), *quantised.sources()]),
-            architecture,
-        )[:4]
-        == b"\x7fELF"
-    )
+    assert nvrtc.compiled(together(all_sources()), architecture)[:4] == b"\x7fELF"
 
 
 def test_a_wrong_source_is_told_with_its_line() -> None:

@@ -13,6 +13,7 @@ from epkit.errors import EpkitError
 from epkit.kernels.attributes import attribute_values
 
 from .capture import record
+from .epilogue import absorb
 from .fuse import Chain
 from .kernels.formulas import Formula, formula_of
 from .launch import stream_of
@@ -31,19 +32,21 @@ Members = list[tuple[ir.Node, Formula]]
 
 @dataclass(frozen=True)
 class Step:
-    """A chain, or one node.
+    """A chain, or one node (a product: with what follows it).
 
     Attributes:
         nodes: what it computes; the last one names it.
         reads: values that it needs.
         chain: None for a kernel call.
-        kernel: of the node, if it is no chain.
+        kernel: of the first node, if it is no chain; the others are then a product's bias and activation.
+        activation: of a product.
     """
 
     nodes: tuple[ir.Node, ...]
     reads: tuple[ir.Value, ...]
     chain: Chain | None
     kernel: Kernel | None
+    activation: str = ""
 
     @property
     def outputs(self) -> tuple[ir.Value, ...]:
@@ -88,7 +91,7 @@ def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> lis
         inputs = _inputs(members)
         chain = Chain(members, inputs, subgraph)
         steps[node] = Step(tuple(inner for inner, _ in members), tuple(inputs), chain, None)
-    return list(steps.values())
+    return absorb(list(steps.values()), readers, subgraph)
 
 
 def _inputs(members: Members) -> list[ir.Value]:
@@ -111,15 +114,18 @@ class Call:
 class CudaProgram(Program):
     """Steps over numbered slots; a run enqueues them on its stream."""
 
-    def __init__(self, subgraph: Subgraph, steps: Sequence[Step], constant: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, subgraph: Subgraph, steps: Sequence[Step], constant: Callable[[Any, bool], Tensor]
+    ) -> None:
         self.name = subgraph.name
         self.output_values = subgraph.outputs
         self._slots: dict[ir.Value, int] = {value: slot for slot, value in enumerate(subgraph.inputs)}
         constants: dict[int, Tensor] = {}
+        by_columns = weights_of_products(subgraph)
         for step in steps:
             for value in step.reads:
                 if value not in self._slots and (array := subgraph.constant(value)) is not None:
-                    constants[self._slot(value)] = constant(array)
+                    constants[self._slot(value)] = constant(array, value in by_columns)
             for value in step.outputs:
                 self._slot(value)
         self._inputs = len(subgraph.inputs)
@@ -142,14 +148,17 @@ class CudaProgram(Program):
         return result
 
     def _call(self, step: Step, subgraph: Subgraph, last_uses: tuple[int, ...]) -> Call:
-        reads: Sequence[ir.Value | None] = step.reads if step.chain is not None else step.nodes[0].inputs
+        plain = step.kernel is not None and len(step.nodes) == 1
+        reads: Sequence[ir.Value | None] = step.nodes[0].inputs if plain else step.reads
         inputs = tuple(ABSENT if value is None else self._slots[value] for value in reads)
         keywords: dict[str, Any] = {}
         if step.kernel is not None:
             node, wanted = step.nodes[0], step.kernel.attributes
             attributes = attribute_values(node)
             keywords = {name: v for name, v in attributes.items() if wanted is None or name in wanted}
-            filled = {"node": node, "opset": subgraph.opset(node), "n_outputs": len(node.outputs)}
+            if step.activation:
+                keywords["activation"] = step.activation
+            filled = {"node": step.nodes[-1], "opset": subgraph.opset(node), "n_outputs": len(node.outputs)}
             keywords.update({name: v for name, v in filled.items() if name in step.kernel.wants})
         return Call(step, inputs, tuple(map(self._slot, step.outputs)), keywords, last_uses)
 
@@ -175,6 +184,19 @@ class CudaProgram(Program):
 
     def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
         return record(self, context, inputs)
+
+
+def weights_of_products(subgraph: Subgraph) -> set[ir.Value]:
+    """Constant matrices that are only ever the second factor of a product: their columns are kept dense."""
+    readers: dict[ir.Value, list[bool]] = {}
+    for node in subgraph.nodes:
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                plain = node.op_type == "MatMul" and not node.domain and index == 1
+                readers.setdefault(value, []).append(
+                    plain and value.shape is not None and len(value.shape) == 2
+                )
+    return {value for value, found in readers.items() if all(found) and subgraph.constant(value) is not None}
 
 
 def _invoke(call: Call, context: RunContext, arguments: list[Tensor | None]) -> Sequence[Tensor]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 import cupy  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import numpy as np
 
-from . import libraries, nvrtc
+from . import nvrtc
 from .arrays import Arrays
+from .cublaslt import Products
+from .cudnn_graphs import Graphs
 from .machine import Machine, RawGraph
+
+Made = TypeVar("Made")
 
 
 def count() -> int:
@@ -112,7 +118,8 @@ class CupyMachine(Machine):
         self.xp = Arrays(cupy)
         self._lock = threading.Lock()
         self._functions: dict[tuple[str, str], Any] = {}
-        self._libraries = libraries.Libraries()
+        self._products = optional("nvmath.bindings.cublasLt", Products)
+        self._graphs = optional("cudnn", Graphs)
 
     def allocate(self, nbytes: int) -> Any:
         try:
@@ -171,8 +178,35 @@ class CupyMachine(Machine):
                 self._functions[key] = module.get_function(name)
             return self._functions[key]
 
-    def multiply(self, a: Any, b: Any, out: Any, precision: str) -> None:
-        self._libraries.multiply(a, b, out, precision)
+    def multiply(
+        self, a: Any, b: Any, out: Any, precision: str, *, bias: Any = None, activation: str = ""
+    ) -> bool:
+        if self._products is not None:
+            stream = cupy.cuda.get_current_stream().ptr
+            if self._products.multiply(a, b, out, precision, stream, bias, activation):
+                return True
+        if a.dtype == out.dtype:
+            cupy.matmul(a, b, out=out)
+        else:
+            out[...] = cupy.matmul(a.astype(out.dtype), b.astype(out.dtype))
+        return bias is None and not activation
 
-    def convolve(self, x: Any, w: Any, out: Any, **options: Any) -> bool:
-        return self._libraries.convolve(x, w, out, **options)
+    def convolve(self, x: Any, w: Any, out: Any, *, precision: str, stream: Any, **options: Any) -> bool:
+        del options["groups"]  # the library sees it in the shapes
+        if self._graphs is None:
+            return False
+        strict = precision == "fp32"
+        return bool(self._graphs.convolve(x, w, out, strict=strict, stream=stream.raw.ptr, **options))
+
+    def attend(
+        self, q: Any, k: Any, v: Any, mask: Any, out: Any, *, scale: float, causal: bool, stream: Any
+    ) -> bool:
+        options = {"scale": scale, "causal": causal, "stream": stream.raw.ptr}
+        return self._graphs is not None and bool(self._graphs.attend(q, k, v, mask, out, **options))
+
+
+def optional(module: str, made: Callable[[Any, Callable[[int], Any]], Made]) -> Made | None:
+    """A library's part, or None where the library is not installed."""
+    if find_spec(module.partition(".")[0]) is None:
+        return None
+    return made(import_module(module), lambda nbytes: cupy.empty(nbytes, np.uint8))

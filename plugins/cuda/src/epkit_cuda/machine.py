@@ -113,8 +113,20 @@ class Machine(ABC):
         """
 
     @abstractmethod
-    def multiply(self, a: Any, b: Any, out: Any, precision: str) -> None:
-        """out = a b for matrices or equal batches of them; sums in float32 (float64 for float64)."""
+    def multiply(
+        self, a: Any, b: Any, out: Any, precision: str, *, bias: Any = None, activation: str = ""
+    ) -> bool:
+        """out = a b for matrices or equal batches of them; sums in float32 (float64, int32 for such operands).
+
+        Args:
+            a, b, out: [m, k], [k, n], [m, n], or with one axis before; ``out`` is dense.
+            precision: ``tf32`` rounds float32 operands to it.
+            bias: n numbers, added to each row.
+            activation: "", ``relu`` or ``gelu_tanh``: what is done to the sum.
+
+        Returns:
+            True if bias and activation are done; False if they are left to the caller.
+        """
 
     @abstractmethod
     def convolve(
@@ -129,5 +141,20 @@ class Machine(ABC):
         groups: int,
         precision: str,
         stream: RawStream,
+        bias: Any = None,
+        residual: Any = None,
+        relu: float = 0.0,
     ) -> bool:
-        """out = x * w over one to three spatial axes; False where the library has no plan for it."""
+        """out = relu(x * w + bias + residual) over one to three spatial axes, the last three where asked for.
+
+        ``relu`` is the rectifier's upper bound: 0 for none, infinite for the plain one.
+
+        The arrays are [N, C, ...], [M, C / groups, ...] and [N, M, ...], in any order of memory. False where the
+        library has no plan for exactly this.
+        """
+
+    @abstractmethod
+    def attend(
+        self, q: Any, k: Any, v: Any, mask: Any, out: Any, *, scale: float, causal: bool, stream: RawStream
+    ) -> bool:
+        """out = softmax(scale q k' + mask) v for [batch, heads, length, size]; False where there is no plan."""

@@ -81,11 +81,15 @@ class CudaProvider(KernelProvider):
     def compile(self, subgraph: Subgraph) -> Program:
         return CudaProgram(subgraph, self._steps(subgraph), self.constant)
 
-    def constant(self, array: Any) -> Tensor:
-        stream = self.streams.take()
-        with self.machine.using(stream.raw):
-            target = self.machine.xp.empty(array.shape, array.dtype)
+    def constant(self, array: Any, by_columns: bool = False) -> Tensor:
+        """A weight on the device; ``by_columns``: a matrix whose columns are dense there."""
+        machine, stream = self.machine, self.streams.take()
+        with machine.using(stream.raw):
+            target = machine.xp.empty(array.shape, array.dtype)
         stream.send(np.ascontiguousarray(array).reshape(array.shape), target)
+        if by_columns:
+            with machine.using(stream.raw):
+                target = machine.xp.ascontiguousarray(target.T).T
         stream.close()
         tensor = Tensor(target, array if array.nbytes <= REMEMBERED else None)
         tensor.packed = {}

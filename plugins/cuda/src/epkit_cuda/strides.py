@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -29,3 +30,36 @@ def collapse(shape: Sequence[int], steps: Sequence[Sequence[int]]) -> tuple[list
         for own, other in zip(kept, steps, strict=True):
             own[-1:] = [other[axis]] if joins else [*own[-1:], other[axis]]
     return dims, kept
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Where the matrices of an array [batch, rows, columns] lie, as libraries are told it.
+
+    Attributes:
+        rows, columns, batch: sizes; ``batch`` is 1 for one matrix.
+        leading: elements from one row to the next; from one column to the next if ``transposed``.
+        step: elements from one matrix to the next; 0 where all are the same one.
+        transposed: True if columns, not rows, are dense.
+    """
+
+    rows: int
+    columns: int
+    batch: int
+    leading: int
+    step: int
+    transposed: bool
+
+
+def matrices_of(array: Any) -> Matrices | None:
+    """The matrices of an array of two or three axes; None where neither rows nor columns are dense."""
+    each = array.dtype.itemsize
+    batch = array.shape[0] if array.ndim == 3 else 1
+    step = array.strides[0] // each if batch > 1 else 0
+    rows, columns = array.shape[-2:]
+    down, along = (stride // each for stride in array.strides[-2:])
+    if (columns == 1 or along == 1) and (rows == 1 or down >= columns):
+        return Matrices(rows, columns, batch, columns if rows == 1 else down, step, False)
+    if (rows == 1 or down == 1) and (columns == 1 or along >= rows):
+        return Matrices(rows, columns, batch, rows if columns == 1 else along, step, True)
+    return None

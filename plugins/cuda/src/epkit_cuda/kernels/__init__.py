@@ -5,13 +5,33 @@ from __future__ import annotations
 from epkit.backend import Kernel
 
 from ..machine import Machine
-from . import attention, convolution, formulas, indexing, portable, products, quantised, rows
+from . import (
+    attention,
+    convolution,
+    formulas,
+    gemv,
+    indexing,
+    pooling,
+    portable,
+    products,
+    quantised,
+    rotary,
+    rows,
+    skips,
+)
 
-FAMILIES = (formulas, rows, attention, indexing, quantised)
+FAMILIES = (formulas, rows, skips, rotary, pooling, indexing, quantised)
+
+WITH_SOURCES = (rows, skips, rotary, pooling, indexing, quantised, attention, gemv, products, convolution)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     """Every kernel, in order of preference."""
     own = [item for family in FAMILIES for item in family.KERNELS]
     libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
-    return [*own, *libraries, *portable.kernels(machine.xp)]
+    return [*own, *attention.attention_kernels(precision), *libraries, *portable.kernels(machine.xp)]
+
+
+def all_sources() -> list[str]:
+    """Every source that the kernels launch, chains aside."""
+    return [source for family in WITH_SOURCES for source in family.sources()]

@@ -1,123 +1,281 @@
-"""Attention: one block for each query of each head, scores and sums in float32, softmax as the keys go by."""
+"""Attention: by cuDNN in 16 bits, by a kernel for a few queries, else by two products with a softmax between.
+
+Scores, sums and the softmax are in float32. A query that sees no key gives zeros, as the standard says.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from epkit.backend import Kernel, RunContext, kernel
+from epkit.backend import Kernel, RunContext, element_type, kernel
 from epkit.kernels.attributes import attribute_values
 
-from ..launch import dense, launch
+from ..launch import dense, launch, stream_of
 from ..memory import Tensor
-from ..source import PRELUDE, stored
-from .rows import output
+from .attention_sources import CHUNK, THREADS, WIDEST, few_source, softmax_source
+from .products import ROUNDED, multiply
 
-WARPS = 8
-WIDEST = 256
-"""Elements of a head at most: a lane keeps eight of them."""
+FEW = 8
+"""Queries of a head up to which each has a block of its own."""
+
+TYPES = frozenset({"float32", "float16", "bfloat16"})
 
 
-def attention_source(c_type: str) -> str:
-    """y[b, h, i] = softmax over j of (scale q[b, h, i] . k[b, h / each, j]) v[b, h / each, j].
+@dataclass(frozen=True)
+class Scores:
+    """How queries and keys become scores.
 
-    Each warp takes every WARPS-th key and keeps its own maximum, sum and weighted values; they are joined last.
+    Attributes:
+        scale: factor of the products.
+        softcap: c tanh(s / c) bounds them; 0: not.
+        offset: query i sees the keys up to i + offset; None: all.
+        precision: ``tf32`` rounds the operands of float32 products to it.
     """
-    return f"""{PRELUDE}
-typedef {c_type} T;
-extern "C" __global__ void attention(int heads, int each, int queries, int keys, int size, int width, int causal,
-    float scale, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ y) {{
-  __shared__ float tops[{WARPS}], sums[{WARPS}], values[{WARPS}][{WIDEST}];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const long long row = blockIdx.x, head = row / queries;
-  const int i = (int)(row % queries);
-  const long long group = head / heads * (heads / each) + head % heads / each;
-  const T* mine = q + row * size;
-  const int seen = causal && i + 1 < keys ? i + 1 : keys;
-  float top = -INFINITY, sum = 0, kept[{WIDEST // 32}] = {{}};
-  for (int base = 0; base < seen; base += {WARPS}) {{
-    const int j = base + warp;
-    const T* key = k + (group * keys + (j < seen ? j : 0)) * size;
-    float dot = 0;
-    for (int c = lane; c < size; c += 32) dot += widen(mine[c]) * widen(key[c]);
-    for (int step = 16; step; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-    if (j >= seen) continue;
-    const float score = dot * scale, higher = Top()(score, top);
-    const float fade = top == -INFINITY ? 0 : exp(top - higher), weight = exp(score - higher);
-    const T* value = v + (group * keys + j) * width;
-    for (int part = 0; part < {WIDEST // 32}; part++)
-      if (part * 32 + lane < width) kept[part] = kept[part] * fade + weight * widen(value[part * 32 + lane]);
-    sum = sum * fade + weight;
-    top = higher;
-  }}
-  if (lane == 0) {{ tops[warp] = top; sums[warp] = sum; }}
-  for (int part = 0; part < {WIDEST // 32}; part++) values[warp][part * 32 + lane] = kept[part];
-  __syncthreads();
-  float best = tops[0], total = 0;
-  for (int other = 1; other < {WARPS}; other++) best = Top()(best, tops[other]);
-  for (int other = 0; other < {WARPS}; other++)
-    if (tops[other] != -INFINITY) total += sums[other] * exp(tops[other] - best);
-  for (int c = threadIdx.x; c < width; c += blockDim.x) {{
-    float found = 0;
-    for (int other = 0; other < {WARPS}; other++)
-      if (tops[other] != -INFINITY) found += values[other][c] * exp(tops[other] - best);
-    narrow(found / total, y[row * width + c]);
-  }}
-}}
-"""
+
+    scale: float
+    softcap: float = 0.0
+    offset: int | None = None
+    precision: str = "fp32"
 
 
-def plain_attention(node: Any) -> bool | str:
-    """Four axes; no mask, no cache, no second result."""
-    attributes = attribute_values(node)
-    more = [value for value in (*node.inputs[3:], *node.outputs[1:]) if value is not None and value.name]
-    if more:
-        return f"{more[0].name}: the kernel takes no mask and no cache"
-    if attributes.get("softcap", 0.0) or attributes.get("softmax_precision") not in (None, 1):
-        return "the kernel has no softcap, and computes in float32"
-    shapes = [value.shape for value in node.inputs[:3]]
-    if any(shape is None or len(shape) != 4 for shape in shapes):
-        return "the kernel takes four axes: batch, heads, sequence, size"
-    widths = [shape[3] for shape in shapes if shape is not None]
-    known = all(isinstance(width, int) and width <= WIDEST for width in widths)
-    return known or f"the kernel takes heads of at most {WIDEST} elements, found {widths}"
+def attend(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: Scores) -> None:
+    """out = softmax(scores + mask) v.
+
+    Args:
+        q, k, v: [B, H, L, D], [B, G, S, D] and [B, G, S, E], the last axis dense.
+        mask: None, or what is added (of q's type), or says (bool) which keys are seen; it broadcasts to
+            [B, H, L, S], and hides the keys behind its end.
+        out: [B, H, L, E], in any order of memory.
+    """
+    if not out.size:
+        return
+    if not k.shape[2]:
+        out[...] = 0
+        return
+    stream = stream_of(context)
+    plain = mask is None and not how.softcap and how.offset in (None, 0)
+    causal = how.offset is not None
+    if plain and q.shape[2] > 1:
+        options: dict[str, Any] = {"scale": how.scale, "causal": causal, "stream": stream.raw}
+        if stream.machine.attend(q, k, v, None, out, **options):
+            return
+    if q.shape[2] <= FEW and max(q.shape[3], v.shape[3]) <= WIDEST:
+        _few(context, q, k, v, mask, out, how)
+    else:
+        _many(context, q, k, v, mask, out, how)
 
 
-@kernel(
-    "Attention",
-    since=23,
-    types={"T1": {"float32", "float16"}, "T2": {"float32", "float16"}},
-    when=plain_attention,
-)
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *rest: Tensor | None,
-    is_causal: int = 0,
-    scale: float | None = None,
-    context: RunContext,
-    node: Any,
-) -> Tensor:
-    """Queries [B, H, L, D], keys [B, G, S, D], values [B, G, S, E]; H is a multiple of G."""
+def mask_numbers(mask: Any, shape: Sequence[int]) -> list[Any]:
+    """How far the mask reaches, and its steps (in elements) along the four axes of the scores."""
+    if mask is None:
+        return [np.int32(0), *[np.int64(0)] * 4]
+    full = mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
+    for size, wanted in zip(full.shape[:3], shape[:3], strict=True):
+        if size not in (1, wanted):
+            raise ValueError(f"a mask of shape {mask.shape} does not fit scores of shape {tuple(shape)}")
+    reach = shape[3] if full.shape[3] == 1 else full.shape[3]
+    each = full.dtype.itemsize
+    steps = [0 if size == 1 else step // each for size, step in zip(full.shape, full.strides, strict=True)]
+    return [np.int32(reach), *map(np.int64, steps)]
+
+
+def mask_kind(mask: Any) -> str:
+    """Of the sources: no mask, ``seen`` (bool) or ``added``."""
+    return "" if mask is None else "seen" if mask.dtype == np.bool_ else "added"
+
+
+def _steps(array: Any) -> list[np.int64]:
+    """Elements from one to the next along the first three axes."""
+    return [np.int64(step // array.dtype.itemsize) for step in array.strides[:3]]
+
+
+def _limits(how: Scores, keys: int) -> list[Any]:
+    offset = keys if how.offset is None else how.offset
+    return [np.int32(offset), np.float32(how.scale), np.float32(how.softcap)]
+
+
+def _few(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: Scores) -> None:
+    """A block for each query of each head."""
+    batch, heads, queries, size = q.shape
+    keys, width = k.shape[2], v.shape[3]
+    pack = 16 // q.dtype.itemsize
+    wide = all(
+        array.shape[3] % pack == 0
+        and array.data.ptr % 16 == 0
+        and all(step % 16 == 0 for step in array.strides[:3])
+        for array in (q, k, v)
+    )
+    source = few_source(q.dtype, mask_kind(mask), pack if wide else 1)
+    counts = map(np.int32, (heads, heads // k.shape[1], queries, keys, size, width))
+    places = [step for array in (q, k, v, out) for step in _steps(array)]
+    numbers = mask_numbers(mask, (batch, heads, queries, keys))
+    arguments = [*counts, *_limits(how, keys), *places, *numbers, q, k, v, q if mask is None else mask, out]
+    launch(context, source, "few", batch * heads * queries, THREADS, arguments)
+
+
+def _many(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: Scores) -> None:
+    """Products for each head of keys, with all the queries that share it."""
+    stream = stream_of(context)
+    xp = stream.machine.xp
     batch, heads, queries, size = q.shape
     groups, keys, width = k.shape[1], k.shape[2], v.shape[3]
-    if heads % max(1, groups) or k.shape[0] != batch or k.shape[3] != size or v.shape[:3] != k.shape[:3]:
+    rows = heads // groups * queries
+    count = batch * groups
+    left = stream.dense(q).reshape(count, rows, size)
+    scores = xp.empty((count, rows, keys), np.float32)
+    multiply(context, left, k.reshape(count, keys, size).transpose(0, 2, 1), scores, how.precision)
+    shares = scores if q.dtype == np.float32 else xp.empty(scores.shape, q.dtype)
+    numbers = mask_numbers(mask, (batch, heads, queries, keys))
+    sizes = map(np.int32, (heads, queries, keys))
+    arguments = [*sizes, *_limits(how, keys), *numbers, scores, scores if mask is None else mask, shares]
+    source = softmax_source(q.dtype, mask_kind(mask))
+    launch(context, source, "shares", batch * heads * queries, THREADS, arguments)
+    straight = bool(out.flags.c_contiguous)
+    target = out if straight else xp.empty(out.shape, out.dtype)
+    values = v.reshape(count, keys, width)
+    multiply(context, shares, values, target.reshape(count, rows, width), how.precision)
+    if not straight:
+        out[...] = target
+
+
+# ---- the standard's operator ----
+
+
+def takes(node: Any) -> bool | str:
+    """What the kernels know: no windows, no lengths of padded caches, no scores as a result."""
+    attributes = attribute_values(node)
+    given = [value is not None and bool(value.name) for value in node.inputs]
+    if len(given) > 6 and given[6]:
+        return "the kernel takes no nonpad_kv_seqlen"
+    if len(node.outputs) > 3 and node.outputs[3].name:
+        return "the kernel does not give the scores"
+    if max(attributes.get("left_window_size", -1), attributes.get("right_window_size", -1)) >= 0:
+        return "the kernel knows no windows"
+    if attributes.get("softmax_precision", 1) not in (1, 10, 16):
+        return "the kernel's softmax is in float32"
+    kinds = {element_type(value) for value in node.inputs[:4] if value is not None and value.name}
+    if len(kinds - {"bool"}) > 1:
+        return f"the kernel takes one element type, found {sorted(kinds)}"
+    shapes = [value.shape for value in node.inputs[:3]]
+    if any(shape is None or len(shape) not in (3, 4) for shape in shapes):
+        return "the ranks of queries, keys and values are not known to be 3 or 4"
+    return True
+
+
+def split(array: Any, heads: int | None, name: str) -> Any:
+    """[B, L, heads size] as [B, heads, L, size], a view; four axes stay.
+
+    Raises:
+        ValueError: if the last axis cannot be split.
+    """
+    if array.ndim == 4:
+        return array
+    if not heads or array.shape[2] % heads:
+        raise ValueError(f"{name} of shape {array.shape} cannot be split into {heads} heads")
+    return array.reshape(*array.shape[:2], heads, array.shape[2] // heads).transpose(0, 2, 1, 3)
+
+
+def result(context: RunContext, node: Any, q: Tensor, shape: Sequence[int]) -> tuple[Tensor, Any]:
+    """Memory for [B, H, L, E], joined where the queries were, and its view of four axes."""
+    batch, heads, length, width = shape
+    joined = q.ndim == 3
+    sizes = (batch, length, heads * width) if joined else tuple(shape)
+    out: Tensor = context.empty(node.outputs[0], sizes, q.dtype)
+    return out, split(out.array, heads, "the result") if joined else out.array
+
+
+def check(q: Any, k: Any, v: Any) -> None:
+    """Refuse queries, keys and values that do not fit together."""
+    fits = q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3] and v.shape[:3] == k.shape[:3]
+    if not fits or q.shape[1] % max(1, k.shape[1]):
         raise ValueError(f"queries {q.shape}, keys {k.shape} and values {v.shape} do not fit")
-    out = output(context, node, q, (batch, heads, queries, width))
-    factor = 1 / math.sqrt(size) if scale is None else scale
-    sizes = map(np.int32, (heads, heads // max(1, groups), queries, keys, size, width, is_causal))
-    arguments = [*sizes, np.float32(factor), *(dense(context, item) for item in (q, k, v)), out.array]
-    grid = batch * heads * queries if width else 0
-    launch(context, attention_source(stored(q.dtype)), "attention", grid, 32 * WARPS, arguments)
-    return out
 
 
-KERNELS: tuple[Kernel, ...] = (attention,)
+def joined(context: RunContext, node: Any, index: int, past: Tensor | None, fresh: Any) -> Tensor:
+    """What was kept and what is new, along the length; memory of the core where it is a result."""
+    xp = stream_of(context).machine.xp
+    if past is None:
+        return Tensor(fresh)
+    shape = (*fresh.shape[:2], past.shape[2] + fresh.shape[2], fresh.shape[3])
+    named = len(node.outputs) > index and bool(node.outputs[index].name)
+    made: Tensor = (
+        context.empty(node.outputs[index], shape, past.dtype)
+        if named
+        else Tensor(xp.empty(shape, past.dtype))
+    )
+    made.array[:, :, : past.shape[2]] = past.array
+    made.array[:, :, past.shape[2] :] = fresh
+    return made
+
+
+def attend_rounded(context: RunContext, operands: list[Any], mask: Any, out: Any, how: Scores) -> None:
+    """Attention whose float32 operands are rounded as the option ``precision`` says; its result is as wide as ever."""
+    wanted = ROUNDED.get(how.precision)
+    if wanted is None or out.dtype != np.float32:
+        attend(context, operands[0], operands[1], operands[2], mask, out, how)
+        return
+    xp = stream_of(context).machine.xp
+    narrow = [xp.astype(item, wanted) for item in operands]
+    if mask is not None and mask.dtype != np.bool_:
+        mask = xp.astype(mask, wanted)
+    made = xp.empty(out.shape, wanted)
+    attend(context, narrow[0], narrow[1], narrow[2], mask, made, how)
+    out[...] = made
+
+
+def attention_kernels(precision: str) -> list[Kernel]:
+    """Attention in a precision."""
+
+    @kernel("Attention", since=23, types={"T1": TYPES, "T2": TYPES, "U": TYPES | {"bool"}}, when=takes)
+    def attention(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        past_key: Tensor | None = None,
+        past_value: Tensor | None = None,
+        *rest: Tensor | None,
+        is_causal: int = 0,
+        kv_num_heads: int | None = None,
+        q_num_heads: int | None = None,
+        scale: float | None = None,
+        softcap: float = 0.0,
+        context: RunContext,
+        node: Any,
+    ) -> tuple[Tensor, ...]:
+        """Queries, keys and values of four axes, or of three with the heads joined; a head of keys may be shared."""
+        queries = split(dense(context, q), q_num_heads, "Q")
+        fresh = [split(dense(context, item), kv_num_heads, name) for item, name in ((k, "K"), (v, "V"))]
+        past = 0 if past_key is None else past_key.shape[2]
+        keys, values = (
+            joined(context, node, index, old, new)
+            for index, old, new in zip((1, 2), (past_key, past_value), fresh, strict=True)
+        )
+        check(queries, keys.array, values.array)
+        shape = (*queries.shape[:3], values.shape[3])
+        out, view = result(context, node, q, shape)
+        factor = 1 / math.sqrt(max(1, queries.shape[3])) if scale is None else scale
+        how = Scores(factor, softcap, past if is_causal else None, precision)
+        hidden = None if mask is None else dense(context, mask)
+        attend_rounded(context, [queries, keys.array, values.array], hidden, view, how)
+        return out, keys, values
+
+    return [attention]
 
 
 def sources() -> list[str]:
     """Every source that these kernels launch."""
-    return [attention_source("float"), attention_source("f16")]
+    found = []
+    for name in sorted(TYPES):
+        for kind in ("", "seen", "added"):
+            found += [few_source(name, kind, pack) for pack in (1, 4 if name == "float32" else 8)]
+            found.append(softmax_source(name, kind))
+    return found
+
+
+assert CHUNK % THREADS == 0

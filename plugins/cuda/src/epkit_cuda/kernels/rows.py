@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from epkit.backend import Kernel, RunContext, kernel
+from epkit.backend import Kernel, RunContext, element_type, kernel
 from epkit.dtypes import numpy_dtype
+from epkit.kernels.attributes import attribute_values
 
 from ..launch import dense, launch, on_host
 from ..memory import Tensor
@@ -179,8 +180,6 @@ def normalized(
 
 def plain_scale(node: Any) -> bool | str:
     """One result, and a scale (and bias) of the shape of the normalised axes."""
-    from epkit.kernels.attributes import attribute_values
-
     if [value for value in node.outputs[1:] if value.name]:
         return "mean and deviation as results: the portable operator"
     rank = len(node.inputs[0].shape or ())
@@ -189,7 +188,8 @@ def plain_scale(node: Any) -> bool | str:
     for value in node.inputs[1:]:
         if value is not None and value.name and list(value.shape or ()) != wanted:
             return "scale or bias is broadcast: the portable operator"
-    return True
+    kinds = {element_type(value) for value in node.inputs if value is not None and value.name}
+    return len(kinds) == 1 or "scale and data have different element types: the portable operator"
 
 
 def split_at(x: Tensor, axis: int) -> tuple[int, int]:
@@ -198,7 +198,7 @@ def split_at(x: Tensor, axis: int) -> tuple[int, int]:
     return math.prod(x.shape[:at]), math.prod(x.shape[at:])
 
 
-@kernel("LayerNormalization", since=17, types={"T": WIDE, "U": WIDE}, when=plain_scale)
+@kernel("LayerNormalization", since=17, types={"T": FLOATS, "U": WIDE}, when=plain_scale)
 def layer_normalization(
     x: Tensor,
     scale: Tensor,
@@ -214,7 +214,7 @@ def layer_normalization(
     return normalized(context, node, x, *split_at(x, axis), scale, bias, epsilon)
 
 
-@kernel("RMSNormalization", since=23, types={"T": WIDE, "V": WIDE}, when=plain_scale)
+@kernel("RMSNormalization", since=23, types={"T": FLOATS, "V": FLOATS}, when=plain_scale)
 def rms_normalization(
     x: Tensor,
     scale: Tensor,
@@ -283,8 +283,8 @@ def reduction(name: str, since: int, by_input: bool) -> Kernel:
 
 
 KERNELS: tuple[Kernel, ...] = (
-    *softmax_of("Softmax", WIDE, log=False),
-    *softmax_of("LogSoftmax", WIDE, log=True),
+    *softmax_of("Softmax", FLOATS, log=False),
+    *softmax_of("LogSoftmax", FLOATS, log=True),
     layer_normalization,
     rms_normalization,
     instance_normalization,
@@ -294,7 +294,7 @@ KERNELS: tuple[Kernel, ...] = (
         for by_input in (True, False)
     ),
 )
-"""Float16 softmax and normalisation round between the steps of their function bodies: portable, until fused."""
+"""Narrow floats are computed in float32 and rounded once."""
 
 
 def sources() -> list[str]:

@@ -1,0 +1,141 @@
+"""CUDA C++ of attention: a block for each query, and the softmax between two products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..source import PRELUDE, stored
+
+THREADS = 256
+CHUNK = 1024
+"""Keys whose scores a block keeps at once."""
+
+WIDEST = THREADS
+"""Elements of a head at most: with one a lane, a block sees a value at once."""
+
+MASKS = {
+    "": "",
+    "seen": "score = j < reach && mask[at + j * mask_j] ? score : -INFINITY;",
+    "added": "score = j < reach ? score + (float)widen(mask[at + j * mask_j]) : -INFINITY;",
+}
+"""What is done to the score of key j, by kind of mask; bools are bytes."""
+
+PARAMETERS = "int reach, long long mask_b, long long mask_h, long long mask_i, long long mask_j"
+
+
+def _beginning(dtype: Any, kind: str) -> str:
+    masked = "bool" if kind == "seen" else "T"
+    return f"{PRELUDE}\ntypedef {stored(dtype)} T; typedef {masked} M;\n"
+
+
+def few_source(dtype: Any, kind: str, pack: int) -> str:
+    """One query a block: scores of a chunk of keys in shared memory, their softmax, their part of the values.
+
+    Source of the running maximum and sum: Milakov and Gimelshein, "Online normalizer calculation for softmax"
+    (2018).
+
+    Args:
+        dtype: of queries, keys and values.
+        kind: one of ``MASKS``.
+        pack: elements that a lane reads at once.
+    """
+    return f"""{_beginning(dtype, kind)}
+struct alignas({pack} * sizeof(T)) Pack {{ T v[{pack}]; }};
+extern "C" __global__ void few(int heads, int each, int queries, int keys, int size, int width, int offset,
+    float scale, float softcap, long long q_b, long long q_h, long long q_i, long long k_b, long long k_h,
+    long long k_i, long long v_b, long long v_h, long long v_i, long long y_b, long long y_h, long long y_i,
+    {PARAMETERS}, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
+    const M* __restrict__ mask, T* __restrict__ y) {{
+  __shared__ float scores[{CHUNK}], values[{THREADS} * {pack}];
+  const int i = blockIdx.x % queries, head = blockIdx.x / queries % heads, b = blockIdx.x / queries / heads;
+  const long long at = b * mask_b + head * mask_h + i * mask_i;
+  const T* mine = q + b * q_b + head * q_h + i * q_i;
+  k += b * k_b + head / each * k_h;
+  v += b * v_b + head / each * v_h;
+  const int seen = i + offset < keys - 1 ? i + offset + 1 : keys;
+  const int packs = size / {pack}, columns = width / {pack};
+  int lanes = 1, across = 1;
+  while (lanes < packs && lanes < 32) lanes *= 2;
+  while (across < columns) across *= 2;
+  const int lane = threadIdx.x % lanes, column = threadIdx.x % across, parts = {THREADS} / across;
+  float top = -INFINITY, sum = 0, kept[{pack}] = {{}};
+  for (int base = 0; base < seen; base += {CHUNK}) {{
+    const int count = seen - base < {CHUNK} ? seen - base : {CHUNK};
+    float best = -INFINITY;
+    for (int first = 0; first < count; first += {THREADS} / lanes) {{
+      const int own = first + threadIdx.x / lanes, j = base + own;
+      float score = 0;
+      if (own < count) for (int c = lane; c < packs; c += lanes) {{
+        const Pack x = ((const Pack*)mine)[c], z = ((const Pack*)(k + j * k_i))[c];
+        for (int e = 0; e < {pack}; e++) score += (float)widen(x.v[e]) * (float)widen(z.v[e]);
+      }}
+      for (int step = 16; step; step >>= 1) {{
+        const float other = __shfl_xor_sync(0xffffffffu, score, step);
+        if (step < lanes) score += other;
+      }}
+      if (own < count) {{
+        score *= scale;
+        if (softcap != 0) score = softcap * tanh(score / softcap);
+        {MASKS[kind]}
+        best = Top()(best, score);
+        if (lane == 0) scores[own] = score;
+      }}
+    }}
+    const float higher = Top()(top, over_block(Top(), best));
+    const float base_of = higher == -INFINITY ? 0 : higher, fade = top == -INFINITY ? 0 : exp(top - base_of);
+    float part = 0;
+    for (int own = threadIdx.x; own < count; own += {THREADS}) part += scores[own] = exp(scores[own] - base_of);
+    sum = sum * fade + over_block(Sum(), part);
+    __syncthreads();
+    for (int e = 0; e < {pack}; e++) kept[e] *= fade;
+    if (column < columns) for (int own = threadIdx.x / across; own < count; own += parts) {{
+      const Pack z = ((const Pack*)(v + (long long)(base + own) * v_i))[column];
+      for (int e = 0; e < {pack}; e++) kept[e] += scores[own] * (float)widen(z.v[e]);
+    }}
+    top = higher;
+    __syncthreads();
+  }}
+  for (int e = 0; e < {pack}; e++) values[threadIdx.x * {pack} + e] = kept[e];
+  __syncthreads();
+  T* mine_out = y + b * y_b + head * y_h + i * y_i;
+  for (int c = threadIdx.x; c < width; c += {THREADS}) {{
+    float found = 0;
+    for (int part = 0; part < parts; part++) found += values[(part * across + c / {pack}) * {pack} + c % {pack}];
+    narrow(sum == 0 ? 0.0f : found / sum, mine_out[c]);
+  }}
+}}
+"""
+
+
+def softmax_source(dtype: Any, kind: str) -> str:
+    """shares[row] = softmax(scale scores[row] + mask), rows by batch, head and query."""
+    visible = f"""
+    float score = p[row * keys + j] * scale;
+    if (softcap != 0) score = softcap * tanh(score / softcap);
+    {MASKS[kind]}"""
+    return f"""{_beginning(dtype, kind)}
+extern "C" __global__ void shares(int heads, int queries, int keys, int offset, float scale, float softcap,
+    {PARAMETERS}, const float* p, const M* __restrict__ mask, T* q) {{
+  const long long row = blockIdx.x;
+  const int i = row % queries, head = row / queries % heads, b = row / queries / heads;
+  const long long at = b * mask_b + head * mask_h + i * mask_i;
+  const int seen = i + offset < keys - 1 ? i + offset + 1 : keys;
+  float top = -INFINITY, sum = 0;
+  for (int j = threadIdx.x; j < seen; j += blockDim.x) {{{visible}
+    top = Top()(top, score);
+  }}
+  top = over_block(Top(), top);
+  if (top == -INFINITY) top = 0;
+  for (int j = threadIdx.x; j < seen; j += blockDim.x) {{{visible}
+    sum += exp(score - top);
+  }}
+  sum = over_block(Sum(), sum);
+  for (int j = threadIdx.x; j < keys; j += blockDim.x) {{
+    float share = 0;
+    if (j < seen && sum != 0) {{{visible}
+      share = exp(score - top) / sum;
+    }}
+    narrow(share, q[row * keys + j]);
+  }}
+}}
+"""
