@@ -22,7 +22,7 @@ def line(name: str, row: Row, result: str) -> str:
     )
 
 
-def main(parts: list[str], optimise: str = "basic") -> int:
+def main(parts: list[str], optimise: str = "all") -> int:
     """Print the table, then what does not run or differs; returns how many those are."""
     print(HEAD)
     failed: list[str] = []
@@ -43,5 +43,5 @@ def main(parts: list[str], optimise: str = "basic") -> int:
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    level = "none" if "--none" in arguments else "basic"
+    level = "none" if "--none" in arguments else "all"
     sys.exit(main([name for name in arguments if name != "--none"], level) > 0)

@@ -145,7 +145,7 @@ class Row:
     run_ms: float = float("nan")
 
 
-def measure(path: Path, inputs: Sequence[Feeds], expected: Expected, optimise: str = "basic") -> Row:
+def measure(path: Path, inputs: Sequence[Feeds], expected: Expected, optimise: str = "all") -> Row:
     """Load and run a model on the CPU provider, and hold it against onnxruntime."""
     model = read(path).model
     row = Row(sum(map(len, all_graphs(model.graph))), model.opset_imports.get("", 0), expected.ms)

@@ -31,7 +31,7 @@ def load(
     providers: Sequence[ProviderChoice] | None = None,
     *,
     fallback: str = DEFAULT_FALLBACK,
-    optimise: str = "basic",
+    optimise: str = "all",
     fix: Mapping[str, int] | None = None,
     operators: Iterable[CustomOperator | Callable[..., Any]] = (),
     limits: Limits | None = None,
@@ -52,7 +52,7 @@ def load(
         providers: names or ``(name, options)`` in order of preference; by default the fallback alone.
             Names that applications use elsewhere (``"CPUExecutionProvider"``) are understood.
         fallback: the provider that takes what the named ones refuse; ``"error"`` forbids that.
-        optimise: ``"none"``, ``"basic"``, ``"extended"`` or ``"all"``.
+        optimise: ``"none"``, ``"basic"``, ``"extended"`` or ``"all"``: how far, see ``docs/optimiser.md``.
         fix: values for symbolic dimensions by name, such as ``{"batch": 1}``.
         operators: custom operators, see :func:`epkit.operator`.
         limits: what an untrusted model may ask for.

@@ -32,7 +32,7 @@ class Settings:
 
     providers: tuple[ProviderChoice, ...]
     fallback: str
-    optimise: str = "basic"
+    optimise: str = "all"
     fix: Mapping[str, int] = field(default_factory=dict)
     operators: tuple[CustomOperator, ...] = ()
     limits: Limits = field(default_factory=Limits)

@@ -49,7 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document, for
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 FALLBACK = DEFAULT_FALLBACK
-OPTIMISE = "basic"
+OPTIMISE = "all"
 POLICY = "priority"
 
 

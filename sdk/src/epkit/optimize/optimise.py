@@ -58,7 +58,7 @@ class Optimised:
 
 def optimise(
     model: ir.Model,
-    level: str = "basic",
+    level: str = "all",
     extra: Sequence[Pass] = (),
     providers: Sequence[Provider] | None = None,
     stop_after: int | None = None,
