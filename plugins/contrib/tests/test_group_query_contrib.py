@@ -173,7 +173,8 @@ def test_float8_caches() -> None:
     np.testing.assert_allclose(y, run("GroupQueryAttention", plain, **how)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_norms_before_the_rotation() -> None:
+@pytest.mark.parametrize("of_q", ["qk_norm_epsilon", "q_norm_epsilon"])
+def test_norms_before_the_rotation(of_q: str) -> None:
     def normed(x: Any, weight: Any, epsilon: float) -> Any:
         heads = x.reshape(*x.shape[:2], -1, D)
         y = heads / np.sqrt((heads**2).mean(-1, keepdims=True) + epsilon) * weight
@@ -184,7 +185,7 @@ def test_norms_before_the_rotation() -> None:
     plain = case(5, 5, [5, 5], **rotary())
     plain |= {"q": normed(plain["q"], wq, 0.1), "k": normed(plain["k"], wk, 0.2)}
     how = {"num_heads": H, "kv_num_heads": G, "do_rotary": 1}
-    ours = run("GroupQueryAttention", inputs, 3, qk_norm_epsilon=0.1, k_norm_epsilon=0.2, **how)
+    ours = run("GroupQueryAttention", inputs, 3, **{of_q: 0.1}, k_norm_epsilon=0.2, **how)
     for a, b in zip(ours, run("GroupQueryAttention", plain, 3, **how), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

@@ -50,7 +50,7 @@ def step(
     i, o, f, new = g + inner
     pi, po, pf = peephole.reshape(3, n)
     c = sigmoid(bound(f + pf * c)) * c + sigmoid(bound(i + pi * c)) * np.tanh(bound(new))
-    return sigmoid(bound(o + po * c)) * np.tanh(c), c
+    return sigmoid(bound(o + po * c)) * np.tanh(bound(c)), c
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -45,7 +45,7 @@ void lstm_step(const EpkRecurrent &c, const float *g, const float *r, const floa
     state = vsigmoid(clipped(forget, c.clip)) * state + vsigmoid(clipped(in, c.clip)) * vtanh(clipped(gate(3), c.clip));
     if (peephole) out += peek(1) * state;
     store_n(cell + i, state, lanes);
-    store_n(h + i, vsigmoid(clipped(out, c.clip)) * vtanh(state), lanes);
+    store_n(h + i, vsigmoid(clipped(out, c.clip)) * vtanh(clipped(state, c.clip)), lanes);
   }
 }
 

@@ -19,7 +19,7 @@ struct EpkRecurrent {
   const float *peephole;   // LSTM: [directions, 3 * hidden] (i, o, f), or null
   const int32_t *lengths;  // steps of each batch item, or null
   const float *initial, *initial_cell;
-  float clip;              // of the gates' inputs; 0: none
+  float clip;              // of the inputs of activations; 0: none
   int32_t relu;            // RNN: relu instead of tanh
   float *out, *last, *last_cell;
 };

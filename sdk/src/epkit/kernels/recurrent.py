@@ -395,6 +395,8 @@ def lstm(
     """C[t] = forget C[t-1] + input g(c gate); H[t] = output h(C[t]); outputs all H, the last H and C.
 
     With ``input_forget`` the forget gate is 1 - input. P holds the peepholes from C to input, output, forget.
+    The clip holds for the input of every activation, as the standard says, so for C before h; onnxruntime
+    clips what goes into the gates only.
     """
     cell, _ = layer(
         xp,

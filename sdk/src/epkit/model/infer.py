@@ -10,7 +10,7 @@ import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
-from epkit.model import hazards, maptypes
+from epkit.model import hazards, maptypes, misread
 from epkit.model.foreign import wrap_foreign
 from epkit.model.names import free_name
 from epkit.model.walk import all_graphs
@@ -106,6 +106,9 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     hazards.hide_lengths(copy)
     data = copy.SerializeToString()
     inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
+    if misread.forget_misread(inferred, copy):
+        data = copy.SerializeToString()
+        inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
     if hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
