@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ from epkit.errors import InputError
 from epkit_conformance import certificate as certificates
 from epkit_conformance import digests, verification
 from epkit_conformance.catalogue import all_cases
-from epkit_conformance.certificate import make_certificate, read_certificate
+from epkit_conformance.certificate import PERISHABLE, make_certificate, read_certificate
 from epkit_conformance.digests import digest_of, package_files, wheel_files
 from epkit_conformance.record import Report
 from epkit_conformance.run import Plan, run
@@ -99,10 +102,6 @@ def older_corpus(values: Certificate) -> None:
     values["corpus"]["digest"] = "0" * 64
 
 
-def older_onnx(values: Certificate) -> None:
-    values["corpus"]["onnx"] = "1.0"
-
-
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -116,7 +115,6 @@ def older_onnx(values: Certificate) -> None:
         (older_suite, "suite unchanged"),
         (older_core, "core unchanged"),
         (older_corpus, "corpus unchanged"),
-        (older_onnx, "onnx 1.0"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -126,6 +124,35 @@ def test_any_change_voids_it(made: Certificate, change: Callable[[Certificate], 
     assert void(forged) >= {"digest of the certificate"}
     assert found in void(signed(forged))
     assert "digest of the certificate" not in void(signed(forged))
+
+
+def digests_in(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where the certificate has digests; of the plugin's many files, the first and the last."""
+    if isinstance(value, dict):
+        files = path == ("provider", "files")
+        keys = [min(value), max(value)] if files else list(value)
+        return [place for key in keys for place in digests_in(value[key], (*path, key))]
+    return [path] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else []
+
+
+def test_every_digest_counts(made: Certificate) -> None:
+    found = digests_in(made)
+    assert {path[0] for path in found} == {"provider", "suite", "core", "corpus", "digest"}
+    assert len(found) == 7  # of the plugin as a whole and two of its files
+    for path in found:
+        forged = copy.deepcopy(made)
+        part: Any = forged
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = "".join("1" if digit == "0" else "0" for digit in part[path[-1]])
+        assert void(forged if path == ("digest",) else signed(forged)), path
+
+
+@pytest.mark.parametrize("package", PERISHABLE)
+def test_packages_that_decide_the_data_count(made: Certificate, package: str) -> None:
+    forged = copy.deepcopy(made)
+    forged["corpus"][package] = "0.1"
+    assert f"{package} 0.1" in void(signed(forged))
 
 
 @pytest.mark.parametrize("part", ["provider", "suite", "corpus", "waivers", "level", "host"])
@@ -184,6 +211,14 @@ def test_a_checkout_and_its_wheel_have_one_digest(tmp_path: Path, monkeypatch: p
     (package / "lib" / "kernels.so").write_bytes(b"\x7fELf")
     assert package_files("made_plugin") != wheel_files(wheel)
     shutil.rmtree(package)
+
+
+def test_an_editable_install_has_the_digest_of_its_wheel(tmp_path: Path) -> None:
+    package = Path(__file__).parents[2] / "examples" / "epkit-acme"
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=package, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel_files(wheel) == digests.plugin_files("acme")
 
 
 def test_installed_packages_have_files() -> None:

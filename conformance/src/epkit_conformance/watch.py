@@ -82,7 +82,7 @@ class Watch:
             self.faults.append(text)
 
     def check_guards(self) -> None:
-        """After a run: note what was written outside of its memory."""
+        """After a run: note what was written outside of its memory, and spoil it."""
         guards, self.guards = self.guards, []
         for guard in guards:
             guard.check(self)
@@ -108,14 +108,24 @@ class Guard:
     stream: Callable[[], Stream] = HostStream
 
     def check(self, watch: Watch) -> None:
-        """Note a fault if a margin was written, and give the memory back."""
-        found = self._read()
+        """Note a fault if a margin was written; then spoil the memory, which is nobody's any more, and give it back."""
+        found = self._read().copy()
         before, behind = found[: self.start] != MARGIN, found[self.end :] != MARGIN
         for place, written in (("in front of", before), ("behind", behind)):
             if written.any():
                 watch.fault(f"{int(written.sum())} bytes were written {place} the memory of {self.name}")
+        self._spoil()
         if self.allocator is not None:
             self.allocator.free(self.buffer)
+
+    def _spoil(self) -> None:
+        if self.allocator is None:
+            self.whole[...] = POISON
+            return
+        bad, stream = np.full(self.whole.shape, POISON, np.uint8), self.stream()
+        self.allocator.copy_in(bad, self.whole, stream)
+        stream.synchronize()
+        stream.close()
 
     def _read(self) -> Any:
         if self.allocator is None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 
 import pytest
-import wrong_devices  # noqa: F401 - fills the zoo
+import wrong_after_errors  # noqa: F401 - fills the zoo
+import wrong_devices  # noqa: F401
+import wrong_in_company  # noqa: F401
 import wrong_manners
 import wrong_results  # noqa: F401
 from sound import ZOO, Busy, Contrary, Sound, SoundDevice, Specimen, Unusual

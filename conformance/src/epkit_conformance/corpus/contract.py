@@ -112,6 +112,15 @@ def keeps_inside_its_memory(subject: Subject) -> None:
     assert not beyond, f"{subject.probe.label}: {'; '.join(beyond)}"
 
 
+def forgets_its_memory(subject: Subject) -> None:
+    """Memory from the core is poisoned after each run too: no later run looks at what an earlier one had."""
+    watch = watched(subject.provider, poison=True, guard=True)
+    with subject.load(registry=watch.registry) as session:
+        for seed in range(4):
+            subject.run_checked(session, seed=seed, when="after the memory of the runs before was poisoned")
+            watch.check_guards()
+
+
 def gives_outputs_away(subject: Subject) -> None:
     """Outputs belong to the caller: later runs leave them alone, and writing them harms no later run."""
     with subject.load() as session:
@@ -342,6 +351,7 @@ EACH: tuple[Callable[[Subject], None], ...] = (
     leaves_inputs_alone,
     writes_all_of_its_outputs,
     keeps_inside_its_memory,
+    forgets_its_memory,
     gives_outputs_away,
     repeats_itself,
     follows_its_inputs,

@@ -59,7 +59,7 @@ GRAPHS = {
         always = Equal(trips, trips)
         y = Loop(trips, always, x) <
             body = step (int64 i, bool going, float[N, 4] s) => (bool on, float[N, 4] t) {
-                on = Identity(going)  r = Relu(s)  n = Neg(r)  t = Add(n, x)
+                on = Identity(going)  r = Relu(x)  n = Neg(r)  t = Add(n, s)
             }
         >
     }""",
@@ -69,8 +69,8 @@ GRAPHS = {
             body = step (int64 i, bool going, float[N, 4] s) => (bool on, float[N, 4] t) {
                 on = Identity(going)
                 t = If(flag) <
-                    then_branch = yes () => (float[N, 4] p) { q = Relu(s)  p = Sub(q, x) },
-                    else_branch = no () => (float[N, 4] r) { n = Neg(s)  r = Add(n, x) }
+                    then_branch = yes () => (float[N, 4] p) { q = Relu(x)  p = Sub(s, q) },
+                    else_branch = no () => (float[N, 4] r) { n = Neg(x)  r = Add(n, s) }
                 >
             }
         >
