@@ -75,20 +75,34 @@ def test_a_binary_survives_as_bytes_and_notices_damage() -> None:
 
 
 def test_counters_are_enough_and_are_needed() -> None:
-    """In the order of the simulated clock the result is that of the stream's order; without counters it is not."""
+    """By the simulated clock the result is that of the stream's order; without the counters of an engine it is not."""
     feeds = {"x": integers(np.random.default_rng(1), (1, 16, 20, 20), "int8")}
-    results = []
-    for careless in (False, True):
-        chosen = [("npu_sim", {"scratchpad_kib": 32, "mode": "cycles"})]
-        seen = Seen()
-        with epkit.load(network(), chosen, fallback="error", registry=seen.registry) as session:
-            (program,) = seen.programs
-            if careless:
-                commands = tuple(replace(c, waits=isa.NO_WAITS) for c in program.binary.commands)
-                program.binary = replace(program.binary, commands=commands)
-            results.append(session.run(None, feeds)["y"])
-    assert np.array_equal(results[0], on_npu(network(), feeds))
-    assert not np.array_equal(results[0], results[1])
+    chosen = [("npu_sim", {"scratchpad_kib": 32, "mode": "cycles"})]
+    seen = Seen()
+    with epkit.load(network(), chosen, fallback="error", registry=seen.registry) as session:
+        (program,) = seen.programs
+        whole = program.binary
+        want = session.run(None, feeds)["y"]
+        assert np.array_equal(want, on_npu(network(), feeds))
+        for engine in (isa.LOAD, isa.ARRAY, isa.VECTOR):
+            careless = [replace(c, waits=without(c.waits, engine)) for c in whole.commands]
+            program.binary = replace(whole, commands=tuple(careless))
+            assert not np.array_equal(session.run(None, feeds)["y"], want), isa.ENGINES[engine]
+
+
+def without(waits: isa.Waits, engine: int) -> Any:
+    return tuple(0 if index == engine else count for index, count in enumerate(waits))
+
+
+def test_a_command_reads_when_it_begins_and_writes_when_it_ends() -> None:
+    """What it writes is not to be seen before: a reader that did not wait has read what was there."""
+    core = Core(Machine(scratchpad=4096), Dram(4096))
+    core.dram.bytes[:], core.spad[:] = 7, 1
+    place, numbers = core.result(isa.Load(0, 0, 0, 1, 1, 1, 16, 0, 0, 1), [256])
+    core.dram.bytes[:] = 9
+    core.step(isa.Store(0, 0, 0, 1, 1, 1, 16, 0, 0, 1), [1024])
+    place[...] = numbers
+    assert set(core.dram.bytes[1024:1040]) == {1} and set(core.spad[:16]) == {7} and core.spad[16] == 1
 
 
 @FEW

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +31,33 @@ def refusals(text: str, **options: Any) -> dict[str, tuple[str, str]]:
         }
 
 
-def test_a_float_model_is_told_how_to_become_an_integer_one() -> None:
-    found = refusals("(float[2, 4] x) => (float[2, 4] y) { y = Relu(x) }")
-    code, reason = found["Relu"]
-    assert code == "dtype"
-    assert "python -m onnxruntime.quantization.static_quantize_runner" in reason
+def test_a_float_model_is_told_how_to_become_an_integer_one(tmp_path: Path) -> None:
+    """The command that is named exists, and does what it says."""
+    (tmp_path / "MODEL.onnx").write_bytes(perceptron().SerializeToString())
+    with epkit.load(tmp_path / "MODEL.onnx", ["npu_sim"]) as session:
+        assert session.placement.counts() == {"cpu": 3}
+        (refused,) = session.placement.nodes[0].refused
+    assert refused.code == "dtype"
+    words = refused.reason.partition("quantise the model first: python ")[2].split()
+    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
+    with epkit.load(tmp_path / "MODEL.int8.onnx", ["npu_sim"]) as session:
+        left = [node.operator for node in session.placement.nodes if node.provider != "npu_sim"]
+        assert sorted(left) == ["DequantizeLinear", "QuantizeLinear"]
+        x = np.random.default_rng(1).standard_normal((5, 12)).astype(np.float32)
+        (y,) = session(x=x).values()
+    with epkit.load(tmp_path / "MODEL.onnx", ["cpu"]) as session:
+        (want,) = session(x=x).values()
+    assert np.corrcoef(y.ravel(), want.ravel())[0, 1] > 0.98
+
+
+def perceptron() -> onnx.ModelProto:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[5, 12] x) => (float[5, 4] y) '
+    model = onnx.parser.parse_model(text + "{ a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, v) }")
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (12, 24)), ("v", (24, 4))):
+        weights = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    return model
 
 
 def test_a_symbolic_dimension_is_told_how_to_be_fixed() -> None:

@@ -20,7 +20,7 @@ import epkit
 from epkit_npu_sim import isa
 from epkit_npu_sim.compile import Binary
 from epkit_npu_sim.machine import Machine
-from epkit_npu_sim.timing import Timeline, duration, simulate, transfer_cycles
+from epkit_npu_sim.timing import QUEUE, Timeline, duration, events, simulate, transfer_cycles
 
 SHEET = Path(__file__).parents[3] / "docs" / "npu_sim" / "timing.md"
 CHIP = Machine(array=8, lanes=8, dma_bytes=8, dma_latency=10)
@@ -73,6 +73,77 @@ def test_the_whole_is_bounded_by_every_engine_and_by_their_sum() -> None:
     assert 0 < timeline.utilisation() <= 1
     assert sum(timeline.shares().values()) == timeline.cycles
     assert timeline.stalls()["array"] == timeline.cycles - busy[isa.ARRAY]
+
+
+@st.composite
+def streams(draw: Any) -> list[isa.Command]:
+    """Commands of all engines that wait for any that come before them."""
+    made, counts = [], [0, 0, 0, 0]
+    for _ in range(draw(st.integers(1, 60))):
+        m, n, k = (draw(SIZES) for _ in range(3))
+        kinds: list[isa.Operands] = [
+            isa.Load(0, 0, 0, 1, 1, m, n, 0, 2 * n, 1),
+            isa.Store(0, 0, 0, 1, 1, 1, m * n, 0, 0, 1),
+            isa.MatMul(0, 0, 0, m, k, n, k, 1, n, 1, 0, 0, -1, 0, 0, 0),
+            isa.Table(0, 0, m * n, 0, 1),
+            isa.Barrier(),
+        ]
+        waits = tuple(draw(st.integers(0, count)) for count in counts)
+        made.append(isa.Command(draw(st.sampled_from(kinds)), 0, waits))
+        counts[made[-1].op.ENGINE] += 1
+    return made
+
+
+def by_recurrence(machine: Machine, commands: list[isa.Command]) -> tuple[list[int], list[int]]:
+    """Starts and ends without events: each is the latest of those that it must wait for."""
+    begun: list[list[int]] = [[], [], [], []]
+    over: list[list[int]] = [[0], [0], [0], [0]]
+    starts, ends, dealt = [], [], 0
+    for command in commands:
+        engine = command.op.ENGINE
+        if len(begun[engine]) >= QUEUE:
+            dealt = max(dealt, begun[engine][-QUEUE])
+        start = max(dealt, over[engine][-1], *(over[e][n] for e, n in enumerate(command.waits)))
+        begun[engine].append(start)
+        over[engine].append(start + duration(machine, command.op))
+        starts.append(start)
+        ends.append(over[engine][-1])
+    return starts, ends
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams(), st.sampled_from([8, 32]), st.sampled_from([1, 16]), st.sampled_from([1, 64]))
+def test_events_come_when_everything_before_them_is_over(
+    commands: list[isa.Command], array: int, width: int, lanes: int
+) -> None:
+    """The simulation, clock by clock, against the recurrence; and the bounds of each engine."""
+    machine = Machine(array=array, dma_bytes=width, lanes=lanes)
+    timeline = simulate(machine, commands)
+    assert (list(timeline.starts), list(timeline.ends)) == by_recurrence(machine, commands)
+    total, cycles = timeline.total(), timeline.cycles
+    assert cycles * array**2 >= total.macs and cycles * lanes >= total.lane_operations
+    assert cycles * width >= max(total.loaded, total.stored)
+    assert max(total.busy) <= cycles <= sum(total.busy)
+    for wider in (replace(machine, dma_bytes=3 * width), replace(machine, lanes=2 * lanes)):
+        assert simulate(wider, commands).cycles <= cycles
+    assert simulate(replace(machine, clock_mhz=1001.0), commands).milliseconds < timeline.milliseconds
+
+
+def test_what_begins_at_a_clock_sees_what_ends_at_it() -> None:
+    stream = [isa.Command(isa.Barrier()), isa.Command(isa.Table(0, 0, 1, 0, 1), waits=(0, 0, 1, 0))]
+    assert [(e.clock, e.index, e.ends) for e in events(Machine(), stream)] == [
+        *((0, 0, False), (1, 0, True)),
+        *((1, 1, False), (18, 1, True)),
+    ]
+
+
+def test_a_full_queue_stops_the_command_processor() -> None:
+    """A store that waits for nothing: behind 16 commands of the array it begins at once, behind 17 it does not."""
+    load = isa.Command(isa.Load(0, 0, 0, 1, 1, 1, 160, 0, 0, 1))
+    store = isa.Command(isa.Store(0, 0, 0, 1, 1, 1, 1, 0, 0, 1))
+    blocked = isa.Command(isa.Barrier(), waits=(1, 0, 0, 0))
+    for count, start in ((QUEUE, 0), (QUEUE + 1, 64 + 160 // 16)):
+        assert simulate(Machine(), [load, *[blocked] * count, store]).starts[-1] == start
 
 
 def test_double_buffering_hides_loads() -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+Edges = dict["ir.Node", dict["ir.Node", None]]
+"""From each group, or lone node, to those that read what it makes."""
+
+
 def groups(units: Sequence[Unit], nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, ...]]:
     """The claims: tuples of nodes in the order of the graph."""
     home = _shared(units)
@@ -47,47 +51,42 @@ def _shared(units: Sequence[Unit]) -> dict[ir.Node, ir.Node]:
     return {node: root(node) for unit in units for node in unit.nodes}
 
 
-def _edges(nodes: Sequence[ir.Node], home: Mapping[ir.Node, ir.Node]) -> dict[ir.Node, set[ir.Node]]:
-    """From each group, or lone node, to those that read what it makes."""
+def _edges(nodes: Sequence[ir.Node], home: Mapping[ir.Node, ir.Node]) -> Edges:
     inside = set(nodes)
-    edges: dict[ir.Node, set[ir.Node]] = {home.get(node, node): set() for node in nodes}
+    edges: Edges = {home.get(node, node): {} for node in nodes}
     for node in nodes:
         for value in node.outputs:
             for reader, _ in value.uses():
                 if reader in inside:
-                    edges[home.get(node, node)].add(home.get(reader, reader))
+                    edges[home.get(node, node)][home.get(reader, reader)] = None
     return edges
 
 
-def _components(edges: Mapping[ir.Node, set[ir.Node]]) -> Iterator[list[ir.Node]]:
-    """Strongly connected components (Tarjan's algorithm, without recursion)."""
-    index: dict[ir.Node, int] = {}
-    low: dict[ir.Node, int] = {}
-    stack: list[ir.Node] = []
-    on_stack: set[ir.Node] = set()
-    for start in edges:
-        if start in index:
-            continue
-        work = [(start, iter(edges[start]))]
-        index[start] = low[start] = len(index)
-        stack.append(start)
-        on_stack.add(start)
-        while work:
-            node, readers = work[-1]
-            reader = next(readers, None)
-            if reader is None:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    cut = stack.index(node)
-                    yield stack[cut:]
-                    on_stack.difference_update(stack[cut:])
-                    del stack[cut:]
-            elif reader not in index:
-                index[reader] = low[reader] = len(index)
-                stack.append(reader)
-                on_stack.add(reader)
-                work.append((reader, iter(edges[reader])))
-            elif reader in on_stack:
-                low[node] = min(low[node], index[reader])
+def _components(edges: Edges) -> Iterator[list[ir.Node]]:
+    """Strongly connected components (Kosaraju's algorithm)."""
+    back: Edges = {node: {} for node in edges}
+    for node, readers in edges.items():
+        for reader in readers:
+            back[reader][node] = None
+    seen: set[ir.Node] = set()
+    finished = [node for start in edges for node in _reached(start, edges, seen)]
+    seen.clear()
+    yield from filter(None, (_reached(start, back, seen) for start in reversed(finished)))
+
+
+def _reached(start: ir.Node, edges: Edges, seen: set[ir.Node]) -> list[ir.Node]:
+    """What was not seen before, in the order in which a depth-first search leaves it."""
+    if start in seen:
+        return []
+    seen.add(start)
+    left, path = [], [(start, iter(edges[start]))]
+    while path:
+        node, readers = path[-1]
+        reader = next((r for r in readers if r not in seen), None)
+        if reader is None:
+            path.pop()
+            left.append(node)
+        else:
+            seen.add(reader)
+            path.append((reader, iter(edges[reader])))
+    return left

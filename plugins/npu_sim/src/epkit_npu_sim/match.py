@@ -25,10 +25,7 @@ from .unit import Operand, Unit
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-HOW_TO_QUANTISE = (
-    "quantise the model first: python -m onnxruntime.quantization.static_quantize_runner "
-    "-i MODEL.onnx -o MODEL.int8.onnx"
-)
+HOW_TO_QUANTISE = "quantise the model first: python -m epkit_npu_sim.quantise MODEL.onnx MODEL.int8.onnx"
 ON_INTEGERS = frozenset((*movement.FAMILIES, "Where", "MaxPool", "Relu", "Clip", "ReduceMax"))
 """Operators that the standard defines on int8 and uint8, and that need no scale."""
 

@@ -17,40 +17,25 @@ from ..tile import Finish, fields, requantise, span
 from ..tiles import halves
 from ..unit import Family, Unit, Views, bytes_only, one_scale, require
 from .rows import Rows, check_rows, lower_rows
+from .window import Window, window_of
 
 
 def check_pool(unit: Unit, machine: Machine) -> Unit:
     """Windows over one or two spatial axes; a maximum keeps its numbers."""
-    x, y = unit.quantised(0), unit.output
+    x, y, attributes = unit.quantised(0), unit.output, unit.attributes
     _check_numbers(unit)
-    rank = len(x.shape) - 2
-    require(rank in (1, 2), "shape", f"pooling over {rank} spatial axes", "1 or 2")
-    attributes = unit.attributes
-    mode = attributes.get("auto_pad", "NOTSET")
-    require(mode in ("NOTSET", "VALID"), "attribute", f"auto_pad {mode}", "NOTSET or VALID", mode)
     require(attributes.get("storage_order", 0) == 0, "attribute", "storage_order")
-    pads = (0,) * 2 * rank if mode == "VALID" else tuple(attributes.get("pads", (0,) * 2 * rank))
-    kernel, strides, dilations = (
-        (*attributes.get(name, (1,) * rank), 1)[:2] for name in ("kernel_shape", "strides", "dilations")
-    )
-    derived: dict[str, Any] = {
-        "x_shape": (*x.shape, 1)[:4],
-        "y_shape": (*y.shape, 1)[:4],
-        "kernel": kernel,
-        "steps": strides,
-        "gaps": dilations,
-        "begin": (*pads[:rank], 0)[:2],
-    }
-    found = _result_shape(derived, (*pads[rank:], 0)[:2], bool(attributes.get("ceil_mode", 0)))
-    told = f"its result was inferred as {list(derived['y_shape'][2:])}, and its windows give {found}"
-    require(found == list(derived["y_shape"][2:]), "shape", told)
+    window = window_of(unit, attributes["kernel_shape"])
+    found = _result_shape(window, bool(attributes.get("ceil_mode", 0)))
+    told = f"its result was inferred as {list(window.y[2:])}, and its windows give {found}"
+    require(found == list(window.y[2:]), "shape", told)
+    derived: dict[str, Any] = {"window": window}
     if "Average" in unit.kind:
-        counts = _counts(derived, (*pads[rank:], 0)[:2], bool(attributes.get("count_include_pad", 0)))
+        counts = _counts(window, bool(attributes.get("count_include_pad", 0)))
         factors = {int(n): multiplier(float(x.s) / float(y.s) / int(n)) for n in np.unique(counts)}
         derived["params"] = np.array([(0, *factors[int(n)]) for n in counts.reshape(-1)], np.int32).T
-    result = replace(unit, attributes={**attributes, **derived})
-    _rows(result, machine, 0)
-    return result
+    _rows(window, machine, 0)
+    return replace(unit, attributes={**attributes, **derived})
 
 
 def _check_numbers(unit: Unit) -> None:
@@ -62,40 +47,35 @@ def _check_numbers(unit: Unit) -> None:
         require(unit.limits == y.limits(), "attribute", "a maximum with an activation merged into it")
 
 
-def _result_shape(derived: dict[str, Any], ends: Any, ceiling: bool) -> list[int]:
+def _result_shape(window: Window, ceiling: bool) -> list[int]:
     """Windows by the standard's rule: with ceil_mode, one that begins behind the last element does not count."""
     found = []
     for axis in range(2):
-        size, begin, step = derived["x_shape"][2 + axis], derived["begin"][axis], derived["steps"][axis]
-        room = size + begin + ends[axis] - (derived["kernel"][axis] - 1) * derived["gaps"][axis] - 1
+        size, begin, step = window.x[2 + axis], window.begin[axis], window.strides[axis]
+        room = size + begin + window.end[axis] - (window.kernel[axis] - 1) * window.dilations[axis] - 1
         count = (-(-room // step) if ceiling else room // step) + 1
         found.append(count - (ceiling and (count - 1) * step >= size + begin))
     return found
 
 
-def _counts(derived: dict[str, Any], ends: Any, with_pads: bool) -> Array:
+def _counts(window: Window, with_pads: bool) -> Array:
     """How many elements each window [ho, wo] averages over."""
     per_axis = []
     for axis in range(2):
-        size, begin = derived["x_shape"][2 + axis], derived["begin"][axis]
-        low, high = (-begin, size + ends[axis]) if with_pads else (0, size)
-        starts = np.arange(derived["y_shape"][2 + axis]) * derived["steps"][axis] - begin
-        places = starts[:, None] + np.arange(derived["kernel"][axis]) * derived["gaps"][axis]
+        size, begin = window.x[2 + axis], window.begin[axis]
+        low, high = (-begin, size + window.end[axis]) if with_pads else (0, size)
+        starts = np.arange(window.y[2 + axis]) * window.strides[axis] - begin
+        places = starts[:, None] + np.arange(window.kernel[axis]) * window.dilations[axis]
         per_axis.append(((places >= low) & (places < high)).sum(axis=1))
     return np.asarray(np.maximum(1, per_axis[0][:, None] * per_axis[1][None, :]))
 
 
-def _reach(unit: Unit, rows: int) -> int:
-    step, kernel, gap = (int(unit.attributes[name][0]) for name in ("steps", "kernel", "gaps"))
-    return (rows - 1) * step + (kernel - 1) * gap + 1
-
-
-def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
+def _rows(window: Window, machine: Machine, extra: int) -> tuple[int, int]:
     """Channels and output rows of a tile: whole planes if they fit, else single channels in rows."""
-    (_, channels, height, width), (_, _, ho, wo) = unit.attributes["x_shape"], unit.attributes["y_shape"]
+    (_, channels, height, width), (_, _, ho, wo) = window.x, window.y
 
     def needs(count: int, rows: int) -> int:
-        parts = min(height, _reach(unit, rows)) * width + rows * wo * (5 + extra)
+        parts = min(height, window.reach(rows)) * width + rows * wo * (5 + extra)
         return int(2 * (count * parts + 12 * rows * wo) + 1024)
 
     for part in (2, 1):
@@ -108,33 +88,26 @@ def _rows(unit: Unit, machine: Machine, extra: int) -> tuple[int, int]:
 
 def lower_pool(unit: Unit, stream: Stream, view: Views, finish: Finish, extra: int) -> None:
     """Emit it, channel block by channel block."""
-    x = unit.quantised(0)
-    (images, channels, height, width), (_, _, ho, wo) = unit.attributes["x_shape"], unit.attributes["y_shape"]
-    count, rows = _rows(unit, stream.machine, extra)
-    xs = stream.slots(count * min(height, _reach(unit, rows)) * width)
+    x, window = unit.quantised(0), unit.attributes["window"]
+    (images, channels, height, width), (_, _, ho, wo) = window.x, window.y
+    count, rows = _rows(window, stream.machine, extra)
+    xs = stream.slots(count * min(height, window.reach(rows)) * width)
     accs, ys = stream.slots(count * rows * wo * 4), stream.slots(count * rows * wo)
     params = stream.slots(12 * rows * wo)
-    out = finish.output.padded(unit.attributes["y_shape"])
-    source = view(x).padded(unit.attributes["x_shape"])
-    finish = replace(finish, output=out)
-    (kh, kw), (sh, sw), (dh, dw), (top, left) = (
-        unit.attributes[n] for n in ("kernel", "steps", "gaps", "begin")
-    )
+    source = view(x).padded(window.x)
+    finish = replace(finish, output=finish.output.padded(window.y))
     for image, c, r in itertools.product(range(images), range(0, channels, count), range(0, ho, rows)):
         n, tall = min(count, channels - c), min(rows, ho - r)
-        first = max(0, r * sh - top)
-        last = max(first, min(height, r * sh - top + _reach(unit, tall)))
+        first, high, top = window.under(r, tall)
         (x_at, _), (y_at, _) = xs.get(object()), ys.get(object())
-        source.box((image, c, first, 0), (1, n, last - first, width)).load(stream, x_at)
-        window = fields(
-            x=x_at, channels=n, height=last - first, width=width, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh
-        ) | fields(dw=dw, top=first - (r * sh - top), left=left, ho=tall, wo=wo, zx=x.z, x_type=x.kind)
-        reads = [span(x_at, n * (last - first) * width)]
+        source.box((image, c, first, 0), (1, n, high, width)).load(stream, x_at)
+        at = fields(x=x_at, channels=n, height=high, top=top, ho=tall, zx=x.z, x_type=x.kind)
+        reads = [span(x_at, n * high * width)]
         if "params" not in unit.attributes:
-            stream.emit(isa.PoolMax(y=y_at, **window), reads, [span(y_at, n * tall * wo)])
+            stream.emit(isa.PoolMax(y=y_at, **at, **window.operands), reads, [span(y_at, n * tall * wo)])
         else:
             acc, _ = accs.get(object())
-            stream.emit(isa.PoolSum(y=acc, **window), reads, [span(acc, 4 * n * tall * wo)])
+            stream.emit(isa.PoolSum(y=acc, **at, **window.operands), reads, [span(acc, 4 * n * tall * wo)])
             block, there = params.get(r)
             if not there:
                 stream.constant(unit.attributes["params"][:, r * wo : (r + tall) * wo], block)
