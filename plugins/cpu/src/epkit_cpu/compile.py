@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ABSENT = -1
+LAYOUT = ("to_blocked", "from_blocked")
 OUT_OF_MEMORY = 3
 
 
@@ -34,9 +35,14 @@ class NativeProgram(Program):
     """Steps of a partition in the native engine."""
 
     def __init__(
-        self, subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], isa: str, threads: int
+        self,
+        subgraph: Subgraph,
+        kernel_for: Callable[[ir.Node], Kernel],
+        isa: str,
+        threads: int,
+        precision: str = "fp32",
     ) -> None:
-        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa))
+        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), precision)
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
@@ -57,9 +63,10 @@ class NativeProgram(Program):
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
         """What tells the context of each node, once; a fused step's time is its first node's.
 
-        Where a node has several steps (a change of layout before it), the last one counts.
+        Where a node has several steps, the last one counts, and changes of layout only where there is nothing else.
         """
-        last = {node: index for index, step in enumerate(self.steps) for node in step.nodes}
+        numbered = sorted(enumerate(self.steps), key=lambda item: item[1].kernel not in LAYOUT)
+        last = {node: index for index, step in numbered for node in step.nodes}
         reported = [[n for n in step.nodes if last[n] == index] for index, step in enumerate(self.steps)]
 
         def before(index: int) -> None:
@@ -122,13 +129,14 @@ class _Builder:
     """Numbers the slots, lowers the nodes, packs it all for the engine."""
 
     def __init__(
-        self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int]
+        self, graph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], table: dict[str, int], precision: str
     ) -> None:
         self.graph = Dequantised.of(graph, self._compute)
         self.wants_context = False
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
         self._table = table
+        self._precision = precision
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
@@ -143,7 +151,7 @@ class _Builder:
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in self.graph.nodes:
-            view = View(node, self.graph, order, self._prepare)
+            view = View(node, self.graph, order, self._prepare, self._precision)
             if node in absorbed or self.graph.is_made(node):
                 continue
             if (step := self._lowered(view)) is not None:
@@ -258,7 +266,7 @@ class _Builder:
 
     def _may_fall_back(self, step: Step) -> bool:
         """True if the step is just one node, whose portable kernel can take over where the native one cannot."""
-        if not step.kernel or len(step.nodes) != 1 or step.kernel in ("to_blocked", "from_blocked"):
+        if not step.kernel or len(step.nodes) != 1 or step.kernel in LAYOUT:
             return False
         node = step.nodes[0]
         same = len(step.inputs) == len(node.inputs) and len(step.outputs) == len(node.outputs)
