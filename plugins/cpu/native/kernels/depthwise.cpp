@@ -1,5 +1,6 @@
 #include "activate.h"
 #include "conv_plan.h"
+#include "denormal.h"
 
 namespace EPK_NS {
 namespace {
@@ -85,6 +86,7 @@ void depthwise(const ConvPlan &plan, const float *x, const float *packed, float 
   const int64_t blocks = ceil_div(c.channels, BLOCK), rows = c.out[0] * c.out[1];
   const float *weights = packed + blocks * BLOCK;
   parallel_for(p, blocks * rows, max_of<int64_t>(1, 512 / c.out[2]), [&](int64_t begin, int64_t end, int) {
+    const FlushDenormals flush;
     for (int64_t i = begin; i < end; i++) {
       const int64_t block = i / rows, out_block = block * plan.out_pixels() * BLOCK;
       const float *add = c.epilogue.add ? c.epilogue.add + out_block : nullptr;

@@ -1,5 +1,7 @@
 #include "gemm.h"
 
+#include "denormal.h"
+
 #include "tile_f32.h"
 #include "transpose.h"
 
@@ -221,6 +223,7 @@ extern "C" void EPK(gemm_f32)(const EpkGemm *g, void *scratch, Parallel *p) {
   const Cut cut(*g, threads_of(p));
   const int64_t size = round_up((cut.a_size + cut.b_size) * 4, 64) / 4;
   parallel_for(p, g->batch * cut.row_blocks * cut.chunks, 1, [&](int64_t begin, int64_t end, int thread) {
+    const FlushDenormals flush;
     float *a_pack = (float *)scratch + thread * size;
     for (int64_t i = begin; i < end; i++) {
       const int64_t item = i / (cut.row_blocks * cut.chunks), rest = i % (cut.row_blocks * cut.chunks);

@@ -14,9 +14,9 @@ void softmax_of_row(const float *x, float *out, int64_t n, bool logarithm) {
   vf total{};
   float sum = 0;
   int64_t i = 0;
-  for (; i + VL <= n; i += VL) total += vexp(load(x + i) - top);
+  for (; i + VL <= n; i += VL) total += vexp_or_zero(load(x + i) - top);
   if (i < n) {
-    const vf e = vexp(load_n(x + i, n - i) - top);
+    const vf e = vexp_or_zero(load_n(x + i, n - i) - top);
     for (int64_t j = 0; i + j < n; j++) sum += e[j];
   }
   const float shift = logf(sum + sum_of(total));
@@ -31,7 +31,7 @@ void softmax_of_columns(const float *x, float *out, int64_t n, int64_t inner, in
   vf top = splat(-__builtin_inff()), total{};
   for (int64_t i = 0; i < n; i++) top = vmax(top, load_n(x + i * inner, lanes));
   for (int64_t i = 0; i < n; i++) {
-    const vf shifted = load_n(x + i * inner, lanes) - top, e = vexp(shifted);
+    const vf shifted = load_n(x + i * inner, lanes) - top, e = vexp_or_zero(shifted);
     total += e;
     store_n(out + i * inner, logarithm ? shifted : e, lanes);
   }

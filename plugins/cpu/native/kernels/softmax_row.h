@@ -24,13 +24,13 @@ inline float row_exp(const float *x, float scale, float shift, float *out, int64
   vf total{};
   int64_t i = 0;
   for (; i + VL <= n; i += VL) {
-    const vf e = vexp(load(x + i) * scale - shift);
+    const vf e = vexp_or_zero(load(x + i) * scale - shift);
     total += e;
     store(out + i, e);
   }
   float sum = sum_of(total);
   if (i < n) {
-    const vf e = vexp(load_n(x + i, n - i) * scale - shift);
+    const vf e = vexp_or_zero(load_n(x + i, n - i) * scale - shift);
     for (int64_t j = 0; i + j < n; j++) sum += e[j];
     store_n(out + i, e, n - i);
   }

@@ -32,6 +32,7 @@ EPK_INLINE vf quotient(vf a, vf d, vf rest) {
 #endif
 }
 
+// Denormal numbers make an instruction take a hundred times as long: what need not be one is 0 (vexp_or_zero, vgate).
 EPK_INLINE vf vexp(vf x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: a sum with it is rounded to a whole number
   vf clamped = vmin(splat(89.0f), vmax(splat(-105.0f), x));  // NaN stays
@@ -45,6 +46,11 @@ EPK_INLINE vf vexp(vf x) {
   p = fma_of(p, r, splat(0.5f));
   p = fma_of(p, r * r, r) + 1.0f;
   return scale_by_power(p, n);
+}
+
+// The same, with 0 for what is denormal or nearly so.
+EPK_INLINE vf vexp_or_zero(vf x) {
+  return select((vi)(x < -87.0f), splat(0.0f), vexp(vmax(splat(-87.0f), x)));
 }
 
 EPK_INLINE vf vlog(vf x) {
@@ -84,10 +90,16 @@ EPK_INLINE vf vtanh(vf x) {
 }
 
 EPK_INLINE vf vsigmoid(vf x) {
-  vf e = vexp(-abs_of(x));
-  vf sum = 1.0f + e;
-  vf rounding = (1.0f - sum) + e;  // what the sum lost, exactly
-  return quotient(select((vi)(x < 0.0f), e, splat(1.0f)), sum, rounding);
+  const vf tail = vexp(-abs_of(x)), e = vmax(splat(1e-10f), tail), sum = 1.0f + e;
+  const vf rounding = (1.0f - sum) + e;  // what the sum lost, exactly
+  const vi negative = (vi)(x < 0.0f);
+  const vf y = quotient(select(negative, e, splat(1.0f)), sum, rounding);
+  return select(negative & (vi)(tail < 1e-8f), tail, y);  // where the quotient's remainder would be denormal
+}
+
+// The same, with 0 for what is denormal or nearly so.
+EPK_INLINE vf vgate(vf x) {
+  return select((vi)(x < -87.0f), splat(0.0f), vsigmoid(vmax(splat(-87.0f), x)));
 }
 
 EPK_INLINE vf verf(vf x) {
@@ -113,8 +125,9 @@ EPK_INLINE vf verf(vf x) {
 }
 
 // x / 2 erfc(-x / sqrt 2) for x below -1.25: exp(-x^2 / 2) times a polynomial in 1 / (1 - x / sqrt 2), fitted.
+// 0 where that is denormal.
 EPK_INLINE vf vgelu_tail(vf x) {
-  const vf clamped = vmax(splat(-15.0f), x), half = 0.5f * clamped;  // NaN stays; below, there is nothing left
+  const vf clamped = vmin(splat(-1.25f), vmax(splat(-13.1f), x)), half = 0.5f * clamped;  // NaN stays
   const vf square = half * clamped;
   const vf high = from_bits(bits(clamped) & int32_t(0xfffff000u)), rest = clamped - high;  // products of these are exact
   const vf lost = (0.5f * high * high - square) + (high + 0.5f * rest) * rest;
@@ -129,7 +142,7 @@ EPK_INLINE vf vgelu_tail(vf x) {
   p = fma_of(p, r, splat(5.647897720e-01f));
   p = fma_of(p, r, splat(5.641741753e-01f));
   const vf e = vexp(-square);
-  return half * r * p * (e - e * lost);
+  return select((vi)(x < -13.1f), splat(0.0f), half * r * p * (e - e * lost));
 }
 
 EPK_INLINE vf vgelu(vf x) {
@@ -138,9 +151,9 @@ EPK_INLINE vf vgelu(vf x) {
   return any(low) ? select(low, vgelu_tail(x), result) : result;
 }
 EPK_INLINE vf vgelu_tanh(vf x) {
-  return x * vsigmoid(1.5957691216f * fma_of(x * x * x, splat(0.044715f), x));  // 2 sqrt(2/pi)
+  return x * vgate(1.5957691216f * fma_of(x * x * x, splat(0.044715f), x));  // 2 sqrt(2/pi)
 }
-EPK_INLINE vf vsilu(vf x) { return x * vsigmoid(x); }
+EPK_INLINE vf vsilu(vf x) { return x * vgate(x); }
 
 EPK_INLINE vd vround_d(vd x) {
   const double magic = 6755399441055744.0;  // 1.5 * 2^52

@@ -40,6 +40,7 @@ EPK_OPERATOR(conv) {
   auto *y = static_cast<float *>(ctx->output(ctx, 0, rank, shape));
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
+  drop_trailing(c);
   if (n_in > 2 && !absent(in[2])) {
     if (epk_size(&in[2]) != epk_size(&out[0])) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[2]).text, ShapeText(out[0]).text);
     c.epilogue.add = static_cast<const float *>(in[2].data);

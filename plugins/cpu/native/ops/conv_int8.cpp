@@ -33,6 +33,7 @@ EPK_OPERATOR(conv_int8) {
   void *y = ctx->output(ctx, 0, rank, shape);
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
+  drop_trailing(c.shape);
   void *scratch = ctx->scratch(ctx, size_t(EPK(conv_scratch_int8)(&c, ctx->threads)));
   if (!scratch) return EPK_FAILED;
   Threads threads(ctx);

@@ -1,4 +1,5 @@
 // MatMul, Gemm and their fused forms: shapes, batches and epilogues around the float32 product.
+#include "../kernels/bf16.h"
 #include "../kernels/gemm.h"
 
 #include "ops.h"
@@ -7,11 +8,12 @@ namespace EPK_NS {
 namespace {
 
 enum { MATMUL, GEMM };
+enum { NOT_PACKED, PACKED, PACKED_BF16 };
 
 struct GemmAttributes {
   int32_t form;              // MATMUL: any ranks, batches broadcast. GEMM: two matrices
   int32_t transpose_a, transpose_b;  // of the last two axes
-  int32_t packed;            // the second input is B as gemm_pack wrote it, [k, n] of the product
+  int32_t packed;            // the second input is B as gemm_pack wrote it, [k, n] of the product; which way
   int64_t k, n;              // of a packed B
   float alpha, beta;         // scales of the product and of C
   int32_t activation;        // EpkActivation
@@ -144,14 +146,15 @@ EPK_OPERATOR(gemm) {
     g.epilogue.add = static_cast<const float *>(in[3].data), g.epilogue.add_row = g.n;
   }
   Threads threads(ctx);
-  void *scratch = ctx->scratch(ctx, size_t(EPK(gemm_scratch_f32)(&g, ctx->threads)));
+  const bool bf16 = how.packed == PACKED_BF16;
+  void *scratch = ctx->scratch(ctx, size_t((bf16 ? EPK(gemm_scratch_bf16) : EPK(gemm_scratch_f32))(&g, ctx->threads)));
   if (!scratch) return EPK_FAILED;
-  EPK(gemm_f32)(&g, scratch, &threads);
+  (bf16 ? EPK(gemm_bf16) : EPK(gemm_f32))(&g, scratch, &threads);
   return EPK_OK;
 }
 
 struct PackAttributes {
-  int64_t transpose;
+  int64_t transpose, bf16;
 };
 
 // A constant B, [k, n] or transposed, as the product wants it: bytes.
@@ -159,11 +162,14 @@ EPK_OPERATOR(gemm_pack) {
   const auto &how = *static_cast<const PackAttributes *>(attributes);
   if (in[0].ndim != 2) return EPK_INVALID;
   int64_t k = in[0].shape[how.transpose ? 1 : 0], n = in[0].shape[how.transpose ? 0 : 1];
-  int64_t size = EPK(gemm_packed_size_f32)(k, n);
-  auto *packed = static_cast<float *>(ctx->output(ctx, 0, 1, &size));
+  const int64_t size = (how.bf16 ? EPK(gemm_packed_size_bf16) : EPK(gemm_packed_size_f32))(k, n);
+  void *packed = ctx->output(ctx, 0, 1, &size);
   if (!packed) return EPK_FAILED;
+  const auto *b = static_cast<const float *>(in[0].data);
+  const int64_t row = how.transpose ? 1 : n, column = how.transpose ? k : 1;
   Threads threads(ctx);
-  EPK(gemm_pack_f32)(static_cast<const float *>(in[0].data), k, n, how.transpose ? 1 : n, how.transpose ? k : 1, packed, &threads);
+  if (how.bf16) EPK(gemm_pack_bf16)(b, k, n, row, column, packed, &threads);
+  else EPK(gemm_pack_f32)(b, k, n, row, column, static_cast<float *>(packed), &threads);
   return EPK_OK;
 }
 

@@ -37,15 +37,17 @@ EPK_OPERATOR(softmax) {
   return EPK_OK;
 }
 
-// Inputs: x, scale, bias, skip, skip bias (all but x may be absent). Outputs: y, mean, inverse, sum.
+// Inputs: x, scale, bias, skip, skip bias (all but x may be absent; skip may repeat). Outputs: y, mean, inverse, sum.
 EPK_OPERATOR(layer_norm) {
   const auto &how = *static_cast<const NormAttributes *>(attributes);
   const DLTensor &x = in[0];
   const int axis = normal_axis(how.axis, x.ndim);
   if (axis < 0) return epk_fail(ctx, EPK_INVALID, "axis %lld is out of range", (long long)how.axis);
   const int64_t n = product(x.shape + axis, x.ndim - axis), rows = product(x.shape, axis);
+  const bool skips = n_in > 3 && !absent(in[3]) && n > 0;
+  const int64_t skip_rows = skips ? epk_size(&in[3]) / n : rows;
   for (int i = 1; i < n_in; i++) {
-    if (!absent(in[i]) && epk_size(&in[i]) != (i == 3 ? rows * n : n)) {
+    if (!absent(in[i]) && epk_size(&in[i]) != (i == 3 ? skip_rows * n : n)) {
       return epk_fail(ctx, EPK_UNSUPPORTED, "an input of shape %s beside %s", ShapeText(in[i]).text, ShapeText(x).text);
     }
   }
@@ -59,9 +61,14 @@ EPK_OPERATOR(layer_norm) {
   }
   if (n_out > 3 && out[3].ndim >= 0 && !(sum = (float *)ctx->output(ctx, 3, x.ndim, x.shape))) return EPK_FAILED;
   if (epk_size(&x) == 0) return EPK_OK;
+  if (skip_rows == 0 || rows % skip_rows != 0) return epk_fail(ctx, EPK_UNSUPPORTED, "a skip of shape %s beside %s", ShapeText(in[3]).text, ShapeText(x).text);
   Threads threads(ctx);
-  EPK(layer_norm_f32)(static_cast<const float *>(x.data), floats(in, n_in, 3), floats(in, n_in, 4), floats(in, n_in, 1),
-                      floats(in, n_in, 2), y, sum, statistics[0], statistics[1], rows, n, how.epsilon, int(how.flag), &threads);
+  const auto from = [](float *data, int64_t offset) { return data ? data + offset : nullptr; };
+  for (int64_t r = 0; r < rows; r += skip_rows) {
+    EPK(layer_norm_f32)(static_cast<const float *>(x.data) + r * n, floats(in, n_in, 3), floats(in, n_in, 4), floats(in, n_in, 1),
+                        floats(in, n_in, 2), y + r * n, from(sum, r * n), from(statistics[0], r), from(statistics[1], r),
+                        skip_rows, n, how.epsilon, int(how.flag), &threads);
+  }
   return EPK_OK;
 }
 

@@ -190,7 +190,7 @@ inline vf vexpm1(vf x) {
 inline vf vsoftplus(vf x) { return vmax(x, splat(0.0f)) + vlog1p(vexp(-abs_of(x))); }
 inline vf velu(vf x, vf alpha) { return select((vi)(x < 0.0f), alpha * vexpm1(x), x); }
 inline vf vcelu(vf x, vf alpha) { return select((vi)(x < 0.0f), alpha * vexpm1(x / alpha), x); }
-inline vf vswish(vf x, vf alpha) { return x * vsigmoid(alpha * x); }
+inline vf vswish(vf x, vf alpha) { return x * vgate(alpha * x); }
 inline vf vmish(vf x) {
   vf e = vexp(-abs_of(x));
   vf rest = select((vi)(x < 0.0f), e * (e + 2.0f), 1.0f + 2.0f * e);

@@ -93,4 +93,16 @@ inline int set_image(epk_context *ctx, const ConvAttributes &how, const DLTensor
   return EPK_OK;
 }
 
+// The same convolution with its last dimensions in the place of those of size 1 behind them: tiles go along the last.
+inline void drop_trailing(EpkConv &c) {
+  if (c.transposed) return;
+  for (int i = 0; i < 2 && c.in[2] == 1 && c.out[2] == 1 && c.kernel[2] == 1 && c.pad[2] == 0; i++) {
+    int64_t *const all[] = {c.in, c.out, c.kernel, c.stride, c.dilation, c.pad};
+    for (int64_t *of : all) {
+      of[2] = of[1], of[1] = of[0];
+      of[0] = of == c.pad ? 0 : 1;
+    }
+  }
+}
+
 }  // namespace EPK_NS

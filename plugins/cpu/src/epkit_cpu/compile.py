@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ABSENT = -1
+LAYOUT = ("to_blocked", "from_blocked")
 OUT_OF_MEMORY = 3
 
 
@@ -40,10 +41,11 @@ class NativeProgram(Program):
         kernel_for: Callable[[ir.Node], Kernel],
         isa: str,
         threads: int,
+        precision: str = "fp32",
         prepared: Prepared | None = None,
     ) -> None:
         self.prepared = prepared or Prepared()
-        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), self.prepared)
+        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), precision, self.prepared)
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
@@ -64,9 +66,10 @@ class NativeProgram(Program):
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
         """What tells the context of each node, once; a fused step's time is its first node's.
 
-        Where a node has several steps (a change of layout before it), the last one counts.
+        Where a node has several steps, the last one counts, and changes of layout only where there is nothing else.
         """
-        last = {node: index for index, step in enumerate(self.steps) for node in step.nodes}
+        numbered = sorted(enumerate(self.steps), key=lambda item: item[1].kernel not in LAYOUT)
+        last = {node: index for index, step in numbered for node in step.nodes}
         reported = [[n for n in step.nodes if last[n] == index] for index, step in enumerate(self.steps)]
 
         def before(index: int) -> None:
@@ -134,6 +137,7 @@ class _Builder:
         graph: Subgraph,
         kernel_for: Callable[[ir.Node], Kernel],
         table: dict[str, int],
+        precision: str,
         prepared: Prepared,
     ) -> None:
         self.graph = Dequantised.of(graph, self._compute)
@@ -141,6 +145,7 @@ class _Builder:
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
         self._table = table
+        self._precision = precision
         self._prepared = prepared
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
@@ -156,7 +161,7 @@ class _Builder:
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in self.graph.nodes:
-            view = View(node, self.graph, order, self._prepare)
+            view = View(node, self.graph, order, self._prepare, self._precision)
             if node in absorbed or self.graph.is_made(node):
                 continue
             if (step := self._lowered(view)) is not None:
@@ -273,7 +278,7 @@ class _Builder:
 
     def _may_fall_back(self, step: Step) -> bool:
         """True if the step is just one node, whose portable kernel can take over where the native one cannot."""
-        if not step.kernel or len(step.nodes) != 1 or step.kernel in ("to_blocked", "from_blocked"):
+        if not step.kernel or len(step.nodes) != 1 or step.kernel in LAYOUT:
             return False
         node = step.nodes[0]
         same = len(step.inputs) == len(node.inputs) and len(step.outputs) == len(node.outputs)

@@ -28,17 +28,27 @@ from .kernels import KERNELS
 from .native import chosen_isa, cpus, engine_digest
 from .prepared import Prepared
 
+PRECISIONS = ("fp32", "bf16")
 MOST_THREADS = 256
 """More, the pool does not make."""
 
 
 @dataclass(frozen=True)
 class CpuOptions:
-    """threads: how many a run may use; 0: as many CPUs as the process may use."""
+    """Options of the provider.
+
+    Attributes:
+        threads: how many a run may use; 0: as many CPUs as the process may use.
+        precision: "fp32", or "bf16": products with constant weights round both factors to bfloat16 and add in
+            float32, which keeps about three digits.
+    """
 
     threads: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         if not 0 <= self.threads <= 1024:
             raise ValueError(f"threads is {self.threads}, expected 0 to 1024")
 
@@ -86,7 +96,14 @@ class CpuProvider(KernelProvider):
         if not (isa := chosen_isa()):
             return super().compile(subgraph)
         threads = min(self.options.threads or cpus(), MOST_THREADS)
-        return NativeProgram(subgraph, lambda node: self.kernel_for(node, subgraph), isa, threads, prepared)
+        return NativeProgram(
+            subgraph,
+            lambda node: self.kernel_for(node, subgraph),
+            isa,
+            threads,
+            self.options.precision,
+            prepared,
+        )
 
     @cached_property
     def table(self) -> KernelTable:

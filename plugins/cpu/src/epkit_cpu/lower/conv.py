@@ -68,7 +68,7 @@ def _conv(
     shape = window(view, kernel, extra)
     if shape is None or tuple(view.attributes.get("kernel_shape") or kernel) != tuple(kernel):
         return None
-    if view.rank(0) != weights.ndim:
+    if view.rank(0) not in (None, weights.ndim):
         return None
     bias = view.constant(2)
     if view.input(2) is not None and (bias is None or bias.shape != (filters,)):

@@ -18,12 +18,14 @@ def gemm_attributes(
     transpose_a: int = 0,
     transpose_b: int = 0,
     packed: tuple[int, int] | None = None,
+    bf16: bool = False,
     alpha: float = 1.0,
     beta: float = 1.0,
 ) -> bytes:
     """GemmAttributes in ops/gemm.cpp."""
     k, n = packed or (0, 0)
-    head = struct.pack("<4i2q2f", form, transpose_a, transpose_b, int(packed is not None), k, n, alpha, beta)
+    how = 0 if packed is None else 1 + bf16
+    head = struct.pack("<4i2q2f", form, transpose_a, transpose_b, how, k, n, alpha, beta)
     return head + epilogue.pack() + struct.pack("<i", 0)
 
 
@@ -38,8 +40,9 @@ def matmul(view: View) -> Step | None:
     if weight is not None and weight.ndim == 2 and weight.size:
         k, n = weight.shape
         epilogue = follow(view, view.order, -1, n) if view.rank(0) not in (None, 1) else _alone(view)
-        operand: Operand = view.prepare("gemm_pack", longs(0), weight)
-        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n))
+        bf16 = view.precision == "bf16"
+        operand: Operand = view.prepare("gemm_pack", longs(0, bf16), weight)
+        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n), bf16=bf16)
     else:
         plain = rank is not None and rank >= 2 and view.rank(0) not in (None, 1)
         epilogue = follow(view, view.order, -1, None) if plain else _alone(view)
@@ -70,13 +73,14 @@ def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
     epilogue = given or follow(view, view.order, -1, n if c is None else None)
     bias: Operand = c if c is not None else epilogue.bias
     packed, operand = None, view.input(1)
+    bf16 = view.precision == "bf16" and not transpose_a  # its rows must be contiguous
     if c is not None and epilogue.residual is not None:  # the two may both need the place of a matrix
         constant = view.constant(2)
         if constant is None or constant.ndim > 1:
             epilogue = _alone(view)
     if weight is not None and weight.size:
         packed = (weight.shape[1], weight.shape[0]) if transpose_b else (weight.shape[0], weight.shape[1])
-        operand = view.prepare("gemm_pack", longs(transpose_b), weight)  # type: ignore[assignment]
+        operand = view.prepare("gemm_pack", longs(transpose_b, bf16), weight)  # type: ignore[assignment]
     if c is None:
         beta = 1.0
     packed_attributes = gemm_attributes(
@@ -85,6 +89,7 @@ def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
         transpose_a=transpose_a,
         transpose_b=transpose_b,
         packed=packed,
+        bf16=bf16,
         alpha=alpha,
         beta=beta,
     )
@@ -100,4 +105,22 @@ def _step(view: View, epilogue: Epilogue, attributes: bytes, b: Operand, bias: O
     return Step("gemm", inputs, (epilogue.result,), attributes, (view.node, *epilogue.nodes))
 
 
-MATMUL: dict[tuple[str, str], Lowering] = {("", "MatMul"): matmul, ("", "Gemm"): gemm}
+def matmul_nbits(view: View) -> Step | None:
+    """com.microsoft.MatMulNBits with weights of 4 or 8 bits."""
+    how = [int(view.attributes.get(name, 0)) for name in ("K", "N", "bits", "block_size")]
+    bits, block = how[2] or 4, how[3]
+    if view.type(0) != "float32" or view.type(1) != "uint8" or view.type(2) != "float32":
+        return None
+    if bits not in (4, 8) or not 16 <= block <= 256 or block & (block - 1) or view.input(4) is not None:
+        return None
+    if view.type(3) not in ("", "uint8") or view.type(5) not in ("", "float32"):
+        return None
+    inputs = (*(view.input(index) for index in range(4)), view.input(5))
+    return view.step("matmul_nbits", longs(how[0], how[1], bits, block), inputs)
+
+
+MATMUL: dict[tuple[str, str], Lowering] = {
+    ("", "MatMul"): matmul,
+    ("", "Gemm"): gemm,
+    ("com.microsoft", "MatMulNBits"): matmul_nbits,
+}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .step import Lowering, Operand, Step, View
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STASH_FLOAT = 1
 
@@ -53,15 +57,22 @@ def _covers(view: View, index: int, axis: int) -> bool:
     return shape == tuple(x.shape)[axis % len(x.shape) :] if -len(x.shape) <= axis < len(x.shape) else False
 
 
+def _repeats(skip: ir.Value, x: ir.Value) -> bool:
+    """True if ``skip`` surely has the shape of ``x``, or of its last dimensions."""
+    if x.shape is None or skip.shape is None:
+        return False
+    whole, part = ([d if isinstance(d, int) else d.value for d in v.shape or ()] for v in (x, skip))
+    while part and part[0] == 1 and part != whole:
+        part = part[1:]
+    return bool(part) and None not in part and whole[len(whole) - len(part) :] == part
+
+
 def skip_norm(view: View, rms: int) -> Step | None:
     """com.microsoft.Skip(Simplified)LayerNormalization: normalised sum of input, skip and bias; and the sum."""
     if set(view.types()) != {"float32"} or view.rank(0) is None:
         return None
     x, skip = view.input(0), view.input(1)
-    if x is None or skip is None or x.shape is None or skip.shape is None or len(x.shape) != len(skip.shape):
-        return None
-    a, b = ([d if isinstance(d, int) else d.value for d in v.shape or ()] for v in (x, skip))
-    if a != b or None in a or not _covers(view, 2, -1):
+    if x is None or skip is None or not _repeats(skip, x) or not _covers(view, 2, -1):
         return None
     beta, bias = (None, view.input(3)) if rms else (view.input(3), view.input(4))
     outputs = (*view.outputs, None, None, None, None)[:4]

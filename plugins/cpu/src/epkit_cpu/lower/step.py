@@ -78,12 +78,14 @@ class View:
         graph: the partition that it is in.
         order: the positions of the partition's nodes.
         prepare: runs a kernel on a constant.
+        precision: of products with constant weights: "fp32" or "bf16".
     """
 
     node: ir.Node
     graph: Subgraph
     order: Mapping[ir.Node, int] = field(repr=False, default_factory=dict)
     prepare: Prepare = field(repr=False, default=_unprepared)
+    precision: str = "fp32"
 
     @property
     def op(self) -> str:
