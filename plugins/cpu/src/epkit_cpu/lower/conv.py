@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 BLOCK = 16
 """Channels of one block of the blocked layout."""
+MOST_PHASES = 4096
+"""A transposed convolution has one phase for each place in a stride; those of more are the portable kernel's."""
 
 
 def _three(numbers: Sequence[int] | None, rank: int, fill: int) -> list[int]:
@@ -39,6 +42,8 @@ def window(view: View, kernel: Sequence[int], extra: Sequence[int] = ()) -> byte
     if auto_pad != "NOTSET":
         pads = [0] * (2 * rank)
     pads = [a + b for a, b in zip(pads, extra or [0] * (2 * rank), strict=True)]
+    if max(*kernel, *pads, *(strides or (1,)), *(dilations or (1,))) >= 2**31:
+        return None  # products of these stay below 2**63
     if any(extra):
         auto_pad = "NOTSET"  # which is VALID where nothing was written out
     return longs(
@@ -80,7 +85,7 @@ def conv_transpose(view: View) -> Step | None:
         return None
     strides = attributes.get("strides") or [1] * (weights.ndim - 2)
     padding = attributes.get("output_padding") or [0] * (weights.ndim - 2)
-    if weights.shape[0] % group or len(padding) != len(strides):
+    if weights.shape[0] % group or len(padding) != len(strides) or math.prod(strides) > MOST_PHASES:
         return None
     if any(not 0 <= p < s for p, s in zip(padding, strides, strict=True)):
         return None
