@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import cpu, cuda, load, opencl, optimiser, trees
+from . import cpu, cuda, load, opencl, optimiser, placement, trees
 
 BENCHMARKS = {
     "cuda": cuda.main,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "load": load.main,
     "opencl": opencl.main,
     "optimiser": optimiser.main,
+    "placement": placement.main,
     "trees": trees.main,
 }
 

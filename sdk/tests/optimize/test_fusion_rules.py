@@ -33,6 +33,7 @@ from epkit.optimize.fusions import (
     embedding,
     gelu,
     normalization,
+    qlinear,
     quantized,
     rotary,
 )
@@ -143,6 +144,22 @@ def attended(draw: Draw) -> Given:
     return Given(inputs, constants, {"axis": draw(st.sampled_from([-1, 3]))}, never_alone=repeated)
 
 
+def attended_where(draw: Draw) -> Given:
+    found = attended(draw)
+    *_, length, _ = found.inputs["query"].shape
+    total = found.inputs["key"].shape[2]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    keep = rng.random((1, 1, length, total)) < 0.6
+    keep[..., 0] = True
+    fill = draw(st.sampled_from([-np.inf, float(np.finfo(np.float32).min)]))
+    pattern = draw(st.integers(0, 1))
+    mask = {"mask": keep} if pattern == 0 else {"drop": ~keep}
+    inputs = {name: array for name, array in found.inputs.items() if name != "mask"}
+    constants = {**found.constants, "fill": f32(fill)}
+    (inputs if np.isinf(fill) else constants).update(mask)
+    return Given(inputs, constants, found.attributes, never_alone=found.never_alone, pattern=pattern)
+
+
 def with_past(draw: Draw) -> Given:
     batch, heads, length, past, size = (draw(SIDE) for _ in range(5))
     inputs = {name: floats(draw, batch, heads, length, size) for name in ("query", "key", "value")}
@@ -235,11 +252,11 @@ def codes(draw: Draw, *shape: int, kind: str = "") -> np.ndarray[Any, Any]:
 def quantised_product(draw: Draw) -> Given:
     m, k, n = draw(SIDE), draw(SIDE), draw(SIDE)
     a, b, y = codes(draw, m, k), codes(draw, k, n), codes(draw, 1)
-    constants = {"b": b, "y_scale": f32(0.02), "a_scale": f32(0.01), "b_scale": f32(0.015)}
-    constants |= {
-        f"{name}_zero_point": np.asarray(3, array.dtype) for name, array in (("a", a), ("b", b), ("y", y))
-    }
-    return Given({"a": a}, constants)
+    scales = np.linspace(0.01, 0.02, n).astype(np.float32) if draw(st.booleans()) else f32(0.015)
+    constants = {"b": b, "y_scale": f32(0.02), "a_scale": f32(0.01), "b_scale": scales}
+    constants |= {f"{name}_zero_point": np.asarray(3, array.dtype) for name, array in (("a", a), ("y", y))}
+    constants["b_zero_point"] = np.full(scales.shape, 3, b.dtype)
+    return Given({"a": a}, constants, {"b_axis": 1} if scales.ndim else {})
 
 
 def quantised_convolution(draw: Draw) -> Given:
@@ -262,6 +279,41 @@ def quantised_convolution(draw: Draw) -> Given:
     constants |= {f"{name}_zero_point": np.asarray(4, array.dtype) for name, array in (("x", x), ("y", y))}
     attributes = CONVOLUTION | ({"w_axis": 0, "B_axis": 0} if scales.ndim else {})
     return Given({"x": x}, constants, attributes, opset=18)
+
+
+def quantised_pointwise(*names: str) -> Callable[[Draw], Given]:
+    """Codes of one type: the last name is the result."""
+
+    def given_for(draw: Draw) -> Given:
+        shape, kind = shape_of(draw), draw(st.sampled_from(["int8", "uint8"]))
+        inputs = {name: codes(draw, *shape, kind=kind) for name in names[:-1]}
+        constants: dict[str, Any] = {f"{name}_zero_point": np.asarray(5, kind) for name in names}
+        constants |= {f"{name}_scale": f32(draw(st.sampled_from([0.01, 0.03, 0.5]))) for name in names}
+        return Given(inputs, constants, {"alpha": draw(st.sampled_from([0.01, 0.3]))})
+
+    return given_for
+
+
+def quantised_image(draw: Draw) -> Given:
+    kind = draw(st.sampled_from(["int8", "uint8"]))
+    constants = {"x_scale": f32(0.02), "y_scale": f32(0.01)}
+    constants |= {f"{name}_zero_point": np.asarray(5, kind) for name in "xy"}
+    return Given({"X": codes(draw, *(draw(SIDE) for _ in range(4)), kind=kind)}, constants)
+
+
+def quantised_gemm(draw: Draw) -> Given:
+    m, k, n = draw(SIDE), draw(SIDE), draw(SIDE)
+    swap_a, swap_b, columns = (draw(st.integers(0, 1)) for _ in range(3))
+    a = codes(draw, *((k, m) if swap_a else (m, k)))
+    b = codes(draw, *((n, k) if swap_b else (k, n)), kind="int8")
+    scales = np.linspace(0.01, 0.02, n).astype(np.float32) if columns else f32(0.01)
+    constants: dict[str, Any] = {"B": b, "b_scale": scales, "b_zero_point": np.zeros(scales.shape, np.int8)}
+    constants |= {"a_scale": f32(0.02), "y_scale": f32(0.05)}
+    constants |= {f"{name}_zero_point": np.asarray(4, array.dtype) for name, array in (("a", a), ("y", a))}
+    constants |= {"C": codes(draw, n, kind="int8").astype(np.int32), "C_scale": scales * np.float32(0.02)}
+    constants["C_zero_point"] = np.zeros(scales.shape, np.int32)
+    axes = {"b_axis": 0 if swap_b else 1, "C_axis": 0} if columns else {}
+    return Given({"A": a}, constants, {"transA": swap_a, "transB": swap_b, **axes})
 
 
 def integer_product(draw: Draw) -> Given:
@@ -289,7 +341,7 @@ def narrow_weights(draw: Draw) -> Given:
         np.dtype(kind).name
     ]
     whole, few = rng.integers(low, high, (block * blocks, n)), rng.integers(low, high, (blocks, n))
-    steps = rng.uniform(0.1, 1, (blocks, n)).astype(np.float32)
+    steps = (rng.uniform(0.1, 1, (blocks, n)) / high).astype(np.float32)  # weights of about 1, as they are
     constants = {"codes": whole.astype(kind), "zeros": few.astype(kind), "steps": steps}
     attributes: dict[str, Any] = {"axis": 0, "block_size": block}
     is_transposed = draw(st.booleans())
@@ -315,6 +367,7 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (rotary.rotary_embedding, rotated(None)),
         (rotary.rotary_embedding_of_microsoft, rotated(1)),
         (attention.attention, attended),
+        (attention.attention_where, attended_where),
         (attention.attention_with_past, with_past),
         (attention.attention_of_joined_heads, joined),
         (attention.multi_head_attention, many_heads),
@@ -328,6 +381,12 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (convolution.scaled_matmul, scaled),
         (quantized.qlinear_matmul, quantised_product),
         (quantized.qlinear_conv, quantised_convolution),
+        (qlinear.qlinear_add, quantised_pointwise("A", "B", "C")),
+        (qlinear.qlinear_mul, quantised_pointwise("A", "B", "C")),
+        (qlinear.qlinear_sigmoid, quantised_pointwise("X", "Y")),
+        (qlinear.qlinear_leaky_relu, quantised_pointwise("X", "Y")),
+        (qlinear.qlinear_global_average_pool, quantised_image),
+        (qlinear.q_gemm, quantised_gemm),
         (quantized.matmul_integer_to_float, integer_product),
         (quantized.dynamic_quantize_matmul, dynamic_product),
         (quantized.matmul_n_bits, narrow_weights),

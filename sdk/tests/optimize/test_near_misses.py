@@ -132,6 +132,40 @@ def operators(found: Optimised) -> list[str]:
             id="the slices leave a gap",
         ),
         pytest.param(
+            "qlinear_add",
+            "several types",
+            """g (int8[3] a, uint8[3] b) => (int8[3] y) <float s = {0.5}, int8 z = {0}, uint8 u = {0}> {
+               d = DequantizeLinear(a, s, z)  e = DequantizeLinear(b, s, u)  c = Add(d, e)  y = QuantizeLinear(c, s, z) }""",
+            id="codes of several types",
+        ),
+        pytest.param(
+            "qlinear_matmul",
+            "one for each column",
+            """g (int8[3, 2] a) => (int8[3, 2] y)
+               <float s = {0.5}, int8 z = {0}, int8[2, 2] b = {1, 2, 3, 4}, float[2] t = {0.5, 0.25}, int8[2] v = {0, 0}> {
+               d = DequantizeLinear(a, s, z)  e = DequantizeLinear <axis = 0> (b, t, v)
+               c = MatMul(d, e)  y = QuantizeLinear(c, s, z) }""",
+            id="a scale for each row of the weights",
+        ),
+        pytest.param(
+            "q_gemm",
+            "not the product",
+            """g (int8[3, 2] a) => (int8[3, 2] y)
+               <float s = {0.5}, int8 z = {0}, int8[2, 2] b = {1, 2, 3, 4}, int32[2] i = {1, 2}, float t = {0.5}> {
+               d = DequantizeLinear(a, s, z)  e = DequantizeLinear(b, s, z)  f = DequantizeLinear(i, t)
+               c = Gemm(d, e, f)  y = QuantizeLinear(c, s, z) }""",
+            id="a bias in other steps",
+        ),
+        pytest.param(
+            "attention_where",
+            "a row might be masked whole",
+            """g (float[1, 2, 3, 4] q, float[1, 2, 4, 3] k, float[1, 2, 3, 4] v, bool[1, 1, 3, 3] m) => (float[1, 2, 3, 4] y)
+               <float least = {-3e38}> {
+               t = Transpose <perm = [0, 1, 3, 2]> (v)  p = MatMul(q, t)  w = Where(m, p, least)
+               x = Softmax(w)  y = MatMul(x, v) }""",
+            id="a mask that is not known, and a finite number",
+        ),
+        pytest.param(
             "requantize",
             "scale of",
             """g (int8[3] x) => (int8[3] y) <float s = {0.5}, float t = {0.25}, int8 z = {0}> {

@@ -10,6 +10,7 @@ from . import (
     embedding,
     gelu,
     normalization,
+    qlinear,
     quantized,
     rotary,
 )
@@ -23,5 +24,6 @@ RULES: tuple[Rule, ...] = (
     *attention.RULES,
     *activation.RULES,
     *quantized.RULES,
+    *qlinear.RULES,
     *convolution.RULES,
 )

@@ -8,32 +8,36 @@ splitting into heads and their joining. For providers that know another name the
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ..fuse import Fused, fusion
+from ..fuse import Fused, Inside, fusion
 from ..pattern import Match
 from ..rule import Rule, Scope, Verdict, producer, rule
 from ..shapes import dims_text, rank_of, same_dim, same_dims
 
 _REPEATED = "Reshape(Expand(Unsqueeze({0}, array({0}_axes)), {0}_expanded), {0}_repeated)"
 
-_CORE = f"""
+
+def _core(masked: str) -> str:
+    """The formula of attention; ``masked`` is that of the scores after the mask."""
+    return f"""
     q = Any(query * scalar(q_factor), query / scalar(q_divisor), query)
     all_keys = shared(Any({_REPEATED.format("key")}, key))
     t = Transpose(all_keys, perm=[0, 1, 3, 2])
     k = Any(t * scalar(k_factor), t)
     product = MatMul(q, k)
     scores = Any(product / scalar(divisor), product * scalar(factor), product)
-    weights = Softmax(Any(scores + mask, scores), axis=axis)
+    weights = Softmax({masked}, axis=axis)
     guarded = Any(Where(IsNaN(weights), 0.0, weights), weights)
     output = MatMul(guarded, Any({_REPEATED.format("value")}, value))
-"""
+    """
 
 
-@rule("MatMul", serves=("attention",))
+@rule("MatMul", serves=("attention", "attention_where"))
 def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
     """q · Transpose(x, 0231) = q · Transpose(Transpose(x, 0213), 0132): the keys as [batch, heads, length, size]."""
     keys = node.inputs[1]
@@ -57,7 +61,7 @@ def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
 def _leads_to_softmax(node: ir.Node) -> bool:
     for _ in range(4):
         readers = [use.node for use in node.outputs[0].uses()]
-        if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div", "Add", "Softmax"):
+        if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div", "Add", "Where", "Softmax"):
             return False
         node = readers[0]
         if node.op_type == "Softmax":
@@ -65,12 +69,16 @@ def _leads_to_softmax(node: ir.Node) -> bool:
     return False
 
 
-@fusion("Attention-23(query, key, value, mask) -> output", _CORE)
+@fusion("Attention-23(query, key, value, mask) -> output", _core("Any(scores + mask, scores)"))
 def attention(match: Match) -> Fused | str:
     """Attention(q, k, v, m) = Softmax(s q kᵀ + m) v; a head of k and v may serve several of q.
 
     The standard's softmax gives zeros where everything is masked by -inf, as formulas with a guard against NaN do.
     """
+    return _as_attention(match)
+
+
+def _as_attention(match: Match) -> Fused | str:
     query, key, value = match["query"], match["key"], match["value"]
     problem = _four_axes(match) or _repeats(match, "key") or _repeats(match, "value")
     if problem:
@@ -78,7 +86,8 @@ def attention(match: Match) -> Fused | str:
     if key.shape is None or value.shape is None or not same_dim(key.shape[1], value.shape[1]):
         return f"{dims_text(key)} and {dims_text(value)} have different heads"
     mask = match.get("mask")
-    if mask is not None and (rank_of(mask) not in (2, 3, 4) or mask.dtype != query.dtype):
+    kind = query.dtype if "fill" not in match.attributes else ir.DataType.BOOL
+    if mask is not None and (rank_of(mask) not in (2, 3, 4) or mask.dtype != kind):
         return f"the mask {dims_text(mask)} has another rank or type than the scores"
     if mask is not None and not (_fits(mask, match) or _is_joined_like_query(match)):
         return f"the mask {dims_text(mask)} may widen the scores"
@@ -86,6 +95,40 @@ def attention(match: Match) -> Fused | str:
     scale = float(given.get("q_factor", 1)) * float(given.get("k_factor", 1)) * float(given.get("factor", 1))
     scale /= float(given.get("divisor", 1)) * float(given.get("q_divisor", 1))
     return Fused({"scale": scale}, known=_repeat_targets(match))
+
+
+@fusion(
+    "Attention-23(query, key, value, mask) -> output",
+    _core("Where(mask, scores, scalar(fill))"),
+    _core("Where(drop, scalar(fill), scores)"),
+)
+def attention_where(match: Match, scope: Scope) -> Fused | str:
+    """Attention(q, k, v, m) = Softmax(where(m, s q kᵀ, -inf)) v, for a mask that says what takes part.
+
+    A finite number in the place of -inf gives another result where a whole row is masked: then the mask has to be
+    known, and to leave something in each row.
+    """
+    drop = match.get("drop")
+    if drop is not None:
+        match.names["mask"] = drop
+    fill, mask = float(match.attributes["fill"]), match.array("mask")
+    if fill != -math.inf and (fill > _LEAST or mask is None):
+        return f"masked scores are {fill}, not -inf, and a row might be masked whole"
+    kept = mask if drop is None or mask is None else np.logical_not(mask)
+    if fill != -math.inf and (kept is None or not kept.any(axis=-1).all()):
+        return f"masked scores are {fill}, not -inf, and a row of {match['mask'].name} is masked whole"
+    found = _as_attention(match)
+    if drop is None or isinstance(found, str):
+        return found
+    key = ("not", drop)
+    if key not in scope.memo:
+        reader = min((use.node for use in drop.uses() if use.node.graph is scope.graph), key=scope.place)
+        scope.memo[key] = scope.make(reader, "Not", [drop], version=1, like=drop)
+    return replace(found, inputs={"mask": scope.memo[key]}, inside={"drop": Inside("Not", "mask", version=1)})
+
+
+_LEAST = -1e30
+"""No score comes near it: what is masked by it weighs nothing beside any that is not."""
 
 
 def _four_axes(match: Match) -> str | None:
@@ -287,8 +330,8 @@ def multi_head_attention(match: Match, scope: Scope) -> Fused | str:
     if bias is None:
         return Fused(attributes)
     dims = [] if bias.shape is None else list(bias.shape)
-    if len(dims) != 4 or query.shape is None or key.shape is None:
-        return f"the mask {dims_text(bias)} should have 4 axes"
+    if len(dims) != 4 or query.shape is None or key.shape is None or bias.dtype != query.dtype:
+        return f"the mask {dims_text(bias)} should have 4 axes, and be added"
     if not same_dim(dims[3], key.shape[1]):
         return f"the mask {dims_text(bias)} may broadcast along the keys, and MultiHeadAttention's does not"
     if same_dim(dims[2], query.shape[1]):
@@ -330,6 +373,7 @@ def _full_mask(bias: ir.Value, query: ir.Value, root: ir.Node, scope: Scope) -> 
 RULES: tuple[Rule, ...] = (
     expose_keys,
     attention,
+    attention_where,
     attention_with_past,
     attention_of_joined_heads,
     multi_head_attention,

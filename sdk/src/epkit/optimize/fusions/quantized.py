@@ -5,6 +5,7 @@ A result that is quantised again may differ by one step where the float group ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,28 @@ import onnx_ir as ir
 from ..fuse import Fused, fusion
 from ..pattern import Match
 from ..rule import Rule
-from ..shapes import dims_text, rank_of
+from ..shapes import dims_text, rank_of, same_shape
 
 _BYTES = frozenset({"INT8", "UINT8"})
 
 
-def _codes(name: str) -> str:
-    return f"shared(DequantizeLinear({name}, {name}_scale, {name}_zero_point, axis={name}_axis))"
+def codes(name: str, short: str = "") -> str:
+    """The formula of a dequantised value; its scale, zero point and axis are named after ``short``."""
+    short = short or name
+    return f"shared(DequantizeLinear({name}, {short}_scale, {short}_zero_point, axis={short}_axis))"
 
 
 @fusion(
     "QLinearMatMul-10(a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point) -> y",
-    f"y = QuantizeLinear(MatMul({_codes('a')}, {_codes('b')}), y_scale, y_zero_point, axis=y_axis)",
+    f"y = QuantizeLinear(MatMul({codes('a')}, {codes('b')}), y_scale, y_zero_point, axis=y_axis)",
 )
 def qlinear_matmul(match: Match) -> dict[str, Any] | str:
-    """Quantize(MatMul(Dequantize(a), Dequantize(b))) = QLinearMatMul(a, b), within one step of y."""
-    problem = _bytes(match, "a", "b", "y") or _one_scale(match, "a", "b", "y")
+    """Quantize(MatMul(Dequantize(a), Dequantize(b))) = QLinearMatMul(a, b), within one step of y.
+
+    b may have a scale for each of its columns.
+    """
+    problem = not_bytes(match, "a", "b", "y") or not_one_scale(match, "a", "y")
+    problem = problem or not_by_column(match, "b", "b", axis=1)
     return problem or {}
 
 
@@ -36,16 +43,18 @@ def qlinear_matmul(match: Match) -> dict[str, Any] | str:
     "QLinearConv-10(x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, B) -> y",
     f"""
     bias = Any(DequantizeLinear(B, B_scale, B_zero_point, axis=B_axis), DequantizeLinear(B, B_scale, axis=B_axis))
-    c = Any(Conv({_codes("x")}, {_codes("w")}, bias, auto_pad=auto_pad, dilations=dilations, group=group,
+    c = Any(Conv({codes("x")}, {codes("w")}, bias, auto_pad=auto_pad, dilations=dilations, group=group,
                  kernel_shape=kernel_shape, pads=pads, strides=strides),
-            Conv({_codes("x")}, {_codes("w")}, auto_pad=auto_pad, dilations=dilations, group=group,
+            Conv({codes("x")}, {codes("w")}, auto_pad=auto_pad, dilations=dilations, group=group,
                  kernel_shape=kernel_shape, pads=pads, strides=strides))
     y = QuantizeLinear(c, y_scale, y_zero_point, axis=y_axis)
     """,
 )
 def qlinear_conv(match: Match) -> dict[str, Any] | str:
     """Quantize(Conv(Dequantize(x), Dequantize(w), s b)) = QLinearConv(x, w, b), where s = x's scale times w's."""
-    problem = _bytes(match, "x", "w", "y") or _one_scale(match, "x", "y") or _bias_fits(match)
+    problem = (
+        not_bytes(match, "x", "w", "y") or not_one_scale(match, "x", "y") or bias_fits(match, "B", "x", "w")
+    )
     if problem:
         return problem
     scale = match.array("w_scale")
@@ -55,7 +64,8 @@ def qlinear_conv(match: Match) -> dict[str, Any] | str:
     return {name: match.attributes[name] for name in names if name in match.attributes}
 
 
-def _bytes(match: Match, *names: str) -> str | None:
+def not_bytes(match: Match, *names: str) -> str | None:
+    """Why the values are not all codes of 8 bits, or None."""
     for name in names:
         dtype = match[name].dtype
         if dtype is None or dtype.name not in _BYTES:
@@ -63,11 +73,26 @@ def _bytes(match: Match, *names: str) -> str | None:
     return None
 
 
-def _one_scale(match: Match, *names: str) -> str | None:
+def not_one_scale(match: Match, *names: str, of: Mapping[str, str] | None = None) -> str | None:
+    """Why the values do not all have one scale and one zero point, or None; ``of``: the value, if named otherwise."""
     for name in names:
+        value = match[(of or {}).get(name, name)]
         for part in ("scale", "zero_point"):
             if not _is_one(match[f"{name}_{part}"]):
-                return f"the {part} of {match[name].name} is {dims_text(match[f'{name}_{part}'])}, not one number"
+                return f"the {part} of {value.name} is {dims_text(match[f'{name}_{part}'])}, not one number"
+    return None
+
+
+def not_by_column(match: Match, name: str, short: str, axis: int) -> str | None:
+    """Why a matrix has neither one scale nor one for each column, or None."""
+    value, scale = match[name], match[f"{short}_scale"]
+    if _is_one(scale) and _is_one(match[f"{short}_zero_point"]):
+        return None
+    along = match.attributes.get(f"{short}_axis")
+    if rank_of(value) != 2 or rank_of(scale) != 1 or along is None or along % 2 != axis:
+        return f"the scales {dims_text(scale)} of {dims_text(value)} are not one for each column"
+    if not same_shape(scale, match[f"{short}_zero_point"]):
+        return f"the zero points of {dims_text(value)} are not one for each column"
     return None
 
 
@@ -75,20 +100,20 @@ def _is_one(value: ir.Value) -> bool:
     return value.shape is not None and list(value.shape) in ([], [1])
 
 
-def _bias_fits(match: Match) -> str | None:
-    """Why the bias is not in steps of the product of both scales, or None."""
-    bias = match.get("B")
+def bias_fits(match: Match, name: str, x: str, w: str) -> str | None:
+    """Why a bias is not in steps of the product of the scales of x and w, or None."""
+    bias = match.get(name)
     if bias is None:
         return None
-    scales = [match.array(name) for name in ("B_scale", "x_scale", "w_scale")]
-    zero = match.array("B_zero_point")
+    scales = [match.array(f"{each}_scale") for each in (name, x, w)]
+    zero = match.array(f"{name}_zero_point")
     if bias.dtype != ir.DataType.INT32 or any(scale is None for scale in scales):
         return f"the bias {bias.name} is {bias.dtype}, or its scale no constant"
-    if match.get("B_zero_point") is not None and (zero is None or zero.any()):
+    if match.get(f"{name}_zero_point") is not None and (zero is None or zero.any()):
         return f"the bias {bias.name} has a zero point"
-    own, x, w = (np.asarray(scale, np.float64).ravel() for scale in scales)
-    if not np.allclose(own, x * w, rtol=1e-5, atol=0):
-        return f"the scale of the bias {bias.name} is not that of x times that of w"
+    own, left, right = (np.asarray(scale, np.float64).ravel() for scale in scales)
+    if not np.allclose(own, left * right, rtol=1e-5, atol=0):
+        return f"the scale of the bias {bias.name} is not the product of the two others"
     return None
 
 
