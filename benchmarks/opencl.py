@@ -1,4 +1,8 @@
-"""The OpenCL provider against onnxruntime's CPU provider: a product, ResNet-50 and BERT-base."""
+"""The OpenCL provider against onnxruntime's CPU provider: a product, ResNet-50 and BERT-base.
+
+The product alone, without copies, stands beside a plain register-blocked kernel, and CLBlast where pyclblast is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,7 +53,7 @@ def main() -> None:
             shares.append((name, share))
             if not name.startswith("product"):
                 compiling.append((name, *first_calls(path, feeds["x"].shape)))
-    text = table(rows, shares, compiling)
+    text = table(rows, shares, compiling, products())
     print(text)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text, encoding="utf-8")
@@ -162,6 +168,86 @@ def shares_of(session: epkit.Session, feeds: Feeds) -> dict[str, float]:
     return {name: seconds / whole for name, seconds in spent.items()}
 
 
+PLAIN = f"""
+__kernel void plain(__global const float* a, __global const float* b, __global float* q) {{
+  const int i = get_global_id(1) * 8, j = get_global_id(0) * 16;
+  float16 sum[8];
+  for (int r = 0; r < 8; r++) sum[r] = 0;
+  for (int s = 0; s < {SIZE}; s++) {{
+    const float16 y = vload16(0, b + s * {SIZE} + j);
+#pragma unroll
+    for (int r = 0; r < 8; r++) sum[r] = fma((float16)a[(i + r) * {SIZE} + s], y, sum[r]);
+  }}
+  for (int r = 0; r < 8; r++) vstore16(sum[r], 0, q + (i + r) * {SIZE} + j);
+}}
+"""
+
+
+def products() -> dict[str, float]:
+    """Median seconds of the product on the device, nothing copied: ours with a weight on the right, and its peers.
+
+    Raises:
+        AssertionError: if a product is wrong.
+    """
+    import pyopencl as cl
+
+    from epkit_opencl.device import Options, find_devices, handle_of, limits_of, open_device
+    from epkit_opencl.kernels.gemm import Side, multiply, pack
+    from epkit_opencl.memory import ClStream, Lane, Tensor, new_buffer
+
+    gpu = open_device(handle_of(find_devices(Options()).found[0]))
+    stream = ClStream(gpu, limits_of(gpu.handle, Options()), Lane(gpu))
+    context: Any = SimpleNamespace(stream=stream)
+    random = np.random.default_rng(3)
+    a, b = (random.standard_normal((SIZE, SIZE), np.float32) for _ in range(2))
+    shape, found = a.shape, np.empty_like(a)
+    left, right, out = (Tensor(new_buffer(gpu, a.nbytes), 0, shape, a.dtype) for _ in range(3))
+    right.packed = {}
+    for array, tensor in ((a, left), (b, right)):
+        cl.enqueue_copy(stream.queue, tensor.buffer, array)
+
+    def ours() -> None:
+        panels = pack(context, Side(right, SIZE, 1), SIZE, SIZE, 1)
+        multiply(context, Side(left, SIZE, 1), panels, 1, out, (1, SIZE, SIZE, SIZE))
+        stream.queue.finish()
+
+    kernel = cl.Program(gpu.context, PLAIN).build(["-cl-std=CL1.2"]).plain
+    kernel.set_args(left.buffer, right.buffer, out.buffer)
+
+    def plain() -> None:
+        cl.enqueue_nd_range_kernel(stream.queue, kernel, (SIZE // 16, SIZE // 8), None)
+        stream.queue.finish()
+
+    runs: dict[str, Callable[[], None]] = {"epkit": ours, "a plain 8 x 16 register-blocked kernel": plain}
+    with suppress(ImportError):
+        runs["CLBlast"] = clblast(stream.queue, a, b)
+    for name, run in runs.items():
+        run()
+        if name != "CLBlast":
+            cl.enqueue_copy(stream.queue, found, out.buffer)
+            np.testing.assert_allclose(found, a @ b, rtol=1e-3, atol=1e-2)
+    return alternate(runs, ROUNDS)
+
+
+def clblast(queue: Any, a: Any, b: Any) -> Callable[[], None]:
+    """The product by pyclblast.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    import pyclblast
+    import pyopencl.array as arrays
+
+    x, y = (arrays.to_device(queue, item) for item in (a, b))
+    z = arrays.zeros(queue, a.shape, a.dtype)
+
+    def run() -> None:
+        pyclblast.gemm(queue, SIZE, SIZE, SIZE, x, y, z, a_ld=SIZE, b_ld=SIZE, c_ld=SIZE)
+        queue.finish()
+
+    return run
+
+
 def first_calls(path: Path, shape: tuple[int, ...]) -> tuple[float, float]:
     """Seconds of loading and the first run in a new process, with an empty cache of binaries and a full one."""
     with tempfile.TemporaryDirectory() as cache:
@@ -179,6 +265,7 @@ def table(
     rows: list[tuple[str, float, float]],
     shares: list[tuple[str, dict[str, float]]],
     compiling: list[tuple[str, float, float]],
+    alone: Mapping[str, float],
 ) -> str:
     """The results as Markdown."""
     rate = 2 * SIZE**3 / rows[0][1] / 1e9
@@ -192,6 +279,12 @@ def table(
     ]
     lines += [f"| {name} | {a * 1e3:.1f} ms | {b * 1e3:.1f} ms | {a / b:.2f} |" for name, a, b in rows]
     lines += ["", f"The product is {rate:.0f} GFLOP/s, copies of input and result included.", ""]
+    lines += [f"| the product alone, {SIZE}³ | GFLOP/s | time / epkit's |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {2 * SIZE**3 / seconds / 1e9:.0f} | {seconds / alone['epkit']:.2f} |"
+        for name, seconds in alone.items()
+    ]
+    lines += [""] if "CLBlast" in alone else ["", "pyclblast is not installed.", ""]
     kinds = sorted({kind for _, share in shares for kind in share})
     lines += [f"| share of a profiled run | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(f'{s.get(k, 0):.1%}' for k in kinds)} |" for name, s in shares]

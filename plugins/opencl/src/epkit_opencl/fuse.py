@@ -22,6 +22,21 @@ GROUP = 64
 """Work-items of a group; the size is rounded up to it."""
 
 
+AS_HALF = """inline float as_half(float x) {
+  ushort bits;
+  vstore_half_rte(x, 0, (half*)&bits);
+  return vload_half(0, (half*)&bits);
+}
+"""
+"""The nearest number that float16 has: a cast rounds, even in the middle of a chain."""
+
+
+def _computed(value: ir.Value) -> str:
+    """The C type in which a value is computed."""
+    found = C_TYPES[element_type(value)]
+    return "float" if found == "half" else found
+
+
 @dataclass
 class Chain:
     """Nodes that compute one value, elementwise, from ``inputs``.
@@ -74,10 +89,11 @@ class Chain:
         return tensor.shape
 
     def _source(self, rank: int, modes: tuple[str, ...]) -> str:
-        types = [C_TYPES[element_type(value)] for value in self.inputs]
+        stored = [C_TYPES[element_type(value)] for value in self.inputs]
+        types = [_computed(value) for value in self.inputs]
         result = C_TYPES[element_type(self.output)]
         parameters = ["const int n"]
-        parameters += [f"__global const {c}* restrict p{i}, const long o{i}" for i, c in enumerate(types)]
+        parameters += [f"__global const {c}* restrict p{i}, const long o{i}" for i, c in enumerate(stored)]
         parameters += [f"__global {result}* restrict q, const long oq"]
         parameters += [f"const int d{axis}" for axis in range(rank)]
         far = [index for index, mode in enumerate(modes) if mode == "far"]
@@ -92,11 +108,13 @@ class Chain:
         names: dict[ir.Value, tuple[str, str]] = {}
         for index, (value, c) in enumerate(zip(self.inputs, types, strict=True)):
             place = {"one": "0", "dense": "i", "far": f"at{index}"}[modes[index]]
-            lines.append(f"const {c} x{index} = p{index}[o{index} + {place}];")
+            at = f"o{index} + {place}"
+            read = f"vload_half({at}, p{index})" if stored[index] == "half" else f"p{index}[{at}]"
+            lines.append(f"const {c} x{index} = {read};")
             names[value] = (f"x{index}", c)
         for index, (node, formula) in enumerate(self.nodes):
             found = [None if value is None else names[value] for value in node.inputs]
-            out = C_TYPES[element_type(node.outputs[0])]
+            out = _computed(node.outputs[0])
             site = Site(
                 [None if item is None else item[0] for item in found],
                 [out if item is None else item[1] for item in found],
@@ -106,6 +124,8 @@ class Chain:
             )
             lines.append(f"const {out} v{index} = ({out})({formula.write(site)});")
             names[node.outputs[0]] = (f"v{index}", out)
-        lines.append(f"q[oq + i] = {names[self.output][0]};")
+        last = names[self.output][0]
+        lines.append(f"vstore_half_rte({last}, oq + i, q);" if result == "half" else f"q[oq + i] = {last};")
         body = "\n  ".join(lines)
-        return f"{pragma([*types, result])}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"
+        head = pragma([*types, result]) + (AS_HALF if "as_half(" in body else "")
+        return f"{head}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"

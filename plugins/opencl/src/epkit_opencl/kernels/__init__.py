@@ -26,6 +26,7 @@ from . import (
     sampling,
     views,
 )
+from .half import with_halves
 
 FAMILIES = (
     arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
@@ -40,7 +41,8 @@ def all_kernels(limits: Limits) -> list[Kernel]:
         for name, there in (("float64", limits.fp64), ("int64", limits.int64), ("uint64", limits.int64))
         if not there
     }
-    return [_without(kernel, absent) for family in FAMILIES for kernel in family.KERNELS]
+    found = with_halves([kernel for family in FAMILIES for kernel in family.KERNELS])
+    return [_without(kernel, absent) for kernel in found]
 
 
 def _without(kernel: Kernel, absent: set[str]) -> Kernel:

@@ -95,6 +95,8 @@ def cast(site: Site) -> str:
     """Another element type; to bool, what is not zero."""
     if site.attributes.get("to") == 9:
         return f"({site[0]} != 0)"
+    if site.attributes.get("to") == 10:
+        return f"as_half({site[0]})"
     return f"({site.out}){site[0]}"
 
 
@@ -138,14 +140,14 @@ def known_cast(node: Any) -> bool | str:
 
 def float_modulo(node: Any) -> bool | str:
     """Floating-point remainders are those of fmod."""
-    is_float = element_type(node.inputs[0]) in FLOATS
+    is_float = element_type(node.inputs[0]) in FLOATS | {"float16"}
     fmod = bool(attribute_values(node).get("fmod"))
     return not is_float or fmod or "Mod of floats needs fmod=1"
 
 
 def powers(node: Any) -> bool | str:
     """Powers of floating-point numbers."""
-    return element_type(node.inputs[0]) in FLOATS or "Pow of integers has no kernel"
+    return element_type(node.inputs[0]) in FLOATS | {"float16"} or "Pow of integers has no kernel"
 
 
 UNARY: dict[str, tuple[int, str | Write]] = {

@@ -13,7 +13,7 @@ FLOATS = frozenset({"float32", "float64"})
 SIGNED = frozenset({"int8", "int16", "int32", "int64"})
 UNSIGNED = frozenset({"uint8", "uint16", "uint32", "uint64"})
 NUMBERS = FLOATS | SIGNED | UNSIGNED
-ANY = NUMBERS | {"bool"}
+ANY = NUMBERS | {"bool", "float16"}
 
 Write = Callable[["Site"], str]
 
