@@ -44,6 +44,7 @@ class Builder:
         self.weights: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.between: list[onnx.ValueInfoProto] = []
         self.file = f"random-{kind}.bin"
         self._shift = 0
         some = (0.02 * self.random.standard_normal(RANDOM_NUMBERS, np.float32)).astype(self.dtype)
@@ -113,7 +114,9 @@ class Builder:
 
     def save(self, name: str) -> Path:
         """Write the model."""
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.weights)
+        graph = helper.make_graph(
+            self.nodes, name, self.inputs, self.outputs, self.weights, value_info=self.between
+        )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         path = self.folder / f"{name}.onnx"
         path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=11).SerializeToString())
@@ -264,7 +267,9 @@ def llama(folder: Path, kind: str, length: int, past: int, *, bits: int = 0, siz
         packed = b.weight(outer, blocks, 4 * bits, code=TensorProto.UINT8, file="random-bytes.bin")
         scales = b.constant(np.full(outer * blocks, 0.004, b.dtype))
         options = {"K": inner, "N": outer, "bits": bits, "block_size": 32}
-        return str(b.node("MatMulNBits", x, packed, scales, domain="com.microsoft", **options))
+        made = str(b.node("MatMulNBits", x, packed, scales, domain="com.microsoft", **options))
+        b.between.append(helper.make_tensor_value_info(made, b.code, (1, length, outer)))
+        return made
 
     def norm(x: str) -> str:
         return str(b.node("RMSNormalization", x, b.vector(hidden, 1.0), epsilon=1e-5))
