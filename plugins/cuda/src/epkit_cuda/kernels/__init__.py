@@ -7,6 +7,7 @@ from epkit.backend import Kernel
 from ..machine import Machine
 from . import (
     attention,
+    codes,
     convolution,
     formulas,
     gemv,
@@ -20,7 +21,7 @@ from . import (
     skips,
 )
 
-FAMILIES = (formulas, rows, skips, rotary, pooling, indexing)
+FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing)
 
 WITH_SOURCES = (rows, skips, rotary, pooling, indexing, quantised, attention, gemv, products, convolution)
 
