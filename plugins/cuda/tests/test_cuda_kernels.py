@@ -174,8 +174,13 @@ def test_a_wrong_index_is_an_error_of_that_run_alone(gpu: StandIn, capture: bool
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("points", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_products_with_narrow_weights(gpu: StandIn, bits: int, points: bool, dtype: Any) -> None:
-    m, k, n, block = 3, 72, 6, 32
+@pytest.mark.parametrize(
+    ("m", "k"), [(3, 72), (3, 96), (9, 72)]
+)  # by bytes, by sixteen bytes, unpacked first
+def test_products_with_narrow_weights(
+    gpu: StandIn, bits: int, points: bool, dtype: Any, m: int, k: int
+) -> None:
+    n, block = 6, 32
     blocks, random = -(-k // block), np.random.default_rng(0)
     feeds = {
         "a": data(m, k, dtype=dtype),

@@ -7,6 +7,7 @@ from epkit.backend import Kernel
 from ..machine import Machine
 from . import (
     attention,
+    codes,
     convolution,
     formulas,
     gemv,
@@ -20,7 +21,7 @@ from . import (
     skips,
 )
 
-FAMILIES = (formulas, rows, skips, rotary, pooling, indexing, quantised)
+FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing)
 
 WITH_SOURCES = (rows, skips, rotary, pooling, indexing, quantised, attention, gemv, products, convolution)
 
@@ -29,6 +30,7 @@ def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     """Every kernel, in order of preference."""
     own = [item for family in FAMILIES for item in family.KERNELS]
     libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
+    own.append(quantised.matmul_n_bits_of(precision))
     return [*own, *attention.attention_kernels(precision), *libraries, *portable.kernels(machine.xp)]
 
 

@@ -267,39 +267,31 @@ UNARY: dict[str, tuple[int, str | Write]] = {
         ),
     ),
 }
-"""Operators of one floating-point input: first version, expression.
+"""Operators of one floating-point input: first version, expression."""
 
-Those whose standard meaning is a function body that rounds several times (Gelu, HardSwish, Mish, ...) are
-declared for the types that have nothing to round.
-"""
-
-WIDE = {"T": frozenset({"float32", "float64"})}
 T_NUMBERS = {"T": NUMBERS}
 BOOLS = {"T": frozenset({"bool"})}
 
 KERNELS: tuple[Kernel, ...] = (
     *(formula(name, write, since=since) for name, (since, write) in UNARY.items()),
-    formula("Gelu", gelu, since=20, types=WIDE),
-    formula("Mish", lambda s: f"{s[0]} * tanh({softplus(s)})", since=18, types=WIDE),
+    formula("Gelu", gelu, since=20),
+    formula("Mish", lambda s: f"{s[0]} * tanh({softplus(s)})", since=18),
     formula(
         "HardSwish",
         lambda s: (
             f"{s[0]} * fmin(fmax({s[0]} / {s.number(6)} + {s.number(0.5)}, {s.number(0)}), {s.number(1)})"
         ),
         since=14,
-        types=WIDE,
     ),
     formula(
         "Swish",
         lambda s: f"{s[0]} * {sigmoid(s.attribute('alpha', 1.0) + ' * ' + s[0], s)}",
         since=24,
-        types=WIDE,
     ),
     formula(
         "Celu",
         lambda s: "{0} < 0 ? {1} * expm1({0} / {1}) : {0}".format(s[0], s.attribute("alpha", 1.0)),
         since=12,
-        types=WIDE,
     ),
     formula("Relu", "{0} < 0 ? {zero} : {0}", since=6, types={"T": FLOATS | SIGNED}),
     formula("Neg", "-{0}", since=6, types={"T": FLOATS | SIGNED}),
@@ -310,11 +302,11 @@ KERNELS: tuple[Kernel, ...] = (
     formula("Mul", "{0} * {1}", since=7, types=T_NUMBERS),
     formula("Div", divide, since=7, types=T_NUMBERS),
     formula("Mod", modulo, since=10, types=T_NUMBERS, when=float_modulo),
-    formula("Pow", "pow({0}, (decltype({0})){1})", since=7, types={"T": WIDE["T"], "T1": NUMBERS}),
+    formula("Pow", "pow({0}, (decltype({0})){1})", since=7, types={"T": FLOATS, "T1": NUMBERS}),
     formula("Max", folded(chosen(">")), since=8, types=T_NUMBERS),
     formula("Min", folded(chosen("<")), since=8, types=T_NUMBERS),
-    formula("Sum", folded(added), since=8, types=WIDE),
-    formula("Mean", lambda s: f"{folded(added)(s)} / {s.number(len(s.args))}", since=8, types=WIDE),
+    formula("Sum", folded(added), since=8),
+    formula("Mean", lambda s: f"{folded(added)(s)} / {s.number(len(s.args))}", since=8),
     formula("Clip", clip, since=6, types=T_NUMBERS),
     formula("PRelu", "{0} < 0 ? {0} * {1} : {0}", since=7),
     formula(

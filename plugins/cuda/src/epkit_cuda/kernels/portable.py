@@ -25,6 +25,12 @@ ELEMENTS = frozenset(
 )
 """Element types that the array namespace computes with."""
 
+MOVEMENT = frozenset(
+    ["Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose"]
+    + ["Unsqueeze"]
+)
+"""Operators that move elements and compute nothing: they take bfloat16, too."""
+
 HOST_INPUTS: dict[str, tuple[int, ...]] = {
     "AffineGrid": (1,),
     "CenterCropPad": (1,),
@@ -112,10 +118,11 @@ def _when(item: Kernel) -> Callable[[Any], bool | str]:
             return HOST_ONLY[node.op_type]
         if node.op_type.startswith("Scatter") and attribute_values(node).get("reduction") == "mul":
             return "the device's array library cannot scatter by multiplication"
+        held = ELEMENTS | {"bfloat16"} if node.op_type in MOVEMENT else ELEMENTS
         for value in (*node.inputs, *node.outputs):
             if value is None or not value.name:
                 continue
-            if not isinstance(value.type, ir.TensorType) or element_type(value) not in ELEMENTS:
+            if not isinstance(value.type, ir.TensorType) or element_type(value) not in held:
                 found = str(value.type or "a value of unknown type")
                 return f"the device's array library cannot hold {value.name}, {found}"
         return True if before is None else before(node)

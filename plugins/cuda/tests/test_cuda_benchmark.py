@@ -1,0 +1,106 @@
+"""The benchmark's models in small sizes: every node runs on the device, in every type; PyTorch computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from benchmarks import cuda_device, cuda_models
+from benchmarks.cuda_models import Sizes
+from cuda_standin import StandIn
+
+import epkit
+
+SMALL = Sizes(2, 64, 4, 128, groups=2, words=96, picture=32, patch=16)
+MODELS: dict[str, Callable[[Path, str], Path]] = {
+    "resnet": lambda folder, kind: cuda_models.resnet(folder, kind, 2, width=4, picture=32),
+    "mobilenet": lambda folder, kind: cuda_models.mobilenet(folder, kind, 1, picture=32),
+    "bert": lambda folder, kind: cuda_models.bert(folder, kind, 2, sizes=SMALL, length=12),
+    "vit": lambda folder, kind: cuda_models.vit(folder, kind, 2, sizes=SMALL),
+    "prefill": lambda folder, kind: cuda_models.llama(folder, kind, 12, 0, sizes=SMALL),
+    "decode": lambda folder, kind: cuda_models.llama(folder, kind, 1, 12, sizes=SMALL),
+    "decode4": lambda folder, kind: cuda_models.llama(folder, kind, 1, 12, bits=4, sizes=SMALL),
+}
+
+
+NEAR = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 8e-2}
+"""Distance from float32, relative: some ten roundings' worth, as the deepest has 53 layers with random weights."""
+
+
+def wide(value: Any) -> Any:
+    return np.asarray(value).astype(np.float64)
+
+
+KINDS = [("decode4", "bf16")]
+"""What is fast; every model in every type is marked slow."""
+
+
+def test_what_is_timed_is_the_captured_graph(
+    gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_device, "memory_held", lambda: 0)
+    path = MODELS["bert"](tmp_path, "fp32")
+    feeds = cuda_models.feeds_of(onnx.load(path, load_external_data=False))
+    want = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+    timed = cuda_device.OnDevice(path, "fp32", "extended", feeds)
+    copies = gpu.copies_in
+    for _ in range(3):
+        (found,) = timed.run()
+    np.testing.assert_allclose(found.array._data, want, rtol=1e-3, atol=1e-4)
+    assert gpu.graph_launches == 3 and gpu.copies_in == copies and gpu.copies_out == 0
+    assert timed.host_seconds(1) > 0
+    timed.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if (name, kind) in KINDS else [pytest.mark.slow])
+        for name in MODELS
+        for kind in ("fp32", "fp16", "bf16")
+    ],
+)
+def test_a_model_runs_on_the_device_alone(gpu: StandIn, tmp_path: Path, name: str, kind: str) -> None:
+    path, single = MODELS[name](tmp_path, kind), MODELS[name](tmp_path, "fp32")
+    model = onnx.load(path, load_external_data=False)
+    feeds = cuda_models.feeds_of(model)
+    plain = {n: x.astype(np.float32) if x.dtype.kind in "fV" else x for n, x in feeds.items()}
+    want = onnxruntime.InferenceSession(single, providers=["CPUExecutionProvider"]).run(["y"], plain)[0]
+    level = "extended" if kind == "fp32" else "all"
+    with epkit.load(path, ["cuda"], fallback="error", optimise=level, capture=True) as session:
+        for _ in range(4):
+            found = session.run(None, feeds)["y"]
+    away = np.linalg.norm(wide(found) - wide(want)) / np.linalg.norm(wide(want))
+    assert away < NEAR[kind]
+    assert gpu.implicit_reads == 0 and gpu.graph_launches == 2
+
+
+def test_work_is_counted(tmp_path: Path) -> None:
+    path = cuda_models.bert(tmp_path, "fp16", 2, sizes=SMALL, length=12)
+    work = cuda_models.work_of(onnx.load(path, load_external_data=False))
+    tokens, each = 2 * 12, 4 * 64 * 64 + 2 * 64 * 128
+    assert work.flop == 2 * (2 * tokens * each + 4 * tokens * 64 * 12)
+    vectors = 4 * 64 + 128 + 64 + 4 * 64
+    assert work.weights == 2 * 2 * (each + vectors)
+    assert work.moved == work.weights + 2 * 2 * tokens * 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "decode4"])
+def test_torch_computes_the_same(tmp_path: Path, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.cuda_torch import Graph, as_torch
+
+    path = MODELS[name](tmp_path, "fp32")
+    feeds = cuda_models.feeds_of(onnx.load(path, load_external_data=False))
+    want = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
+    graph = Graph(path, "cpu")
+    with torch.inference_mode():
+        found = graph(*(as_torch(feeds[name]) for name in graph.inputs))
+    for have, value in zip(found, want, strict=True):
+        np.testing.assert_allclose(have.numpy(), value, rtol=1e-3, atol=1e-3 * float(np.abs(value).max()))
