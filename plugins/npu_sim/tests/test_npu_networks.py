@@ -13,7 +13,10 @@ from npu_node import Q, feeds_of, integers, on_npu, on_onnxruntime, qdq
 from onnx import TensorProto, helper, numpy_helper
 
 SHAPE = (1, 8, 10, 9)
-KINDS = ("Conv", "Depthwise", "Add", "Mul", "Sigmoid", "HardSwish", "MaxPool", "Concat", "Transpose")
+KINDS = (
+    *("Conv", "Depthwise", "Add", "Mul", "Sigmoid", "HardSwish", "MaxPool", "Concat", "Transpose"),
+    *("Gather", "Pad", "Where"),
+)
 
 
 class Builder:
@@ -44,12 +47,20 @@ class Builder:
         elif kind == "Concat":  # two halves of channels
             halves = [f"{name}_a", f"{name}_b"]
             for half, source, start in zip(halves, (first, second), (0, 4), strict=True):
-                bounds = [self.list_of(v) for v in ([start], [start + 4], [1])]
+                bounds = [self.constant(v) for v in ([start], [start + 4], [1])]
                 self.nodes.append(helper.make_node("Slice", [source, *bounds], [half]))
             self.node("Concat", halves, name, axis=1)
         elif kind == "Transpose":  # and back
             self.nodes.append(helper.make_node("Transpose", [first], [f"{name}_t"], perm=[2, 3, 1, 0]))
             self.node("Transpose", [f"{name}_t"], name, perm=[3, 2, 0, 1])
+        elif kind == "Gather":  # channels in another order
+            self.node("Gather", [first, self.constant(self.rng.permutation(8) - 4)], name, axis=1)
+        elif kind == "Pad":  # and off again, on the other side
+            bounds = [self.constant([0, 0, 1, 0, 0, 0, 0, 2]), "", self.constant(np.arange(4))]
+            self.nodes.append(helper.make_node("Pad", [first, *bounds], [f"{name}_p"]))
+            self.node("Slice", [f"{name}_p", *map(self.constant, ([0, 2], [10, 11], [2, 3]))], name)
+        elif kind == "Where":
+            self.node("Where", [self.constant(self.rng.random(SHAPE[2:]) < 0.5), first, second], name)
         else:
             self.node(kind, [first, second] if kind in ("Add", "Mul") else [first], name)
         self.names.append(name)
@@ -69,7 +80,7 @@ class Builder:
         self.nodes.append(helper.make_node("DequantizeLinear", [name, "w_s", "w_z"], [f"{name}_r"]))
         return f"{name}_r"
 
-    def list_of(self, values: list[int]) -> str:
+    def constant(self, values: Any) -> str:
         name = f"l{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(values), name))
         return name
