@@ -196,7 +196,7 @@ def table(rows: list[str]) -> str:
             "# Optimiser, load time, memory plan",
             "",
             f"`python -m benchmarks optimiser`: level {LEVEL}, CPU provider, without a cache and from one; medians of",
-            "5 alternating rounds. Planned bytes are those of portable kernels for the inputs of a run; the peak of a run is",
+            "5 alternating rounds. Planned bytes are those of portable kernels for the inputs of a run; its peak is",
             "what the memory of a process rises by in its first run, with native kernels at level basic.",
             f"{machine()}.",
             "",
