@@ -11,7 +11,7 @@ BENCHMARKS = {
     "cpu": lambda: cpu.main(sys.argv[2:]),
     "load": load.main,
     "opencl": opencl.main,
-    "optimiser": optimiser.main,
+    "optimiser": lambda: optimiser.main(sys.argv[2:]),
     "placement": placement.main,
     "trees": trees.main,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def row(name: str, path: Path, feeds: Any) -> str:
         "priority": epkit.load(path, [DEVICE, "cpu"]),
         "cost": epkit.load(path, [DEVICE, "cpu"], policy="cost"),
     }
-    seconds = alternate({key: lambda s=s: s.run(None, feeds) for key, s in sessions.items()}, rounds=9)
+    seconds = alternate({key: partial(s.run, None, feeds) for key, s in sessions.items()}, rounds=9)
     shares = [session.placement.counts() for session in sessions.values()]
     transfers = [session.placement.transfers for session in sessions.values()]
     for session in sessions.values():

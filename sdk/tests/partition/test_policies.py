@@ -146,6 +146,21 @@ def test_times_that_were_measured_decide(own_cache: Path) -> None:
     assert list(placed(None, ACME, policy="cost").values()) == ["cpu", "cpu", "acme", "cpu"]
 
 
+@pytest.mark.parametrize(("gain", "divided"), [(0.05, False), (0.2, True)])
+def test_a_division_has_to_be_worth_it(own_cache: Path, gain: float, divided: bool) -> None:
+    """Nodes are measured one by one: a few per cent are no reason to cut a model."""
+    tuned = tune(MODEL, epkit_settings("acme"), {"x": X}, registry=registry_of(ACME))
+    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(MODEL))
+    relu, exp, tanh = (signature(node, 18) for node in list(model.graph)[:3])
+    tables = {each.provider: each.table for each in tuned}
+    tables["cpu"].seconds.update({relu: 1e-3, exp: 1e-3, tanh: 1e-3})
+    tables["acme"].seconds.update({relu: 1.0, exp: 1e-3 * (1 - 4 * gain), tanh: 1e-3})
+    for table in tables.values():
+        CostStore(knobs.CACHE_DIR.get()).save(table)
+    found = placed(None, ACME, policy="cost")
+    assert [node for node, provider in found.items() if provider == "acme"] == (["two"] if divided else [])
+
+
 def test_links_are_measured_on_devices_with_memory_of_their_own() -> None:
     far = device_provider("far", FakeDevice(), everything)
     found = tune(MODEL, epkit_settings("far"), {"x": X}, registry=registry_of(far))

@@ -22,6 +22,9 @@ from .edges import Edges
 from .min_cut import FOREVER, MinCut
 
 HOST = -1
+GAIN = 0.1
+"""What a division has to save of the time of one provider alone: nodes are measured one by one, where a provider that
+has them all runs several in one pass, and measurements differ from one time to the next."""
 Labels = dict[ir.Node, int]
 
 
@@ -33,7 +36,10 @@ def best_labels(edges: Edges, offers: Sequence[Offer], bounds: Sequence[Bound], 
         {node: rank if rank in ranks else ranks[0] for node, ranks in problem.choices.items()}
         for rank in range(1, len(offers))
     ]
-    return min(map(problem.improved, starts), key=problem.total, default={})
+    found = min(map(problem.improved, starts), key=problem.total, default={})
+    whole = [labels for labels in starts if len(set(labels.values())) == 1]
+    alone = min(whole, key=problem.total, default=found)
+    return found if problem.total(found) < (1 - GAIN) * problem.total(alone) else alone
 
 
 @dataclass(frozen=True)
