@@ -17,6 +17,7 @@ import epkit
 FAST = [
     "add_bcast",
     "argmax_default_axis_example",
+    "attention_4d_causal_fp16_expanded",
     "averagepool_2d_pads",
     "batchnorm_example",
     "cast_FLOAT16_to_FLOAT",
