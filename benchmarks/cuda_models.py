@@ -380,7 +380,7 @@ def _product(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
 
 
 def _convolution(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
-    return 2.0 * float(math.prod(output)) * math.prod(inputs[1][1:])
+    return 2.0 * float(math.prod(output) * math.prod(inputs[1][1:]))
 
 
 def _attention(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
