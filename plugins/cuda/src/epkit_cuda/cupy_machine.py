@@ -186,6 +186,8 @@ class CupyMachine(Machine):
             stream = cupy.cuda.get_current_stream().ptr
             if self._products.multiply(a, b, out, precision, stream, bias, activation):
                 return True
+            if (bias is not None or activation) and self._products.multiply(a, b, out, precision, stream):
+                return False
         if a.dtype == out.dtype:
             cupy.matmul(a, b, out=out)
         else:
