@@ -204,7 +204,8 @@ def timed(case: Case, folder: Path, limits: Limits, deadline: float) -> str:
     ours = OnDevice(path, case.precision, case.level, feeds)
     memory, host = ours.memory(), ours.host_seconds(ROUNDS)
     subjects: dict[str, Callable[[], object]] = {"epkit": ours.run}
-    notes, theirs = [], 0
+    notes: list[str] = []
+    theirs = 0
     if case.peers and find_spec("torch"):
         found, theirs, notes = torch_peers(path, feeds, case.precision, deadline)
         subjects |= found
@@ -281,7 +282,7 @@ def torch_peers(
     model = Graph(path, "cuda").eval()
     given = [as_torch(feeds[name]).to("cuda") for name in model.inputs]
     if precision != "fp32":
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         given = [
             x.to(memory_format=torch.channels_last) if x.ndim == 4 and x.shape[1] == 3 else x for x in given
         ]

@@ -27,7 +27,7 @@ class Results(RunContext):
     def __init__(self, provider: CudaProvider) -> None:
         self.machine = provider.machine
         self.device = describe(provider.machine)
-        self.stream = provider.streams.take()
+        self.stream = self.queue = provider.streams.take()
         self._kept: dict[Any, Tensor] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
@@ -68,7 +68,7 @@ class OnDevice:
             raise RuntimeError(f"{path.name} is {len(programs)} partitions")
         self.provider, program = provider, programs[0]
         self.context = Results(provider)
-        with provider.machine.using(self.context.stream.raw):
+        with provider.machine.using(self.context.queue.raw):
             self.inputs = [provider.constant(np.asarray(feeds[name])) for name in self._names(program)]
         for _ in range(WARM):
             program.run(self.context, self.inputs)

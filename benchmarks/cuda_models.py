@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,13 @@ class Builder:
     def linear(self, x: str, inner: int, outer: int, *, bias: bool = True) -> str:
         """x W + b."""
         product = self.node("MatMul", x, self.weight(inner, outer))
-        return self.node("Add", product, self.vector(outer)) if bias else product
+        return str(self.node("Add", product, self.vector(outer)) if bias else product)
 
     def norm(self, x: str, size: int) -> str:
         """LayerNormalization with a scale and a bias."""
-        return self.node("LayerNormalization", x, self.vector(size, 1.0), self.vector(size), epsilon=1e-5)
+        return str(
+            self.node("LayerNormalization", x, self.vector(size, 1.0), self.vector(size), epsilon=1e-5)
+        )
 
     def input(self, name: str, shape: Sequence[int], code: int = 0) -> str:
         """Declare an input, of the model's type by default."""
@@ -266,7 +268,7 @@ def llama(folder: Path, kind: str, length: int, past: int, *, bits: int = 0, siz
         blocks = inner // 32
         packed = b.weight(outer, blocks, 4 * bits, code=TensorProto.UINT8, file="random-bytes.bin")
         scales = b.constant(np.full(outer * blocks, 0.004, b.dtype))
-        options = {"K": inner, "N": outer, "bits": bits, "block_size": 32}
+        options: dict[str, Any] = {"K": inner, "N": outer, "bits": bits, "block_size": 32}
         made = str(b.node("MatMulNBits", x, packed, scales, domain="com.microsoft", **options))
         b.between.append(helper.make_tensor_value_info(made, b.code, (1, length, outer)))
         return made
@@ -290,7 +292,7 @@ def llama(folder: Path, kind: str, length: int, past: int, *, bits: int = 0, siz
         )
         shape = (1, sizes.groups, past, size)
         kept = [b.input(f"past_{name}_{layer}", shape) for name in ("key", "value")] if past else []
-        options = {"q_num_heads": sizes.heads, "kv_num_heads": sizes.groups, "is_causal": 1}
+        options: dict[str, Any] = {"q_num_heads": sizes.heads, "kv_num_heads": sizes.groups, "is_causal": 1}
         y, *made = b.node("Attention", q, k, v, *(["", *kept] if past else []), outputs=3, **options)
         presents += [
             (value, f"present_{name}_{layer}") for value, name in zip(made, ("key", "value"), strict=True)
@@ -338,7 +340,6 @@ class Work:
     flop: float = 0.0
     moved: float = 0.0
     weights: float = 0.0
-    by_operator: dict[str, float] = field(default_factory=dict)
 
 
 def work_of(model: onnx.ModelProto) -> Work:
@@ -361,9 +362,7 @@ def work_of(model: onnx.ModelProto) -> Work:
     for node in inferred.graph.node:
         if node.op_type in FLOP:
             given = [shapes.get(name, ()) for name in node.input]
-            found = FLOP[node.op_type](node, given, shapes.get(node.output[0], ()))
-            work.flop += found
-            work.by_operator[node.op_type] = work.by_operator.get(node.op_type, 0.0) + found
+            work.flop += FLOP[node.op_type](node, given, shapes.get(node.output[0], ()))
     return work
 
 
@@ -376,13 +375,12 @@ def _attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
 
 
 def _product(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
-    inner = inputs[0][-2] if _attribute(node, "transA") else inputs[0][-1]
     columns = _attribute(node, "N") or (inputs[1][-2] if _attribute(node, "transB") else inputs[1][-1])
-    return 2.0 * math.prod(inputs[0]) / inner * columns * inner
+    return 2.0 * float(math.prod(inputs[0]) * columns)
 
 
 def _convolution(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
-    return 2.0 * math.prod(output) * math.prod(inputs[1][1:])
+    return 2.0 * float(math.prod(output) * math.prod(inputs[1][1:]))
 
 
 def _attention(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
@@ -391,7 +389,7 @@ def _attention(node: onnx.NodeProto, inputs: Any, output: Any) -> float:
     past = inputs[4][2] if len(inputs) > 4 else 0
     keys = past + inputs[1][1]
     seen = past + (queries + 1) / 2 if _attribute(node, "is_causal") else keys
-    return 4.0 * batch * queries * hidden * seen
+    return 4.0 * float(batch * queries * hidden * seen)
 
 
 FLOP: dict[str, Callable[[onnx.NodeProto, Any, Any], float]] = {

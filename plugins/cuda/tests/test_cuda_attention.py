@@ -16,7 +16,7 @@ from test_cuda_kernels import data
 
 import epkit
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def model_of(node: Any, feeds: dict[str, Any], outputs: dict[str, Any], opset: int = 23) -> onnx.ModelProto:

@@ -93,7 +93,7 @@ def test_work_is_counted(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "decode4"])
 def test_torch_computes_the_same(tmp_path: Path, name: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from benchmarks.cuda_torch import Graph, as_torch
 
     path = MODELS[name](tmp_path, "fp32")

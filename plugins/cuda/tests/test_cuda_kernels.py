@@ -287,3 +287,10 @@ def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
 def test_a_wrong_source_is_told_with_its_line() -> None:
     with pytest.raises(epkit.errors.CompileError, match="line 2: wrong wrong;"):
         nvrtc.compiled('extern "C" __global__ void f() {\nwrong wrong;\n}', "sm_90")
+
+
+def test_the_compiler_is_no_newer_than_the_driver() -> None:
+    names = ("libnvrtc.so.13", "/some/where/libnvrtc.so.12", "libnvrtc.so")
+    assert [nvrtc.generation(name) for name in names] == [13, 12, 0]
+    with pytest.raises(epkit.errors.CompileError, match="not installed"):
+        nvrtc.library(-1)

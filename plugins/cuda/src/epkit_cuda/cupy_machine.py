@@ -108,6 +108,7 @@ class CupyMachine(Machine):
             properties = runtime.getDeviceProperties(index)
             self.memory_bytes = int(runtime.memGetInfo()[1])
         self.name = properties["name"].decode()
+        self.generation = runtime.driverGetVersion() // 1000
         self.architecture = f"sm_{properties['major']}{properties['minor']}"
         self.driver = " | ".join(
             map(
@@ -174,7 +175,7 @@ class CupyMachine(Machine):
             if key not in self._functions:
                 module = cupy.cuda.function.Module()
                 with self.device:
-                    module.load(nvrtc.compiled(source, self.architecture))
+                    module.load(nvrtc.compiled(source, self.architecture, self.generation))
                 self._functions[key] = module.get_function(name)
             return self._functions[key]
 
@@ -185,6 +186,8 @@ class CupyMachine(Machine):
             stream = cupy.cuda.get_current_stream().ptr
             if self._products.multiply(a, b, out, precision, stream, bias, activation):
                 return True
+            if (bias is not None or activation) and self._products.multiply(a, b, out, precision, stream):
+                return False
         if a.dtype == out.dtype:
             cupy.matmul(a, b, out=out)
         else:

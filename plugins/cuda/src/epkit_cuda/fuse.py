@@ -73,7 +73,7 @@ class Chain:
             for index in formula.per_channel:
                 if index < len(node.inputs) and node.inputs[index] is value and node.inputs[0] is not None:
                     rank = len(node.inputs[0].shape or ())
-                    return array.reshape(*array.shape, *[1] * max(0, rank - 2))
+                    return array.reshape((*array.shape, *[1] * max(0, rank - 2)))
         return array
 
     def source(self, rank: int, modes: tuple[str, ...], *, wide: bool = False) -> str:

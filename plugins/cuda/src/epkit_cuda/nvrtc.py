@@ -13,13 +13,17 @@ NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
 
 @cache
-def library() -> ctypes.CDLL:
-    """The compiler's library.
+def library(newest: int = 99) -> ctypes.CDLL:
+    """The compiler's library, of a generation that the driver can load code of.
+
+    Args:
+        newest: the driver's generation of CUDA, such as 12.
 
     Raises:
         CompileError: if there is none.
     """
-    for candidate in (*_in_wheels(), *NAMES):
+    candidates = [name for name in (*_in_wheels(), *NAMES) if generation(name) <= newest]
+    for candidate in candidates:
         try:
             return ctypes.CDLL(candidate)
         except OSError:
@@ -29,6 +33,12 @@ def library() -> ctypes.CDLL:
         where=Where(stage="compile", provider="cuda"),
         remedy="pip install epkit-cuda[cu13] (or epkit-cuda[cu12] for a driver older than 580)",
     )
+
+
+def generation(name: str) -> int:
+    """Of CUDA, from a library's name; 0 where it is not said."""
+    found = re.search(r"\.so\.(\d+)$", name)
+    return int(found[1]) if found else 0
 
 
 def _in_wheels() -> list[str]:
@@ -42,20 +52,23 @@ def _in_wheels() -> list[str]:
     return [str(path) for path in sorted(usable, key=lambda path: path.name, reverse=True)]
 
 
-def version() -> str:
+def version(newest: int = 99) -> str:
     """Such as ``13.0``."""
     major, minor = ctypes.c_int(), ctypes.c_int()
-    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    library(newest).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
 
 
-def compiled(source: str, architecture: str) -> bytes:
+def compiled(source: str, architecture: str, newest: int = 99) -> bytes:
     """The machine code (a cubin) of a source for an architecture such as ``sm_90``.
+
+    Args:
+        newest: see :func:`library`.
 
     Raises:
         CompileError: with the compiler's words and the lines that they are about.
     """
-    nvrtc, program = library(), ctypes.c_void_p()
+    nvrtc, program = library(newest), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
     try:
         options = [f"--gpu-architecture={architecture}", "--std=c++17", "--device-as-default-execution-space"]
@@ -63,7 +76,7 @@ def compiled(source: str, architecture: str) -> bytes:
         if nvrtc.nvrtcCompileProgram(program, len(options), array) != 0:
             log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
             raise CompileError(
-                f"NVRTC {version()} did not compile a kernel for {architecture}: {_explained(log, source)}",
+                f"NVRTC {version(newest)} did not compile a kernel for {architecture}: {_explained(log, source)}",
                 where=Where(stage="compile", provider="cuda"),
                 remedy="report it with this text, and the versions that `epkit providers` shows",
             )

@@ -14,7 +14,7 @@ from epkit.kernels.attributes import attribute_values
 
 from ..launch import dense, launch, on_host
 from ..memory import Tensor
-from ..source import PRELUDE, computed, stored
+from ..source import NARROW, PRELUDE, computed, stored
 
 WIDE = frozenset({"float32", "float64"})
 FLOATS = WIDE | {"float16", "bfloat16"}
@@ -37,16 +37,22 @@ def row_source(c_type: str, parameters: str, body: str) -> str:
 
 
 def softmax_source(c_type: str, *, log: bool) -> str:
-    """Along rows of (rows, size, inner): block r handles outer r / inner, inner r % inner."""
-    end = "narrow(x - top - total, q[at]);" if log else "narrow(exp(x - top) / total, q[at]);"
+    """Along rows of (rows, size, inner): block r handles outer r / inner, inner r % inner.
+
+    Exponentials and their sum are rounded to narrow types, as in the function body of the standard.
+    """
+    narrow = c_type in NARROW and not log
+    power = "widen(stored_as<T>(exp({0} - top)))" if narrow else "exp({0} - top)"
+    end = "narrow(x - top - total, q[at]);" if log else f"narrow({power.format('x')} / total, q[at]);"
+    value = power.format("(C)widen(p[start + (long long)j * inner])")
     body = f"""
   const long long start = row / inner * size * inner + row % inner;
   C top = -INFINITY, total = 0;
   for (int j = threadIdx.x; j < size; j += blockDim.x) top = Top()(top, (C)widen(p[start + (long long)j * inner]));
   top = over_block(Top(), top);
-  for (int j = threadIdx.x; j < size; j += blockDim.x) total += exp((C)widen(p[start + (long long)j * inner]) - top);
+  for (int j = threadIdx.x; j < size; j += blockDim.x) total += {value};
   total = over_block(Sum(), total);
-  {"total = log(total);" if log else ""}
+  {"total = log(total);" if log else "total = widen(stored_as<T>(total));" if narrow else ""}
   for (int j = threadIdx.x; j < size; j += blockDim.x) {{
     const long long at = start + (long long)j * inner;
     const C x = widen(p[at]);
@@ -294,7 +300,7 @@ KERNELS: tuple[Kernel, ...] = (
         for by_input in (True, False)
     ),
 )
-"""Narrow floats are computed in float32 and rounded once."""
+"""Narrow floats are computed in float32 and, softmax apart, rounded once."""
 
 
 def sources() -> list[str]:
