@@ -1,7 +1,9 @@
 """Builds the native library: engine sources once, operators and kernels once per instruction set.
 
-python native/build.py            build in place, only what has changed
-python native/build.py --sanitize with AddressSanitizer and UndefinedBehaviorSanitizer
+python native/build.py              build in place, only what has changed
+python native/build.py --isa=avx512 that instruction set and the baseline only
+
+sanitize.py builds with AddressSanitizer and UndefinedBehaviorSanitizer, and runs tests there.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ SANITIZE = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=undefined",
     "-fno-omit-frame-pointer",
-    "-g",
+    *("-O1", "-g1"),
 ]
 
 
@@ -138,4 +140,4 @@ def build(
 
 if __name__ == "__main__":
     isas = [argument.removeprefix("--isa=") for argument in sys.argv[1:] if argument.startswith("--isa=")]
-    print(build(sanitize="--sanitize" in sys.argv[1:], only=isas[0] if isas else ""))
+    print(build(only=isas[0] if isas else ""))

@@ -21,6 +21,8 @@ FLAGS = [
     *("-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"),
     *("-Wno-maybe-uninitialized", "-Wno-uninitialized"),  # GCC 12 on its own intrinsics
 ]
+EXTRA: list[str] = []
+"""More flags for the compiler and the linker; sanitize.py sets them."""
 ISAS = {
     "baseline": [],
     "avx2": ["-march=x86-64-v3"],
@@ -41,14 +43,14 @@ def machine_isas() -> list[str]:
     return [isa for isa, needs in NEEDS.items() if needs <= flags]
 
 
-def build(isas: list[str] | None = None, extra: tuple[str, ...] = ()) -> Path:
+def build(isas: list[str] | None = None) -> Path:
     """The shared library, compiled where its sources, headers or flags have changed. Raises CalledProcessError."""
     cache = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"epkit-kernels-{os.getuid()}"
     cache.mkdir(exist_ok=True)
     jobs = []
     for isa in isas or machine_isas():
         for source in sorted(KERNELS.glob("*.cpp")):
-            command = ["g++", *FLAGS, *ISAS[isa], *extra, f"-DEPK_ISA={isa}", "-c", str(source)]
+            command = ["g++", *FLAGS, *ISAS[isa], *EXTRA, f"-DEPK_ISA={isa}", "-c", str(source)]
             key = hashlib.sha256(repr(command).encode() + _with_headers(source)).hexdigest()[:16]
             jobs.append((command, cache / f"{source.stem}-{isa}-{key}.o"))
     with ThreadPoolExecutor(2) as pool:
@@ -57,7 +59,7 @@ def build(isas: list[str] | None = None, extra: tuple[str, ...] = ()) -> Path:
     library = cache / f"kernels-{hashlib.sha256(''.join(objects).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         partial = f"{library}.{os.getpid()}"
-        subprocess.run(["g++", "-shared", *extra, "-o", partial, *objects, "-lm", "-lpthread"], check=True)
+        subprocess.run(["g++", "-shared", *EXTRA, "-o", partial, *objects, "-lm", "-lpthread"], check=True)
         os.replace(partial, library)
     return library
 

@@ -70,14 +70,18 @@ bool Arena::grow(size_t nbytes) {
   size_t size = nbytes > reserve_ ? nbytes : reserve_;
   reserve_ = 0;
   size = round_up(size < SMALLEST ? SMALLEST : size, 4096);
+  chunks_.reserve(chunks_.size() + 1);
+  const int index = spare_block();
   void *chunk = aligned_allocate(size);
   if (!chunk && size > nbytes) chunk = aligned_allocate(size = nbytes);
-  if (!chunk) return false;
+  if (!chunk) {
+    recycled_.push_back(index);
+    return false;
+  }
   chunks_.push_back(chunk);
   statistics.held += int64_t(size);
   statistics.allocations++;
   if (statistics.held > statistics.peak) statistics.peak = statistics.held;
-  int index = spare_block();
   blocks_[index] = Block{static_cast<char *>(chunk), size, -1, -1, false};
   free_.push_back(index);
   return true;
@@ -99,6 +103,8 @@ int Arena::spare_block() {
     return index;
   }
   blocks_.push_back(Block{});
+  free_.reserve(blocks_.capacity());  // so that giving back never allocates
+  recycled_.reserve(blocks_.capacity());
   return int(blocks_.size()) - 1;
 }
 

@@ -53,14 +53,17 @@ struct Job {
   int64_t count, grain, pieces;
   Body body;
   void *arg;
-  std::atomic<int64_t> next{0};
 
-  void work(int thread) {
-    for (int64_t piece; (piece = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
-      int64_t begin = piece * grain, end = begin + grain;
-      body(arg, begin, end < count ? end : count, thread);
-    }
+  void piece(int64_t index, int thread) const {
+    int64_t begin = index * grain, end = begin + grain;
+    body(arg, begin, end < count ? end : count, thread);
   }
+};
+
+// A thread's own pieces, on a cache line of their own.
+struct alignas(64) Share {
+  std::atomic<int64_t> next;
+  int64_t end;
 };
 
 class Pool {
@@ -69,10 +72,15 @@ class Pool {
   bool try_take() { return !taken_.exchange(true, std::memory_order_acquire); }
   void give() { taken_.store(false, std::memory_order_release); }
 
-  void run(Job &job, int helpers) {
+  void run(const Job &job, int helpers) {
     grow(helpers);
     if (helpers > int(workers_)) helpers = int(workers_);
     job_ = &job;
+    members_ = helpers + 1;
+    for (int i = 0; i < members_; i++) {
+      shares_[i].next.store(i * job.pieces / members_, std::memory_order_relaxed);
+      shares_[i].end = (i + 1) * job.pieces / members_;
+    }
     pending_.store(helpers, std::memory_order_relaxed);
     // The ticket says which job it is, and how many of the workers are wanted.
     uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
@@ -81,7 +89,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       wake_.notify_all();
     }
-    job.work(0);
+    work(0);
     for (int spins = 0; pending_.load(std::memory_order_acquire) > 0; spins++) {
       if (spins < 20000) pause_cpu();
       else sched_yield();
@@ -89,6 +97,15 @@ class Pool {
   }
 
  private:
+  // First what is the thread's own, which is what it had in the step before: that is in its cache. Then the others'.
+  void work(int thread) {
+    for (int i = 0; i < members_; i++) {
+      Share &share = shares_[(thread + i) % members_];
+      for (int64_t piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        job_->piece(piece, thread);
+    }
+  }
+
   void grow(int wanted) {
     for (; workers_ < wanted && workers_ < MAX_THREADS - 1; workers_++) {
       int id = workers_ + 1;
@@ -106,7 +123,7 @@ class Pool {
       uint64_t ticket = wait(seen);
       seen = ticket;
       if (id <= int(ticket & 0xffff)) {
-        job_->work(id);
+        work(id);
         pending_.fetch_sub(1, std::memory_order_release);
       }
     }
@@ -128,7 +145,9 @@ class Pool {
   std::atomic<bool> taken_{false};
   std::atomic<uint64_t> ticket_{0};
   std::atomic<int> pending_{0}, sleeping_{0};
-  Job *job_ = nullptr;
+  Share shares_[MAX_THREADS];
+  const Job *job_ = nullptr;
+  int members_ = 0;  // threads of the job
   int workers_ = 0;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -160,13 +179,9 @@ int usable_cpus() {
 void parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg) {
   if (count <= 0) return;
   if (grain < 1) grain = 1;
-  Job job;
-  job.count = count;
-  job.grain = grain;
-  job.pieces = (count - 1) / grain + 1;
-  job.body = body;
-  job.arg = arg;
+  const Job job{count, grain, (count - 1) / grain + 1, body, arg};
   int64_t useful = job.pieces < threads ? job.pieces : threads;
+  if (useful > MAX_THREADS) useful = MAX_THREADS;
   if (useful > 1) {
     pthread_once(&once, make_pool);
     Pool *pool = the_pool;
@@ -176,7 +191,7 @@ void parallel_for(int threads, int64_t count, int64_t grain, Body body, void *ar
       return;
     }
   }
-  job.work(0);
+  for (int64_t piece = 0; piece < job.pieces; piece++) job.piece(piece, 0);
 }
 
 }  // namespace epk

@@ -2,12 +2,14 @@
 
 #include <cstdio>
 #include <cstring>
+#include <new>
 
 #include "pool.h"
 
 namespace epk {
 
 Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size()) {
+  garbage.reserve(2 * slots.size());  // so that dropping never allocates
   context_.base = epk_context{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail};
   context_.frame = this;
   in_.resize(p.max_arity);
@@ -90,6 +92,10 @@ int Frame::call(const Step &step) {
       in_[i] = DLTensor{nullptr, DLDevice{1, 0}, -1, DLDataType{0, 0, 1}, nullptr, nullptr, 0};
     } else {
       in_[i] = slots[step.inputs[i]].tensor;
+      if (in_[i].ndim < 0) {  // what a Python step gave is no tensor
+        snprintf(message, sizeof message, "input %d has no value", i);
+        return EPK_UNSUPPORTED;
+      }
     }
   }
   for (int i = 0; i < n_out; i++) {
@@ -122,6 +128,8 @@ bool Frame::set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size
     snprintf(message, sizeof message, "an output of rank %d; at most %d is possible", ndim, EPK_MAX_RANK);
     return false;
   }
+  int64_t size = 1;
+  bool overflows = false, empty = false;
   for (int i = 0; i < ndim; i++) {
     if (shape[i] < 0) {
       refused_ = EPK_INVALID;
@@ -129,21 +137,28 @@ bool Frame::set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size
       return false;
     }
     tensor.shape[i] = shape[i];
+    // As NumPy has it, the other dimensions of an empty tensor must have a product too: strides are made of it.
+    empty |= shape[i] == 0;
+    overflows |= __builtin_mul_overflow(size, shape[i] ? shape[i] : 1, &size);
   }
   tensor.ndim = ndim;
-  int64_t size = epk_size(&tensor);
   int64_t width = (tensor.dtype.bits + 7) / 8;
-  if (size < 0 || size > INT64_MAX / 64 / (width ? width : 1)) {
+  if (overflows || size > INT64_MAX / 64 / (width ? width : 1)) {
     refused_ = EPK_OUT_OF_MEMORY;
     snprintf(message, sizeof message, "an output of so many elements that its size in bytes overflows");
     return false;
   }
-  *nbytes = size_t(size * width);
+  *nbytes = empty ? 0 : size_t(size * width);
   return true;
 }
 
 void *Frame::unnamed_output(size_t nbytes) {
-  void *memory = arena.take(nbytes);
+  void *memory = nullptr;
+  try {
+    scratch_.reserve(scratch_.size() + 1);
+    memory = arena.take(nbytes);
+  } catch (const std::bad_alloc &) {  // the lists that keep count of memory need some themselves
+  }
   if (memory) {
     scratch_.push_back(memory);
   } else {
@@ -168,7 +183,11 @@ void *Frame::output(epk_context *ctx, int index, int32_t ndim, const int64_t *sh
   Slot &slot = self.slots[number];
   if (!self.set_shape(slot.tensor, ndim, shape, &nbytes)) return nullptr;
   bool heap = self.program.slots[number].escapes && nbytes >= SMALL;
-  void *memory = heap ? aligned_allocate(nbytes) : self.arena.take(nbytes);
+  void *memory = nullptr;
+  try {
+    memory = heap ? aligned_allocate(nbytes) : self.arena.take(nbytes);
+  } catch (const std::bad_alloc &) {
+  }
   if (!memory) {
     self.refused_ = EPK_OUT_OF_MEMORY;
     snprintf(self.message, sizeof self.message, "there are no %zu bytes left", nbytes);

@@ -7,16 +7,17 @@
 namespace EPK_NS {
 namespace {
 
-// One image, padded, in the layout that the reduction wants.
+// One image, padded, in the layout that the reduction wants; row by row, as the convolution goes over it.
 void copy_image(const ConvPlan &plan, const float *x, float *to, Parallel *p) {
   const EpkConv &c = plan.c;
   const int64_t *size = plan.padded, *low = plan.low;
   const int64_t pixels = plan.in_pixels(), plane = size[0] * size[1] * size[2];
   const int64_t pieces = c.group * plan.blocks, rows = size[0] * size[1];
-  parallel_for(p, pieces * rows, 16, [&](int64_t begin, int64_t end, int) {
+  const int64_t grain = max_of<int64_t>(1, 16384 / max_of<int64_t>(size[2] * plan.unit, 1));
+  parallel_for(p, pieces * rows, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
-      const int64_t piece = i / rows, z = i % rows / size[1] - low[0], y = i % size[1] - low[1];
-      float *row = to + (piece * plane + i % rows * size[2]) * plan.unit;
+      const int64_t piece = i % pieces, index = i / pieces, z = index / size[1] - low[0], y = index % size[1] - low[1];
+      float *row = to + (piece * plane + index * size[2]) * plan.unit;
       if (z < 0 || z >= c.in[0] || y < 0 || y >= c.in[1]) {
         memset(row, 0, (size_t)(size[2] * plan.unit) * 4);
         continue;
@@ -95,7 +96,7 @@ struct Convolution {
   float *out;            // one image, blocked by groups
   const float *add;      // as out, or null
   bool raw;              // without the epilogue
-  const int32_t *table;
+  const int64_t *table;
 
   // Filters of a panel over `pixels` pixels of one row of a phase, or of two rows.
   struct Place {
@@ -103,7 +104,7 @@ struct Convolution {
     bool two;
   };
 
-  void tile(const Place &at, const float *panel_weights, const int32_t *offsets) const {
+  void tile(const Place &at, const float *panel_weights, const int64_t *offsets) const {
     const EpkConv &c = plan.c;
     const EpkEpilogue &e = c.epilogue;
     const int64_t in_row = plan.padded[2] * plan.unit, plane = plan.out_pixels() * BLOCK;
@@ -144,7 +145,7 @@ struct Convolution {
 
   // Rows [first, end) of a phase for one panel.
   void rows(int64_t phase, int64_t group, int64_t panel, int64_t first, int64_t end, const float *panel_weights,
-            const int32_t *offsets) const {
+            const int64_t *offsets) const {
     const int64_t height = plan.count(phase, 1), width = plan.count(phase, 2);
     const int64_t tiles = ceil_div(width, TILE_ROWS);
     for (int64_t row = first; row < end; row++) {
@@ -169,7 +170,7 @@ void convolve(const Convolution &f, Parallel *p) {
   int64_t total = 0;
   for (int64_t phase = 0; phase < plan.phases; phase++) total += plan.panels * plan.panel_size(phase);
   const float *weights = f.weights;
-  const int32_t *offsets = f.table;
+  const int64_t *offsets = f.table;
   for (int64_t phase = 0; phase < plan.phases; phase++) {
     const int64_t height = plan.count(phase, 0) * plan.count(phase, 1), width = plan.count(phase, 2);
     const bool flat = height == 1, empty = height * width == 0;
@@ -178,10 +179,11 @@ void convolve(const Convolution &f, Parallel *p) {
     // Small weights stay in L2 while rows pass; large ones pass once while the image stays.
     const bool weights_stay = plan.panels * size * 4 <= 768 << 10;
     const int64_t wanted = 4 * threads;
+    const int64_t unit = !flat && width <= TILE_ROWS / 2 ? 2 : 1, units = ceil_div(rows, unit);  // rows of a tile
     int64_t row_chunks, panel_chunks;
     if (threads == 1) row_chunks = panel_chunks = 1;
-    else if (weights_stay) row_chunks = min_of(rows, wanted), panel_chunks = 1;
-    else panel_chunks = min_of(plan.panels, wanted), row_chunks = min_of(rows, ceil_div(wanted, panel_chunks));
+    else if (weights_stay) row_chunks = min_of(units, 2 * wanted), panel_chunks = 1;
+    else panel_chunks = min_of(plan.panels, wanted), row_chunks = min_of(units, ceil_div(wanted, panel_chunks));
     if (row_chunks * panel_chunks < wanted && plan.panels > 1 && threads > 1)
       panel_chunks = min_of(plan.panels, ceil_div(wanted, max_of<int64_t>(row_chunks, 1)));
     auto one = [&](int64_t group, int64_t panel, int64_t first, int64_t end) {
@@ -200,13 +202,13 @@ void convolve(const Convolution &f, Parallel *p) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t group = i / (row_chunks * panel_chunks), row_chunk = i / panel_chunks % row_chunks;
         const int64_t panel_chunk = i % panel_chunks;
-        const int64_t first = row_chunk * rows / row_chunks, last = (row_chunk + 1) * rows / row_chunks;
+        const int64_t first = row_chunk * units / row_chunks * unit;
+        const int64_t last = min_of(rows, (row_chunk + 1) * units / row_chunks * unit);
         const int64_t panel = panel_chunk * plan.panels / panel_chunks;
         const int64_t end_panel = (panel_chunk + 1) * plan.panels / panel_chunks;
         if (weights_stay) {
-          const int64_t step = flat ? 1 : width <= TILE_ROWS / 2 ? 2 : 1;
-          for (int64_t r = first; r < last; r += step)
-            for (int64_t q = panel; q < end_panel; q++) one(group, q, r, min_of(r + step, last));
+          for (int64_t r = first; r < last; r += unit)
+            for (int64_t q = panel; q < end_panel; q++) one(group, q, r, min_of(r + unit, last));
         } else {
           for (int64_t q = panel; q < end_panel; q++) one(group, q, first, last);
         }
@@ -281,13 +283,14 @@ extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const
 
 extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int) {
   const ConvPlan plan(*c);
+  if (!plan.possible()) return -1;
   return (plan.table_size + round_up(plan.in_size, 16) + round_up(plan.out_size, 16)) * 4;
 }
 
 extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *packed, float *out, void *scratch,
                               Parallel *p) {
   const ConvPlan plan(*c);
-  int32_t *table = (int32_t *)scratch;
+  int64_t *table = (int64_t *)scratch;
   float *image = (float *)scratch + plan.table_size, *result = image + round_up(plan.in_size, 16);
   const int64_t pixels = plan.out_pixels();
   const int64_t x_size = (c->in_blocked ? round_up(c->channels, BLOCK) : c->channels) * plan.in_pixels();
@@ -315,9 +318,9 @@ extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *pac
     }
     return;
   }
-  int32_t *entry = table;
+  int64_t *entry = table;
   for (int64_t phase = 0; phase < plan.phases; phase++)
-    plan.visit_pieces(phase, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = (int32_t)offset; });
+    plan.visit_pieces(phase, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
   for (int64_t n = 0; n < c->n; n++) {
     if (plan.copy_in) copy_image(plan, x + n * x_size, image, p);
     Convolution f{plan, plan.copy_in ? image : x + n * x_size, packed, packed + bias_size(plan),

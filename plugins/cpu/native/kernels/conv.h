@@ -27,7 +27,7 @@ extern "C" {
 // Bytes of the packed weights and bias, and the packing. It depends on the geometry except n, in, out and layouts.
 int64_t EPK(conv_packed_size_f32)(const EpkConv *c);
 void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const float *bias, float *packed, Parallel *p);
-// Bytes of scratch (64-byte aligned).
+// Bytes of scratch (64-byte aligned); -1 where the padded image is larger than any memory.
 int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads);
 void EPK(conv_f32)(const EpkConv *c, const float *x, const float *packed, float *out, void *scratch, Parallel *p);
 // Reordering of [n][c][pixels]; to_blocked fills channels up to a multiple of 16 with zeros.

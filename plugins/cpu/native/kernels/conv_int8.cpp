@@ -48,7 +48,7 @@ struct Convolution {
   const uint8_t *x;       // one image, padded
   const uint8_t *packed;  // panels
   uint8_t *out;           // one image
-  const int32_t *offsets;
+  const int64_t *offsets;
   bool zeros;
 
   // `pixels` outputs of a row (and of the next one) for one panel.
@@ -216,6 +216,7 @@ static bool copies(const ConvPlan &plan, const EpkConvInt8 *c) { return plan.cop
 
 extern "C" int64_t EPK(conv_scratch_int8)(const EpkConvInt8 *c, int) {
   const ConvPlan plan(c->shape, true);
+  if (!plan.possible()) return -1;
   const int64_t image = plan.c.group * plan.blocks * plan.block * plan.padded[0] * plan.padded[1] * plan.padded[2];
   return plan.table_size * 4 + (copies(plan, c) ? round_up(image, 64) : 0);
 }
@@ -224,8 +225,8 @@ extern "C" void EPK(conv_int8)(const EpkConvInt8 *c, const void *x, const void *
                                Parallel *p) {
   const ConvPlan plan(c->shape, true);
   const EpkConv &shape = plan.c;
-  int32_t *table = (int32_t *)scratch, *entry = table;
-  plan.visit_pieces(0, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = (int32_t)offset; });
+  int64_t *table = (int64_t *)scratch, *entry = table;
+  plan.visit_pieces(0, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
   uint8_t *image = (uint8_t *)scratch + plan.table_size * 4;
   const int64_t x_size = (shape.in_blocked ? round_up(shape.channels, BLOCK) : shape.channels) * plan.in_pixels();
   const int64_t filters = shape.out_blocked ? round_up(shape.filters, BLOCK) : shape.filters;

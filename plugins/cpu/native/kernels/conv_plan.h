@@ -20,7 +20,7 @@ struct ConvPlan {
   int64_t low[3], padded[3];       // padding before, and size with padding
   bool copy_in, copy_out;          // through scratch memory
   int64_t in_size, out_size;       // elements of scratch for one image
-  int64_t table_size;              // offsets of all phases
+  int64_t table_size;              // offsets of all phases, in floats
 
   // `bytes`: of 8-bit integers, four channels to a lane; without depthwise and planar reductions.
   explicit ConvPlan(const EpkConv &conv, bool bytes = false) : c(conv) {
@@ -38,15 +38,24 @@ struct ConvPlan {
     const bool padding = padded[0] != c.in[0] || padded[1] != c.in[1] || padded[2] != c.in[2];
     copy_in = padding || (planar ? c.in_blocked : !c.in_blocked) || (bytes && (block != BLOCK || channels % BLOCK != 0));
     copy_out = !c.out_blocked || (c.group > 1 && filters % BLOCK != 0);
+    in_size = out_size = table_size = 0;
+    if (!possible()) return;
     in_size = copy_in ? c.group * blocks * unit * padded[0] * padded[1] * padded[2] : 0;
     out_size = copy_out ? c.group * padded_filters * out_pixels() : 0;
     if (depthwise) {
       in_size = c.in_blocked ? 0 : round_up(c.channels, BLOCK) * in_pixels();
       out_size = c.out_blocked ? 0 : round_up(c.filters, BLOCK) * out_pixels();
     }
-    table_size = 0;
     for (int64_t p = 0; p < phases; p++) table_size += pieces(p);
-    table_size = round_up(table_size, 16);
+    table_size = round_up(2 * table_size, 16);
+  }
+
+  // Whether what the convolution needs has a size that memory could have; numbers in a model may be any.
+  bool possible() const {
+    constexpr double MOST = 1e15;
+    const double image = (double)c.group * (double)blocks * (double)block;
+    const double result = (double)c.group * (double)padded_filters * (double)out_pixels();
+    return image * (double)padded[0] * (double)padded[1] * (double)padded[2] < MOST && result < MOST;
   }
 
   int64_t in_pixels() const { return c.in[0] * c.in[1] * c.in[2]; }

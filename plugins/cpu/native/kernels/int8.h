@@ -50,6 +50,7 @@ void EPK(gemm_int8)(const EpkGemmInt8 *g, void *scratch, Parallel *p);
 int64_t EPK(conv_packed_size_int8)(const EpkConvInt8 *c);
 void EPK(conv_pack_int8)(const EpkConvInt8 *c, const void *weights, int w_signed, const void *w_zero, int64_t zeros,
                          void *packed, Parallel *p);
+// Bytes of scratch; -1 where the padded image is larger than any memory.
 int64_t EPK(conv_scratch_int8)(const EpkConvInt8 *c, int threads);
 void EPK(conv_int8)(const EpkConvInt8 *c, const void *x, const void *packed, void *out, void *scratch, Parallel *p);
 

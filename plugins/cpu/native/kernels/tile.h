@@ -9,7 +9,7 @@ namespace EPK_NS {
 
 constexpr int TILE_ROWS = VL == 16 ? 14 : 6;  // rows of accumulators that fit the register file with NV == 2
 constexpr int PANEL = 2 * VL;                 // columns of a packed panel
-constexpr int PREFETCH = 8;                   // steps of a panel fetched ahead
+constexpr int PREFETCH = 32;                  // steps of a panel fetched ahead: weights come from beyond L2 once
 constexpr int BLOCK = 16;                     // channels in a block; the same for every instruction set
 
 // float32 products.
@@ -66,7 +66,7 @@ template <class Op> struct Reduction {
   const lane *a;           // first row
   const lane *a_second;    // first row of the second half of the rows, for tiles over two image rows
   int64_t a_row;           // lanes between rows
-  const int32_t *offsets;  // lanes from a to each piece; null: piece i at i * a_block
+  const int64_t *offsets;  // lanes from a to each piece; null: piece i at i * a_block
   int64_t a_block;
   int64_t blocks, steps;
   const lane *b;   // NV vectors a step

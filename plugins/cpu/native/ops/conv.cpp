@@ -45,7 +45,9 @@ EPK_OPERATOR(conv) {
     if (epk_size(&in[2]) != epk_size(&out[0])) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[2]).text, ShapeText(out[0]).text);
     c.epilogue.add = static_cast<const float *>(in[2].data);
   }
-  void *scratch = ctx->scratch(ctx, size_t(EPK(conv_scratch_f32)(&c, ctx->threads)));
+  const int64_t needed = EPK(conv_scratch_f32)(&c, ctx->threads);
+  if (needed < 0) return epk_fail(ctx, EPK_OUT_OF_MEMORY, "the padding makes an image larger than any memory of X %s", ShapeText(x).text);
+  void *scratch = ctx->scratch(ctx, size_t(needed));
   if (!scratch) return EPK_FAILED;
   Threads threads(ctx);
   EPK(conv_f32)(&c, static_cast<const float *>(x.data), static_cast<const float *>(in[1].data), y, scratch, &threads);

@@ -34,7 +34,9 @@ EPK_OPERATOR(conv_int8) {
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
   drop_trailing(c.shape);
-  void *scratch = ctx->scratch(ctx, size_t(EPK(conv_scratch_int8)(&c, ctx->threads)));
+  const int64_t needed = EPK(conv_scratch_int8)(&c, ctx->threads);
+  if (needed < 0) return epk_fail(ctx, EPK_OUT_OF_MEMORY, "the padding makes an image larger than any memory of X %s", ShapeText(x).text);
+  void *scratch = ctx->scratch(ctx, size_t(needed));
   if (!scratch) return EPK_FAILED;
   Threads threads(ctx);
   EPK(conv_int8)(&c, x.data, in[IN_W].data, y, scratch, &threads);

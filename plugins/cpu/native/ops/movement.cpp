@@ -131,7 +131,7 @@ EPK_OPERATOR(split) {
     if (given) lengths[i] = in[1].dtype.bits == 64 ? ((int64_t *)in[1].data)[i] : ((int32_t *)in[1].data)[i];
     else if (how[2]) lengths[i] = how[3 + i];
     else lengths[i] = i + 1 < n_out ? part : size - part * (n_out - 1);
-    if (lengths[i] < 0) return epk_fail(ctx, EPK_INVALID, "axis %d of size %lld does not split", axis, (long long)size);
+    if (lengths[i] < 0 || lengths[i] > size) return epk_fail(ctx, EPK_INVALID, "axis %d of size %lld does not split", axis, (long long)size);
     sum += lengths[i];
   }
   if (sum != size || (!given && !how[2] && !how[1] && size % n_out)) {

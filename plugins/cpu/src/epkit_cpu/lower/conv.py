@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 """Channels of one block of the blocked layout."""
+MOST_PHASES = 4096
+"""A transposed convolution has one phase for each place in a stride; those of more are the portable kernel's."""
 
 
 def conv(view: View) -> Step | None:
@@ -47,7 +50,7 @@ def conv_transpose(view: View) -> Step | None:
         return None
     strides = attributes.get("strides") or [1] * (weights.ndim - 2)
     padding = attributes.get("output_padding") or [0] * (weights.ndim - 2)
-    if weights.shape[0] % group or len(padding) != len(strides):
+    if weights.shape[0] % group or len(padding) != len(strides) or math.prod(strides) > MOST_PHASES:
         return None
     if any(not 0 <= p < s for p, s in zip(padding, strides, strict=True)):
         return None

@@ -28,6 +28,8 @@ def window(view: View, kernel: Sequence[int], extra: Sequence[int] = ()) -> byte
     if auto_pad != "NOTSET":
         pads = [0] * (2 * rank)
     pads = [a + b for a, b in zip(pads, extra or [0] * (2 * rank), strict=True)]
+    if max(*kernel, *pads, *(strides or (1,)), *(dilations or (1,))) >= 2**31:
+        return None  # products of these stay below 2**63
     if any(extra):
         auto_pad = "NOTSET"  # which is VALID where nothing was written out
     return longs(

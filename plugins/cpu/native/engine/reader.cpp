@@ -1,0 +1,163 @@
+#include "reader.h"
+
+#include <cstring>
+
+namespace epk {
+namespace {
+
+template <class T> bool read_ints(PyObject *sequence, std::vector<T> &numbers) {
+  Reference fast(PySequence_Fast(sequence, "expected a sequence of ints"));
+  if (!fast) return false;
+  Py_ssize_t n = PySequence_Fast_GET_SIZE(fast.object);
+  for (Py_ssize_t i = 0; i < n; i++) {
+    long long number = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(fast.object, i));
+    if (number == -1 && PyErr_Occurred()) return false;
+    if (number != (long long)T(number)) {
+      PyErr_Format(PyExc_OverflowError, "%lld is too large", number);
+      return false;
+    }
+    numbers.push_back(T(number));
+  }
+  return true;
+}
+
+bool slots_in_range(const Program &program, const std::vector<int> &slots, int least) {
+  for (int slot : slots) {
+    if (slot < least || slot >= int(program.slots.size())) {
+      PyErr_Format(PyExc_ValueError, "there is no slot %d", slot);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool read_slot(PyObject *item, Program &program) {
+  SlotType type;
+  int code, bits, escapes;
+  PyObject *descr;
+  if (!PyArg_ParseTuple(item, "iiOp", &code, &bits, &descr, &escapes)) return false;
+  type.dtype = DLDataType{uint8_t(code), uint8_t(bits), 1};
+  if (bits != 0) {
+    if (!PyArray_DescrCheck(descr)) {
+      PyErr_SetString(PyExc_TypeError, "a slot of a known type needs a NumPy dtype");
+      return false;
+    }
+    Py_INCREF(descr);
+    type.descr = descr;
+  }
+  type.escapes = escapes;
+  program.slots.push_back(type);
+  return true;
+}
+
+bool read_input(PyObject *item, Program &program) {
+  Input input;
+  PyObject *name, *shape;
+  if (!PyArg_ParseTuple(item, "UiO", &name, &input.slot, &shape)) return false;
+  if (!slots_in_range(program, {input.slot}, 0)) return false;
+  input.ndim = -1;
+  if (shape != Py_None) {
+    if (!read_ints(shape, input.shape)) return false;
+    input.ndim = int(input.shape.size());
+  }
+  Py_INCREF(name);
+  input.name = name;
+  program.inputs.push_back(input);
+  return true;
+}
+
+bool read_constant(PyObject *item, Program &program) {
+  Constant constant;
+  PyObject *array;
+  if (!PyArg_ParseTuple(item, "iO", &constant.slot, &array)) return false;
+  if (!slots_in_range(program, {constant.slot}, 0)) return false;
+  bool numeric = program.slots[constant.slot].dtype.bits != 0;
+  if (numeric && (!PyArray_Check(array) || !PyArray_ISCARRAY_RO((PyArrayObject *)array) ||
+                  PyArray_NDIM((PyArrayObject *)array) > EPK_MAX_RANK)) {
+    PyErr_SetString(PyExc_ValueError, "a constant must be a contiguous, aligned array");
+    return false;
+  }
+  constant.tensor = DLTensor{nullptr, DLDevice{1, 0}, 0, program.slots[constant.slot].dtype, nullptr, nullptr, 0};
+  if (numeric) {
+    constant.tensor.data = PyArray_DATA((PyArrayObject *)array);
+    constant.tensor.ndim = PyArray_NDIM((PyArrayObject *)array);
+    for (int i = 0; i < constant.tensor.ndim; i++) constant.shape.push_back(PyArray_DIM((PyArrayObject *)array, i));
+  }
+  if (!program.constants.empty() && program.constants.back().slot >= constant.slot) {
+    PyErr_SetString(PyExc_ValueError, "constants must come in the order of their slots");
+    return false;
+  }
+  Py_INCREF(array);
+  constant.array = array;
+  program.constants.push_back(constant);
+  return true;
+}
+
+bool read_step(PyObject *item, Program &program) {
+  Step step;
+  PyObject *kernel, *inputs, *outputs, *frees, *fallback = Py_None;
+  Py_buffer attributes;
+  if (!PyArg_ParseTuple(item, "Oy*OOO|O", &kernel, &attributes, &inputs, &outputs, &frees, &fallback)) return false;
+  step.attributes.resize((size_t(attributes.len) + sizeof(max_align_t) - 1) / sizeof(max_align_t) + 1);
+  memcpy(step.attributes.data(), attributes.buf, size_t(attributes.len));
+  PyBuffer_Release(&attributes);
+  if (!read_ints(inputs, step.inputs) || !read_ints(outputs, step.outputs) || !read_ints(frees, step.frees)) return false;
+  if (!slots_in_range(program, step.inputs, ABSENT) || !slots_in_range(program, step.outputs, ABSENT) ||
+      !slots_in_range(program, step.frees, 0)) return false;
+  int arity = int(step.inputs.size() > step.outputs.size() ? step.inputs.size() : step.outputs.size());
+  if (arity > program.max_arity) program.max_arity = arity;
+  if (PyLong_Check(kernel)) {
+    step.kernel = reinterpret_cast<epk_kernel>(PyLong_AsVoidPtr(kernel));
+    if (!step.kernel) {
+      if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a kernel at address 0");
+      return false;
+    }
+    if (fallback != Py_None) {
+      Py_INCREF(fallback);
+      step.callable = fallback;
+    }
+  } else {
+    Py_INCREF(kernel);
+    step.callable = kernel;
+  }
+  program.steps.push_back(std::move(step));
+  return true;
+}
+
+bool read_output(PyObject *item, Program &program) {
+  PyObject *name;
+  int slot;
+  if (!PyArg_ParseTuple(item, "Ui", &name, &slot) || !slots_in_range(program, {slot}, 0)) return false;
+  Py_INCREF(name);
+  program.output_names.push_back(name);
+  program.outputs.push_back(slot);
+  return true;
+}
+
+bool read_all(PyObject *sequence, Program &program, bool (*read)(PyObject *, Program &)) {
+  Reference fast(PySequence_Fast(sequence, "expected a sequence"));
+  if (!fast) return false;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.object); i++) {
+    if (!read(PySequence_Fast_GET_ITEM(fast.object, i), program)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool read_program(PyObject *slots, PyObject *inputs, PyObject *constants, PyObject *steps, PyObject *outputs,
+                  Program &program) {
+  return read_all(slots, program, read_slot) && read_all(inputs, program, read_input) &&
+         read_all(constants, program, read_constant) && read_all(steps, program, read_step) &&
+         read_all(outputs, program, read_output);
+}
+
+void release(Program &program) {
+  for (SlotType &slot : program.slots) Py_XDECREF(slot.descr);
+  for (Input &input : program.inputs) Py_XDECREF(input.name);
+  for (Constant &constant : program.constants) Py_XDECREF(constant.array);
+  for (Step &step : program.steps) Py_XDECREF(step.callable);
+  for (PyObject *name : program.output_names) Py_XDECREF(name);
+}
+
+}  // namespace epk
