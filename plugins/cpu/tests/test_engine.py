@@ -247,7 +247,12 @@ def test_convolutions_in_a_row(
     group, filters = (channels, channels) if depthwise else (1, filters)
     if size + min(pads[0] + pads[2], pads[1] + pads[3]) < (kernel - 1) * dilation + 1:
         return
-    attributes = {"group": group, "pads": pads, "strides": [stride] * 2, "dilations": [dilation] * 2}
+    attributes: dict[str, Any] = {
+        "group": group,
+        "pads": pads,
+        "strides": [stride] * 2,
+        "dilations": [dilation] * 2,
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
         helper.make_node("Relu", ["c"], ["r"]),
@@ -271,7 +276,12 @@ def test_convolutions_in_a_row(
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("ceil", [0, 1])
 def test_pooling(isa: str, kind: str, ceil: int) -> None:
-    attributes = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1], "ceil_mode": ceil}
+    attributes: dict[str, Any] = {
+        "kernel_shape": [3, 2],
+        "strides": [2, 1],
+        "pads": [1, 0, 1, 1],
+        "ceil_mode": ceil,
+    }
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(kind, ["c"], ["y"], **attributes)]
     check(nodes, {"x": normal(1, 4, 9, 8)}, ["y"], {"w": normal(32, 4, 1, 1)})
 
