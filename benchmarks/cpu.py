@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-
-import epkit
 
 from .cpu_memory import peaks
 from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, bert, hidden, packaged
 from .cpu_picture import picture
+from .engines import Run, engines, epkit_run
 from .measure import PAUSE, alternate, machine
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
 PICTURE = RESULTS.with_suffix(".svg")
 SECONDS = 6.0
 """About how long one model is measured at one number of threads."""
-
-Run = Callable[[Feeds], Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ LENGTHS = (61, 113, 97, 45, 150, 77, 33)
 
 def new_lengths() -> str:
     """BERT-base: the first run with a length never seen against later ones."""
-    run = _epkit(bert(), 1)
+    run = epkit_run(bert(), 1)
     run(hidden(128)()[0])
     ratios = []
     for (feed,) in (hidden(length)() for length in LENGTHS):
@@ -131,41 +126,6 @@ def many(run: Run, feeds: list[Feeds], repeat: int) -> None:
     for _ in range(repeat):
         for feed in feeds:
             run(feed)
-
-
-def engines(threads: int, precision: str = "fp32") -> dict[str, Callable[[str | bytes], Run]]:
-    """How each engine makes a function from feeds to outputs of a model."""
-    found = {
-        "epkit": lambda model: _epkit(model, threads, precision),
-        "onnxruntime": lambda model: _ort(model, threads),
-    }
-    if importlib.util.find_spec("openvino") is not None:
-        found["OpenVINO"] = lambda model: _openvino(model, threads, precision)
-    return found
-
-
-def _epkit(model: str | bytes, threads: int, precision: str = "fp32") -> Run:
-    session = epkit.load(model, [("cpu", {"threads": threads, "precision": precision})], optimise="all")
-    return lambda feeds: session.run(None, feeds)
-
-
-def _ort(model: str | bytes, threads: int) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))
-
-
-def _openvino(model: str | bytes, threads: int, precision: str = "fp32") -> Run:
-    import openvino
-
-    core = openvino.Core()
-    hint = "bf16" if precision == "bf16" else "f32"
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-    source = model if isinstance(model, str) else core.read_model(model, b"")
-    request = core.compile_model(source, "CPU", options).create_infer_request()
-    return lambda feeds: request.infer(dict(feeds))
 
 
 def difference(found: dict[str, Any], wanted: dict[str, Any]) -> float:

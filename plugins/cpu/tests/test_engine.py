@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 import threading
@@ -246,7 +247,12 @@ def test_convolutions_in_a_row(
     group, filters = (channels, channels) if depthwise else (1, filters)
     if size + min(pads[0] + pads[2], pads[1] + pads[3]) < (kernel - 1) * dilation + 1:
         return
-    attributes = {"group": group, "pads": pads, "strides": [stride] * 2, "dilations": [dilation] * 2}
+    attributes: dict[str, Any] = {
+        "group": group,
+        "pads": pads,
+        "strides": [stride] * 2,
+        "dilations": [dilation] * 2,
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
         helper.make_node("Relu", ["c"], ["r"]),
@@ -270,7 +276,12 @@ def test_convolutions_in_a_row(
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("ceil", [0, 1])
 def test_pooling(isa: str, kind: str, ceil: int) -> None:
-    attributes = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1], "ceil_mode": ceil}
+    attributes: dict[str, Any] = {
+        "kernel_shape": [3, 2],
+        "strides": [2, 1],
+        "pads": [1, 0, 1, 1],
+        "ceil_mode": ceil,
+    }
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(kind, ["c"], ["y"], **attributes)]
     check(nodes, {"x": normal(1, 4, 9, 8)}, ["y"], {"w": normal(32, 4, 1, 1)})
 
@@ -282,6 +293,80 @@ def test_padding_goes_into_the_convolution(isa: str) -> None:
     ]
     weights = {"pads": np.array([0, 0, 0, 1, 0, 0, 2, 1]), "w": normal(5, 3, 3, 3)}
     check(nodes, {"x": normal(1, 3, 8, 8)}, ["y"], weights)
+
+
+@pytest.mark.parametrize("channels", [4, 32])
+@pytest.mark.parametrize("size", [(50, 1), (1, 1), (9, 1, 1)])
+def test_convolutions_over_images_of_one_column(isa: str, channels: int, size: tuple[int, ...]) -> None:
+    kernel = [min(n, 3) for n in size]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], strides=[2, *[1] * (len(size) - 1)]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    weights = {"w": normal(24, channels, *kernel), "b": normal(24)}
+    check(nodes, {"x": normal(2, channels, *size)}, ["y"], weights, atol=1e-4)
+
+
+def test_a_convolution_after_a_value_of_unknown_rank(isa: str) -> None:
+    """The rank of x is that of the weights: nothing else is possible."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    feeds = {"x": normal(24, 7), "shape": np.array([1, 8, 21], np.int64)}
+    model = make(nodes, feeds, ["y"], {"w": normal(5, 8, 3)})
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "rank"
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)[0]
+    with epkit.load(model, ["cpu"]) as session:
+        assert all_native(session)
+        np.testing.assert_allclose(session.run(None, feeds)["y"], wanted, 1e-4, 1e-5)
+
+
+def test_tails_that_vanish_are_zero(isa: str) -> None:
+    """Far from 0 activations and what is made of them hold no denormal numbers, which would cost a hundredfold."""
+    x = np.linspace(-200, 0, 4001, dtype=np.float32).reshape(1, -1)
+    wide = x.astype(np.float64)
+    inner = np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
+    with np.errstate(all="ignore"):
+        exact = {
+            "none": 0.5 * wide * np.vectorize(math.erfc)(-wide / np.sqrt(2)),
+            "tanh": wide / (1 + np.exp(-2 * inner)),
+        }
+    for kind, wanted in exact.items():
+        node = helper.make_node("Gelu", ["x"], ["y"], approximate=kind)
+        model = make([node], {"x": x}, ["y"], {})
+        model.opset_import[0].version = 20
+        with epkit.load(model, ["cpu"]) as session:
+            found = session.run(None, {"x": x})["y"]
+        assert not ((found != 0) & (np.abs(found) < np.finfo(np.float32).tiny)).any(), kind
+        np.testing.assert_allclose(found, wanted, 2e-5, 1e-36)
+
+
+def test_a_skip_that_repeats(isa: str) -> None:
+    """Positions of a sequence are added to each item of a batch."""
+    x, skip, scale = normal(3, 5, 32), normal(5, 32), normal(32)
+    nodes = [
+        helper.make_node(
+            "SkipLayerNormalization",
+            ["x", "s", "g"],
+            ["y", "", "", "t"],
+            domain="com.microsoft",
+            epsilon=1e-5,
+        )
+    ]
+    model = make(nodes, {"x": x}, ["y", "t"], {"s": skip, "g": scale})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], (5, 32), strict=True):
+        dim.dim_value = size
+    total = x.astype(np.float64) + skip
+    center = total - total.mean(-1, keepdims=True)
+    with epkit.load(model, ["cpu"]) as session:
+        assert all_native(session)
+        found = session.run(None, {"x": x})
+    np.testing.assert_allclose(found["t"], total, 1e-6, 1e-6)
+    wanted = center / np.sqrt((center**2).mean(-1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(found["y"], wanted, 1e-4, 1e-5)
 
 
 def test_transposed_convolution(isa: str) -> None:

@@ -2,7 +2,6 @@
 #pragma once
 #include "simd.h"
 
-
 namespace EPK_NS {
 
 // While it lives, on the thread that made it.

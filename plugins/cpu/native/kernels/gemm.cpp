@@ -1,7 +1,6 @@
 #include "gemm.h"
 
 #include "denormal.h"
-
 #include "tile_f32.h"
 #include "transpose.h"
 
