@@ -67,6 +67,8 @@ def main(arguments: list[str]) -> int:
         restart_under_sanitizer()
     del os.environ["LD_PRELOAD"]  # not for the compilers that tests start
     build_kernels.EXTRA += build.SANITIZE
+    if only:
+        build_kernels.NEEDS = {isa: build_kernels.NEEDS[isa] for isa in {"baseline", only}}
     load_engine()
     import pytest
 
