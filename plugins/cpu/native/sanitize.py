@@ -72,7 +72,8 @@ def main(arguments: list[str]) -> int:
     load_engine()
     import pytest
 
-    return int(pytest.main(["-p", "no:cacheprovider", "-p", "no:faulthandler", *arguments]))
+    plain = ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    return int(pytest.main([*plain, "--capture=sys", *arguments]))  # findings come past Python
 
 
 if __name__ == "__main__":
