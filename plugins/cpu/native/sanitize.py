@@ -67,10 +67,13 @@ def main(arguments: list[str]) -> int:
         restart_under_sanitizer()
     del os.environ["LD_PRELOAD"]  # not for the compilers that tests start
     build_kernels.EXTRA += build.SANITIZE
+    if only:
+        build_kernels.NEEDS = {isa: build_kernels.NEEDS[isa] for isa in {"baseline", only}}
     load_engine()
     import pytest
 
-    return int(pytest.main(["-p", "no:cacheprovider", "-p", "no:faulthandler", *arguments]))
+    plain = ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    return int(pytest.main([*plain, "--capture=sys", *arguments]))  # findings come past Python
 
 
 if __name__ == "__main__":

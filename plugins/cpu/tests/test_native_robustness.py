@@ -418,22 +418,27 @@ def test_sessions_opened_run_and_closed_by_many_threads() -> None:
 
 
 def test_a_dictionary_that_changes_while_it_is_read() -> None:
-    """A key may have an ``__eq__`` of its own, which empties the dictionary."""
+    """A key may have an ``__eq__`` of its own, which empties the dictionary at its second call."""
+    calls = 0
 
     class Key(str):
         __hash__ = str.__hash__
 
         def __eq__(self, other: object) -> bool:
-            feeds.clear()
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                feeds.clear()
             return True
 
     x = np.ones((300, 4), np.float32)
     with epkit.load(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, ["y"], {})) as session:
         assert session._feed is not None
-        feeds: dict[str, Array] = {Key("x"): np.ones((300, 4), np.float32)}
-        session._feed(feeds)
-        assert not feeds
-        assert np.array_equal(session(x=x)["y"], x)
+        feeds: dict[str, Array] = {Key("x"): x}
+        for _ in range(3):
+            outcome = session._feed(feeds)
+            assert outcome is NotImplemented or np.array_equal(outcome["y"], x)
+        assert calls > 1 and not feeds
 
 
 def test_memory_errors_are_told_apart() -> None:

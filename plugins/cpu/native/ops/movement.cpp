@@ -289,14 +289,14 @@ EPK_OPERATOR(tile) {
   const DLTensor &x = in[0];
   int64_t repeats[MAX_RANK], dims[MAX_RANK];
   if (epk_size(&in[1]) != x.ndim || read_ints(in[1], repeats) < 0) return epk_fail(ctx, EPK_INVALID, "repeats must be %d counts", x.ndim);
-  int64_t entries = 0;
+  size_t entries = 0;
   for (int i = 0; i < x.ndim; i++) {
     dims[i] = checked_mul(x.shape[i], repeats[i]);
     if (dims[i] < 0) return epk_fail(ctx, EPK_INVALID, "repeats must be counts of at least 0");
-    entries += dims[i];
+    entries += size_t(dims[i]);
   }
   auto *y = static_cast<char *>(ctx->output(ctx, 0, x.ndim, dims));
-  auto *map = static_cast<int64_t *>(ctx->scratch(ctx, size_t(entries + 1) * 8));
+  auto *map = static_cast<int64_t *>(ctx->scratch(ctx, (entries + 1) * 8));
   if (!y || !map) return EPK_FAILED;
   const int64_t *maps[MAX_RANK];
   for (int i = 0; i < x.ndim; i++) {
@@ -394,7 +394,9 @@ EPK_OPERATOR(trilu) {
   const auto upper = *static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
   if (x.ndim < 2) return epk_fail(ctx, EPK_INVALID, "the input must hold matrices");
-  const int64_t k = n_in > 1 && !absent(in[1]) ? *(int64_t *)in[1].data : 0;
+  const bool given = n_in > 1 && !absent(in[1]);
+  if (given && (epk_size(&in[1]) != 1 || !is_type(in[1], kDLInt, 64))) return epk_fail(ctx, EPK_INVALID, "k must be one int64 number, not %s", ShapeText(in[1]).text);
+  const int64_t k = given ? *(int64_t *)in[1].data : 0;
   const int64_t rows = x.shape[x.ndim - 2], columns = x.shape[x.ndim - 1], width = width_of(x);
   auto *y = static_cast<char *>(ctx->output(ctx, 0, x.ndim, x.shape));
   if (!y) return EPK_FAILED;

@@ -4,7 +4,11 @@
 
 namespace EPK_NS {
 
+#if defined(__aarch64__) && !defined(__clang__) && __GNUC__ < 13
+typedef __fp16 half;  // g++ had no _Float16 for this machine; the numbers are the same
+#else
 typedef _Float16 half;
+#endif
 
 struct bf16 {
   uint16_t bits;
