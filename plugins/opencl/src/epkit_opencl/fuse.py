@@ -28,7 +28,7 @@ AS_HALF = """inline float as_half(float x) {
   return vload_half(0, (half*)&bits);
 }
 """
-"""The nearest number that float16 has: a cast rounds, even in the middle of a chain."""
+"""The nearest number that float16 has: a chain rounds after every node, as separate kernels would."""
 
 
 def _computed(value: ir.Value) -> str:
@@ -122,7 +122,10 @@ class Chain:
                 attribute_values(node),
                 self.opsets.opset(node),
             )
-            lines.append(f"const {out} v{index} = ({out})({formula.write(site)});")
+            number = f"({out})({formula.write(site)})"
+            if element_type(node.outputs[0]) == "float16" and node.outputs[0] is not self.output:
+                number = f"as_half({number})"
+            lines.append(f"const {out} v{index} = {number};")
             names[node.outputs[0]] = (f"v{index}", out)
         last = names[self.output][0]
         lines.append(f"vstore_half_rte({last}, oq + i, q);" if result == "half" else f"q[oq + i] = {last};")

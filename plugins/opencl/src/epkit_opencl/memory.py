@@ -212,6 +212,6 @@ class ClStream(Stream):
             self.lane.staging.deliver()
 
     def close(self) -> None:
-        self.queue.finish()
+        self.synchronize()
         if self._give_back is not None:
             self._give_back(self.lane)
