@@ -39,7 +39,7 @@ def run(nodes: list[onnx.NodeProto], feeds: dict[str, Any], weights: dict[str, A
 
 
 def test_a_chain_rounds_after_every_node() -> None:
-    x, y = np.float32([1.0001, 2.00049, -3.1, 70000]), half(4)
+    x, y = np.array([1.0001, 2.00049, -3.1, 70000], np.float32), half(4)
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], to=F16),
         helper.make_node("Cast", ["h"], ["w"], to=onnx.TensorProto.FLOAT),
