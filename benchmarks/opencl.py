@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -235,7 +236,7 @@ def clblast(queue: Any, a: Any, b: Any) -> Callable[[], None]:
     Raises:
         ImportError: if it is not installed.
     """
-    import pyclblast
+    pyclblast: Any = import_module("pyclblast")
     import pyopencl.array as arrays
 
     x, y = (arrays.to_device(queue, item) for item in (a, b))

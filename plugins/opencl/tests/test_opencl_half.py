@@ -38,17 +38,18 @@ def run(nodes: list[onnx.NodeProto], feeds: dict[str, Any], weights: dict[str, A
         return session.run(None, feeds)["y"]
 
 
-def test_a_chain_rounds_where_it_casts_and_at_its_end() -> None:
-    x, y = np.float32([1.0001, 2.00049, -3.1, 70000]), half(4)
+def test_a_chain_rounds_after_every_node() -> None:
+    x, y = np.array([1.0001, 2.00049, -3.1, 70000], np.float32), half(4)
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], to=F16),
         helper.make_node("Cast", ["h"], ["w"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Sub", ["w", "x"], ["d"]),
-        helper.make_node("Cast", ["b"], ["bw"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["b", "b"], ["square"]),
+        helper.make_node("Cast", ["square"], ["bw"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Add", ["d", "bw"], ["y"]),
     ]
     with np.errstate(over="ignore"):
-        want = x.astype(np.float16).astype(np.float32) - x + y.astype(np.float32)
+        want = x.astype(np.float16).astype(np.float32) - x + (y * y).astype(np.float32)
     np.testing.assert_array_equal(run(nodes, {"x": x, "b": y}, {}, onnx.TensorProto.FLOAT), want)
 
 

@@ -200,3 +200,18 @@ def test_a_lost_device_is_named_and_the_session_runs_when_it_is_back(monkeypatch
                 session.run(None, feeds)
             assert "the relu" in str(caught.value)
         np.testing.assert_array_equal(session.run(None, feeds)["y"], np.maximum(feeds["x"], 0))
+
+
+def test_a_forked_process_is_told_so(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the device had been opened by another process: a run there would wait forever."""
+    feeds = {"x": data(5)}
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], feeds)
+    with epkit.load(model, ["opencl"], fallback="error", optimise="none") as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "process", gpu.process + 1)
+            with pytest.raises(epkit.errors.EpkitError, match="forked"):
+                session.run(None, feeds)
+            with pytest.raises(epkit.errors.UnavailableProviderError, match="forked") as caught:
+                epkit.load(model, ["opencl"], fallback="error")
+            assert "spawn" in caught.value.remedy
+        np.testing.assert_array_equal(session.run(None, feeds)["y"], np.maximum(feeds["x"], 0))

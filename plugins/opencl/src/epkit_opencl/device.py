@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,7 @@ class Gpu:
         import pyopencl as cl
 
         self.handle = handle
+        self.process = os.getpid()
         self.is_cpu = bool(handle.type & cl.device_type.CPU)
         self.shares_memory = bool(handle.host_unified_memory)
         extensions = handle.extensions.split()
@@ -82,6 +84,15 @@ class Gpu:
         """Platform, device and driver, for fingerprints."""
         handle = self.handle
         return f"{handle.platform.version} | {handle.name} | {handle.version} | {handle.driver_version}"
+
+    def check_process(self) -> None:
+        """Drivers have threads, which a fork leaves behind.
+
+        Raises:
+            RuntimeError: in a child of the process that opened the device.
+        """
+        if self.process != os.getpid():
+            raise RuntimeError(f"{FORKED}; {SPAWN}")
 
 
 _opened: dict[int, Gpu] = {}
@@ -127,6 +138,8 @@ def all_handles() -> list[Any]:
 
 def find_devices(options: Options) -> Devices:
     """The devices that the options allow, the best first; if there are none, why and what to do."""
+    if any(gpu.process != os.getpid() for gpu in _opened.values()):
+        return Devices((), FORKED, SPAWN)
     try:
         handles = all_handles()
     except ImportError as error:
@@ -142,6 +155,8 @@ def find_devices(options: Options) -> Devices:
     return Devices(tuple(describe(index, handles[index]) for index in chosen))
 
 
+FORKED = "this process was forked from one that had already used OpenCL, whose threads are not here"
+SPAWN = 'start processes anew: multiprocessing.get_context("spawn")'
 DRIVER = "install a driver: your GPU maker's, or on Debian for the CPU: apt-get install pocl-opencl-icd"
 PERMISSION = "check that you may open the device files (group render or video), and that the hardware is on"
 

@@ -28,7 +28,7 @@ AS_HALF = """inline float as_half(float x) {
   return vload_half(0, (half*)&bits);
 }
 """
-"""The nearest number that float16 has: a cast rounds, even in the middle of a chain."""
+"""The nearest number that float16 has: a chain rounds after every node, as separate kernels would."""
 
 
 def _computed(value: ir.Value) -> str:
@@ -105,6 +105,14 @@ class Chain:
                 lines.append("{ const int c = " + ("rest" if axis == 0 else f"rest % d{axis}") + ";")
                 lines += [f"at{index} += c * s{index}_{axis};" for index in far]
                 lines.append("}" if axis == 0 else f"rest /= d{axis}; }}")
+        lines += self._numbers(modes, stored, types)
+        body = "\n  ".join(lines)
+        head = pragma([*types, result]) + (AS_HALF if "as_half(" in body else "")
+        return f"{head}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"
+
+    def _numbers(self, modes: tuple[str, ...], stored: Sequence[str], types: Sequence[str]) -> list[str]:
+        """The statements that read the inputs, compute every node and store the last one."""
+        lines: list[str] = []
         names: dict[ir.Value, tuple[str, str]] = {}
         for index, (value, c) in enumerate(zip(self.inputs, types, strict=True)):
             place = {"one": "0", "dense": "i", "far": f"at{index}"}[modes[index]]
@@ -122,10 +130,15 @@ class Chain:
                 attribute_values(node),
                 self.opsets.opset(node),
             )
-            lines.append(f"const {out} v{index} = ({out})({formula.write(site)});")
+            number = f"({out})({formula.write(site)})"
+            if element_type(node.outputs[0]) == "float16" and node.outputs[0] is not self.output:
+                number = f"as_half({number})"
+            lines.append(f"const {out} v{index} = {number};")
             names[node.outputs[0]] = (f"v{index}", out)
         last = names[self.output][0]
-        lines.append(f"vstore_half_rte({last}, oq + i, q);" if result == "half" else f"q[oq + i] = {last};")
-        body = "\n  ".join(lines)
-        head = pragma([*types, result]) + (AS_HALF if "as_half(" in body else "")
-        return f"{head}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"
+        lines.append(
+            f"vstore_half_rte({last}, oq + i, q);"
+            if C_TYPES[element_type(self.output)] == "half"
+            else f"q[oq + i] = {last};"
+        )
+        return lines

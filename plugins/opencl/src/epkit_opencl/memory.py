@@ -156,7 +156,12 @@ class Lanes:
         self._idle: list[Lane] = []
 
     def take(self) -> Lane:
-        """An idle one, or a new one."""
+        """An idle one, or a new one.
+
+        Raises:
+            RuntimeError: in a forked process.
+        """
+        self.gpu.check_process()
         try:
             return self._idle.pop()
         except IndexError:
@@ -207,6 +212,6 @@ class ClStream(Stream):
             self.lane.staging.deliver()
 
     def close(self) -> None:
-        self.queue.finish()
+        self.synchronize()
         if self._give_back is not None:
             self._give_back(self.lane)

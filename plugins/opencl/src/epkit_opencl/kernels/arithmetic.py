@@ -95,8 +95,6 @@ def cast(site: Site) -> str:
     """Another element type; to bool, what is not zero."""
     if site.attributes.get("to") == 9:
         return f"({site[0]} != 0)"
-    if site.attributes.get("to") == 10:
-        return f"as_half({site[0]})"
     return f"({site.out}){site[0]}"
 
 
