@@ -11,6 +11,9 @@ def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
     """Register schemas with onnx for this process; one that is known already (same version) stays as it is."""
     for schema in schemas:
         if not _known(schema):
+            # onnx.reference refuses to be imported once two domains have an operator of one name.
+            import onnx.reference  # noqa: F401
+
             onnx.defs.register_schema(schema)
 
 
