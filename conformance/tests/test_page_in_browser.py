@@ -56,7 +56,9 @@ def test_the_page_works_and_fits(tmp_path: Path, width: int) -> None:
 
 def test_the_comparison_fits(tmp_path: Path) -> None:
     page = comparison_page(made(), made("other", flip="generated/Add/13/float0"))
-    assert told_by(page, tmp_path, 420) == "420; 420; 0"
+    count = len(made().entries)
+    assert told_by(page, tmp_path, 1400) == f"1400; 1400; 1; 1 of {count} cases"
+    assert told_by(page, tmp_path, 420) == f"420; 420; 1; 1 of {count} cases"
 
 
 def test_light_and_dark_are_both_drawn(tmp_path: Path) -> None:

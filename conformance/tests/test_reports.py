@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from epkit_conformance.baseline import changes, regressions, states
 from epkit_conformance.certification import certify
 from epkit_conformance.record import SCHEMA, Candidate, Entry, Report, read_report
 from epkit_conformance.report.badge import badge_of
-from epkit_conformance.report.comparison import comparison_page
+from epkit_conformance.report.comparison import comparison_page, pair_data
 from epkit_conformance.report.files import json_text
 from epkit_conformance.report.html import report_page
 from epkit_conformance.report.junit import junit_xml
@@ -131,6 +132,24 @@ def test_the_page_holds_every_case() -> None:
         HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\ud800", "\ufffd")
         in data["details"]
     )
+
+
+def test_the_comparison_holds_both_states_of_every_case() -> None:
+    one, other = made("one"), made("other", flip="generated/Add/13/float0")
+    other = replace(
+        other, entries=other.entries[1:] + (Entry("new", 1, "g", "", 0, "", Result(State.PASSED)),)
+    )
+    data = pair_data(one, other)
+    assert data["sides"] == ["one", "other"]
+    known = [state.value for state in State]
+    told = {row[0]: tuple("" if index < 0 else known[index] for index in row[2:4]) for row in data["rows"]}
+    assert told["generated/Add/13/float0"] == ("passed", "")
+    assert told["new"] == ("", "passed")
+    assert told["generated/Add/13/float1"] == ("passed on fallback", "passed on fallback")
+    assert set(told) == {entry.name for entry in (*one.entries, *other.entries)}
+    assert "became worse" not in comparison_page(one, other)
+    flipped = made("one", flip="generated/Add/13/float0")
+    assert "1 became worse" in comparison_page(one, flipped)
 
 
 @pytest.mark.parametrize(

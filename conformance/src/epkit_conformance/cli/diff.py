@@ -45,18 +45,18 @@ def diff(
         ]
         emit({"old": str(before.provider), "new": str(after.provider), "changes": plain})
         return
-    from ..report.comparison import level_rows
+    from ..report.comparison import level_rows, sides
 
     out = console()
-    out.print(Text.assemble(("old  ", "bright_black"), f"{before.provider}, {before.started}"))
-    out.print(Text.assemble(("new  ", "bright_black"), f"{after.provider}, {after.started}"))
+    for name, report in zip(sides(before, after), (before, after), strict=True):
+        out.print(Text.assemble((f"{name}  ", "bright_black"), f"{report.provider}, {report.started}"))
     for row in level_rows(before, after):
         out.print(Text("  ".join(row)))
     moves = Counter((change.before, change.after) for change in found)
     for (was, now), count in moves.most_common():
         told = f"{count:6d}  {was.value if was else 'not run'} -> {now.value if now else 'not run'}"
         out.print(Text(told))
-    for change in found:
+    for change in found if before.provider.name == after.provider.name else ():
         if change.is_regression:
             out.print(Text.assemble(("worse  ", "red"), f"{change.name}: {change.detail}"), soft_wrap=True)
     if not found:

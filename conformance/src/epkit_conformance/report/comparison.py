@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..baseline import Change, changes, states
+from ..baseline import changes, states
 from ..certification import Verdict, judge
 from ..record import Entry, Report
 from ..result import State
 from .matrix import Counts, matrix_of, state_of
-from .page import SHORT, STATUS_CLASSES, bar, classes, definitions, esc, legend, medal, page, section
+from .page import SHORT, STATUS_CLASSES, bar, classes, clean, definitions, esc, legend, medal, page, section
 
-MOST_CHANGES = 400
-"""Changes told one by one."""
+MATRIX_NOTE = "In each cell {left} on the left and {right} on the right, all versions together."
 
-MATRIX_NOTE = "In each cell the old result on the left and the new one on the right, all versions together."
+CASES = """<form class="filters" id="filters">
+<input type="search" name="text" placeholder="name or reason" aria-label="search">
+<select name="level" aria-label="level"><option value="">all levels</option></select>
+<select name="left" aria-label="state on the left"><option value="">any state</option></select>
+<select name="right" aria-label="state on the right"><option value="">any state</option></select>
+<span class="toggles"><label><input type="checkbox" name="same">also what is the same</label></span>
+<output></output></form>
+<div class="scroll"><table class="list both" id="list"></table></div>
+<p><button id="more" type="button">Show more</button></p>"""
+
+
+def sides(before: Report, after: Report) -> tuple[str, str]:
+    """What to call the two: by the provider; of one provider, by the time."""
+    names = (before.provider.name, after.provider.name)
+    return names if names[0] != names[1] else (f"{names[0]}, old", f"{names[1]}, new")
 
 
 def level_rows(before: Report, after: Report) -> list[tuple[str, str, str]]:
@@ -34,17 +48,49 @@ def _told(verdict: Verdict) -> str:
 
 def comparison_page(before: Report, after: Report) -> str:
     """The whole page."""
-    found = changes(states(before), after)
+    left, right = sides(before, after)
+    note = MATRIX_NOTE.format(left=esc(left), right=esc(right))
     parts = [
         f'<p class="kicker">epkit conformance, compared</p><div class="sides">{_side(before)}{_side(after)}</div>',
         section("levels", "Levels", _levels(before, after)),
-        section("matrix", "Operators by element type", _matrix(before.entries, after.entries), MATRIX_NOTE),
-        section("changes", "What differs", _changes(found)),
+        section("matrix", "Operators by element type", _matrix(before.entries, after.entries), note),
+        section("moves", "States against each other", _moves(before, after), _worse(before, after)),
+        section("cases", "Case by case", CASES),
         section("environment", "What differs around it", _environment(before, after)),
-        "<footer>Old on the left, new on the right. Written by epkit conformance diff; this page loads nothing from "
-        "elsewhere.</footer>",
+        f"<footer>{esc(left)} on the left, {esc(right)} on the right. Written by epkit conformance diff; this page "
+        "loads nothing from elsewhere.</footer>",
     ]
-    return page(f"{before.provider.name} and {after.provider.name}", "\n".join(parts))
+    return page(f"{left} and {right}", "\n".join(parts), pair_data(before, after), "comparison.js")
+
+
+def pair_data(before: Report, after: Report) -> dict[str, Any]:
+    """Every case with its state on both sides (-1 where one has no such case), for the page's script."""
+    pairs = paired(before, after)
+    texts = dict.fromkeys(entry.result.detail for pair in pairs.values() for entry in pair if entry)
+    details = {text: index for index, text in enumerate({"": None, **texts})}
+    known = list(State)
+
+    def state(entry: Entry | None) -> int:
+        return -1 if entry is None else known.index(entry.state)
+
+    def detail(entry: Entry | None) -> int:
+        return details["" if entry is None else entry.result.detail]
+
+    return {
+        "sides": list(map(clean, sides(before, after))),
+        "states": [[one.value, classes(one)] for one in known],
+        "details": list(map(clean, details)),
+        "rows": [
+            [name, (one or other).level, state(one), state(other), detail(one), detail(other)]  # type: ignore[union-attr]
+            for name, (one, other) in pairs.items()
+        ],
+    }
+
+
+def paired(before: Report, after: Report) -> dict[str, tuple[Entry | None, Entry | None]]:
+    """Both entries of each case, in the order of the cases; those that only the first has come last."""
+    old, new = ({entry.name: entry for entry in report.entries} for report in (before, after))
+    return {name: (old.get(name), new.get(name)) for name in {**new, **old}}
 
 
 def _side(report: Report) -> str:
@@ -61,7 +107,8 @@ def _levels(before: Report, after: Report) -> str:
         f"<tr><th>{old.level.number} {esc(old.level.title)}</th><td>{_verdict(old)}</td><td>{_verdict(new)}</td></tr>"
         for old, new in pairs
     )
-    head = f"<tr><th></th><th>{esc(before.provider.name)}</th><th>{esc(after.provider.name)}</th></tr>"
+    left, right = sides(before, after)
+    head = f"<tr><th></th><th>{esc(left)}</th><th>{esc(right)}</th></tr>"
     return f'<div class="scroll"><table class="versus"><thead>{head}</thead>{rows}</table></div>'
 
 
@@ -117,21 +164,41 @@ def _half(counts: Counts) -> str:
     return f'<i class="{classes(state_of(counts))}" title="{esc(told)}"></i>'
 
 
-def _changes(found: Sequence[Change]) -> str:
-    if not found:
-        return "<p>No case differs.</p>"
-    order = sorted(found, key=lambda change: (not change.is_regression, change.name))
-    rows = "".join(
-        f"<tr><td>{_pill(change.before)} → {_pill(change.after)}</td><td>{esc(change.name)}</td>"
-        f"<td>{esc(change.detail)}</td></tr>"
-        for change in order[:MOST_CHANGES]
+def _moves(before: Report, after: Report) -> str:
+    """How many cases are in which state on either side: what is off the diagonal differs."""
+    counts = Counter(
+        tuple(entry.state if entry else None for entry in pair) for pair in paired(before, after).values()
     )
-    more = (
-        f"<p class='note'>{len(found) - MOST_CHANGES:,} more differ.</p>" if len(found) > MOST_CHANGES else ""
+    rows, columns = (
+        [state for state in (*State, None) if any(pair[side] is state for pair in counts)] for side in (0, 1)
     )
-    worse = sum(change.is_regression for change in found)
-    told = f"<p class='note'>{len(found):,} cases differ; {worse:,} are worse, and come first.</p>"
-    return f'{told}<div class="scroll tall"><table class="reasons changes">{rows}</table></div>{more}'
+    left, right = sides(before, after)
+    head = "".join(f"<th>{_pill(state)}</th>" for state in columns)
+    body = "".join(
+        f"<tr><th>{_pill(row)}</th>"
+        + "".join(
+            f"<td{' class=same' if row is column else ''}>{_number(counts[row, column])}</td>"
+            for column in columns
+        )
+        + "</tr>"
+        for row in rows
+    )
+    corner = f"<th><small>{esc(left)} ↓ &nbsp; {esc(right)} →</small></th>"
+    return (
+        f'<div class="scroll"><table class="moves"><thead><tr>{corner}{head}</tr></thead>{body}</table></div>'
+    )
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _worse(before: Report, after: Report) -> str:
+    """Of one provider at two times, what became worse; two providers are none the worse for being different."""
+    found = changes(states(before), after)
+    if before.provider.name != after.provider.name or not found:
+        return f"{len(found):,} cases differ."
+    return f"{len(found):,} cases differ; {sum(change.is_regression for change in found):,} became worse."
 
 
 def _pill(state: State | None) -> str:

@@ -154,9 +154,3 @@ if (held && filters) {
   }
   draw();
 }
-
-/* ---- a comparison: only what differs, or all ---- */
-const differing = $("#differing");
-if (differing) {
-  differing.onchange = () => document.body.classList.toggle("everything", !differing.checked);
-}

@@ -84,11 +84,17 @@ def classes(state: State) -> str:
     return CLASSES[state]
 
 
-def page(title: str, body: str, data: Any = None) -> str:
-    """A whole page."""
+def page(title: str, body: str, data: Any = None, script: str = "page.js") -> str:
+    """A whole page.
+
+    Args:
+        title, body: as HTML has them.
+        data: plain values for the script.
+        script: the file that makes the page work.
+    """
     folder = files(__package__)
     style = (folder / "page.css").read_text(encoding="utf-8")
-    script = (folder / "page.js").read_text(encoding="utf-8")
+    code = (folder / script).read_text(encoding="utf-8")
     held = ""
     if data is not None:
         text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -106,7 +112,7 @@ def page(title: str, body: str, data: Any = None) -> str:
 <body>
 {body}
 {held}<script>
-{script}</script>
+{code}</script>
 </body>
 </html>
 """
