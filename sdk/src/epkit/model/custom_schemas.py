@@ -12,7 +12,7 @@ def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
     for schema in schemas:
         if not _known(schema):
             # onnx.reference refuses to be imported once two domains have an operator of one name.
-            import onnx.reference  # noqa: F401
+            import onnx.reference
 
             onnx.defs.register_schema(schema)
 
