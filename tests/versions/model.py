@@ -72,7 +72,10 @@ def type_of(value: Any) -> onnx.TypeProto:
     """The ONNX type of an input's value."""
     if isinstance(value, list):
         assert value, "an empty sequence does not tell its type"
-        return helper.make_sequence_type_proto(type_of(value[0]))
+        item = type_of(value[0])
+        if len({np.shape(one) for one in value}) > 1:
+            item.tensor_type.ClearField("shape")
+        return helper.make_sequence_type_proto(item)
     if isinstance(value, dict):
         key, item = next(iter(value.items()))
         return helper.make_map_type_proto(_code(key), tensor_type(_code(item)))

@@ -75,9 +75,9 @@ def forms(case: Case, schema: OpSchema) -> Iterator[tuple[str, onnx.ModelProto, 
 
 
 def check(name: str, every: bool) -> None:
-    """Compare forms of every case, by turns or all, with the plain one, which has an oracle elsewhere."""
+    """Compare forms of cases, all or the first by turns, with the plain one, which has an oracle elsewhere."""
     schema = SCHEMAS[name]
-    for number, case in enumerate(cases_of(schema)):
+    for number, case in enumerate(cases_of(schema)[: None if every else 2]):
         plain = run(build(case, schema), feeds(case), "none")
         ways = list(forms(case, schema))
         for form, model, given in ways if every else [ways[(number + 1) % len(ways)]]:

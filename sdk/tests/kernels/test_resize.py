@@ -144,3 +144,8 @@ def test_positions_that_are_no_numbers_are_outside() -> None:
 def test_affine_grid(align: int) -> None:
     for theta, size in ((data(2, 2, 3), (2, 1, 3, 4)), (data(2, 3, 4), (2, 1, 3, 4, 2))):
         assert_like_peer("AffineGrid", [theta, np.array(size)], 20, align_corners=align)
+
+
+def test_infinite_affine_grids_are_results_and_no_warnings() -> None:
+    theta = np.full((1, 3, 4), np.inf, np.float32)
+    assert np.isnan(ours("AffineGrid", [theta, np.array([1, 2, 3, 4, 2])], 20)).any()

@@ -102,3 +102,33 @@ def test_weights_are_left_out() -> None:
     assert proto.ByteSize() < 5000
     kept = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     assert kept["w"] == [4000, 4000]
+
+
+ATTENTION = """<ir_version: 10, opset_import: ["": 23]>
+    g (float[b,q,d] x, float[b,k,d] y, float[b,k,v] z) => (float[A,B,C] r, float[A,B,C,D] s)  {
+        a, key, value, scores = Attention <q_num_heads = 4, kv_num_heads = 4> (x, y, z)
+        r = Relu(a)
+        s = Relu(scores)
+    }
+"""
+
+
+def test_lengths_that_attention_does_not_know_are_unknown_and_not_0() -> None:
+    model = read(parse(ATTENTION)).model
+    infer(model)
+    found = shapes(model)
+    assert [found[name][:2] for name in ("a", "r")] == [["b", "q"]] * 2
+    assert not any(0 in dims for dims in found.values()), found
+
+
+def test_what_follows_attention_in_a_body_is_no_scalar() -> None:
+    body = parse(ATTENTION).graph
+    for info in body.input:
+        info.type.tensor_type.ClearField("shape")
+    inner = onnx.helper.make_graph(list(body.node), "body", [], [onnx.ValueInfoProto(name="s")])
+    node = onnx.helper.make_node("If", ["c"], ["out"], then_branch=inner, else_branch=inner)
+    inputs = [*body.input, onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])]
+    graph = onnx.helper.make_graph([node], "main", inputs, [onnx.ValueInfoProto(name="out")])
+    model = read(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])).model
+    infer(model)
+    assert [] not in shapes(model).values()

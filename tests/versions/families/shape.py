@@ -83,6 +83,7 @@ def slices(op: str, version: int) -> Iterator[Case]:
     yield Case([x, ints(1, -3), ints(-1, 5), ints(2, 0)])
     yield Case([x, ints(1, 0), ints(1000, 5), ints(1, 2), ints(2, 3)])
     yield Case([x, *(ints(a).astype(np.int32) for a in (-1, -1000, 1, -2))])
+    yield Case([x, ints(-9, 2), ints(-(1 << 40), -9), ints(1, 0), ints(-2, -1)])  # begins at 0, not before
     if version >= 11:
         yield Case([x, ints(3), ints(-5), ints(-3), ints(-1)])
 

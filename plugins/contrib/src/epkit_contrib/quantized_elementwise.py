@@ -313,7 +313,11 @@ def q_linear_average_pool(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Any:
-    """The quantised mean of each window, as AveragePool counts its elements."""
+    """The quantised mean of each window, as AveragePool counts its elements.
+
+    So what ceil_mode lets a window have beyond the pads is never counted; onnxruntime's quantised operator counts
+    it with count_include_pad, its AveragePool does not.
+    """
     y = pool.average_pool(
         xp,
         real(xp, channels_first(xp, x, channels_last), x_scale, x_zero, "x"),

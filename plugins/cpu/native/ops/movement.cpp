@@ -99,7 +99,7 @@ EPK_OPERATOR(slice) {
       start = min_of(max_of<int64_t>(start, 0), d), end = min_of(max_of<int64_t>(end, 0), d);
       dims[axis] = end > start ? (end - start - 1) / step + 1 : 0;
     } else {
-      start = min_of(max_of<int64_t>(start, -1), d - 1), end = min_of(max_of<int64_t>(end, -1), d - 1);
+      start = min_of(max_of<int64_t>(start, 0), d - 1), end = min_of(max_of<int64_t>(end, -1), d - 1);
       dims[axis] = start > end ? (start - end - 1) / -step + 1 : 0;
     }
     if (dims[axis] > 0) offset += start * strides[axis];

@@ -52,7 +52,7 @@ class Operator:
         """Compute the outputs.
 
         Attributes that the function does not name are left out: the model checker has already refused
-        those that the schema does not know. NaN, infinity and overflow are results, and no warnings.
+        those that the schema does not know.
 
         Raises:
             ValueError: (or another built-in exception) on inputs that the operator is not defined for.
@@ -61,8 +61,7 @@ class Operator:
         if self.wants:
             reserved = {"n_outputs": n_outputs, "opset": opset}
             given.update({key: reserved[key] for key in self.wants})
-        with np.errstate(all="ignore"):
-            result = self.function(xp, *inputs, **given)
+        result = self.function(xp, *inputs, **given)
         return result if isinstance(result, tuple) else (result,)
 
 
@@ -108,7 +107,8 @@ def make_operator(
 ) -> Operator:
     """An Operator whose attributes are read from the function's signature.
 
-    ``attributes`` names those of its schema, which go before a reserved keyword of the same name.
+    ``attributes`` names those of its schema, which go before a reserved keyword of the same name. NaN, infinity
+    and overflow are results of operators, and no warnings.
     """
     keywords = {
         p.name
@@ -116,7 +116,8 @@ def make_operator(
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
     wants = frozenset(keywords & set(RESERVED) - set(attributes))
-    return Operator(name, since, domain, function, frozenset(keywords - wants), wants)
+    quiet = np.errstate(all="ignore")(function)
+    return Operator(name, since, domain, quiet, frozenset(keywords - wants), wants)
 
 
 def op(
