@@ -67,7 +67,7 @@ CACHE_DIR = Knob(
     "EPKIT_CACHE_DIR",
     os.path.join(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "epkit"),
     str,
-    "the folder of what epkit measured, for the cost policy",
+    "the folder of what epkit and its plugins measured",
 )
 CHECKED = Knob("EPKIT_CHECKED", False, _flag, "verify the graph after every optimiser pass and rule")
 STOP_AFTER = Knob("EPKIT_STOP_AFTER", -1, int, "stop the optimiser after so many changes; -1: do not")
