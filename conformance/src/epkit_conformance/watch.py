@@ -176,11 +176,11 @@ class _Watched(Provider):
         self.watch.count("compile")
         return self._watch(super().compile(subgraph), subgraph)  # type: ignore[safe-super]
 
-    def save(self, program: Program) -> bytes | None:
+    def save(self, program: Program) -> bytes | Sequence[bytes | memoryview] | None:
         self.watch.count("save")
         return super().save(program.inner if isinstance(program, WatchedProgram) else program)
 
-    def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
+    def restore(self, saved: Any, subgraph: Subgraph) -> Program:
         self.watch.count("restore")
         self.watch.inside.restore = True
         try:
