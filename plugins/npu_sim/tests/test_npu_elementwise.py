@@ -119,7 +119,7 @@ def test_a_chain_is_one_layer_and_gives_what_its_parts_give() -> None:
     rng = np.random.default_rng(0)
     model.graph.initializer.append(onnx.numpy_helper.from_array(integers(rng, (64, 48), "int8"), "w"))
     feeds = {"x": integers(rng, (40, 64), "int8"), "r": integers(rng, (40, 48), "int8")}
-    with epkit.load(model, ["npu_sim"], fallback="error") as session:
+    with epkit.load(model, ["npu_sim"], fallback="error", optimise="basic") as session:
         profile = epkit.Profile()
         session.run(None, feeds, epkit.RunOptions(profile=profile))
     assert [row.operator for row in profile.rows() if row.provider == "npu_sim" and row.counters] == [

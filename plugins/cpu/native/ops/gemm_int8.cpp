@@ -105,7 +105,7 @@ EPK_OPERATOR(gemm_int8) {
   const bool transposed = how.transpose_b && !how.packed;
   EpkGemmInt8 g{};
   g.m = a.shape[a.ndim - 2], g.k = a.shape[a.ndim - 1], g.n = b.shape[b.ndim - (transposed ? 2 : 1)];
-  if (g.k != b.shape[b.ndim - (transposed ? 1 : 2)]) return epk_fail(ctx, EPK_INVALID, "the inner dimensions differ: %s x %s", ShapeText(a).text, ShapeText(b).text);
+  if (g.k != b.shape[b.ndim - (transposed ? 1 : 2)]) return epk_fail(ctx, EPK_INVALID, "the inner sizes differ: %s x %s", ShapeText(a).text, ShapeText(b).text);
   int64_t shape[MAX_RANK];
   const int rank = broadcast(a.shape, a.ndim - 2, b.shape, b.ndim - 2, shape);
   if (rank < 0 || rank + 2 > MAX_RANK) return epk_fail(ctx, EPK_INVALID, "the batches of %s and %s do not broadcast", ShapeText(a).text, ShapeText(b).text);

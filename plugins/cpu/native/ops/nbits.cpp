@@ -18,12 +18,12 @@ bool has_bytes(const DLTensor &t, int64_t count) { return t.dtype.bits == 8 && e
 EPK_OPERATOR(matmul_nbits) {
   const auto &how = *static_cast<const NBitsAttributes *>(attributes);
   const DLTensor &a = in[0];
-  if (a.ndim < 1 || a.shape[a.ndim - 1] != how.k) return epk_fail(ctx, EPK_INVALID, "A %s does not have %lld columns", ShapeText(a).text, (long long)how.k);
+  if (a.ndim < 1 || a.shape[a.ndim - 1] != how.k) return epk_fail(ctx, EPK_INVALID, "A %s does not have K=%lld columns", ShapeText(a).text, (long long)how.k);
   const int64_t blocks = ceil_div(how.k, how.block);
   const bool zeros = n_in > 3 && !absent(in[3]), bias = n_in > 4 && !absent(in[4]);
   if (!has_bytes(in[1], how.n * blocks * how.block * how.bits / 8) || epk_size(&in[2]) != how.n * blocks ||
       (zeros && !has_bytes(in[3], how.n * ceil_div(blocks * how.bits, 8))) || (bias && epk_size(&in[4]) != how.n)) {
-    return epk_fail(ctx, EPK_INVALID, "weights %s and scales %s for [%lld, %lld]", ShapeText(in[1]).text, ShapeText(in[2]).text, (long long)how.n, (long long)how.k);
+    return epk_fail(ctx, EPK_INVALID, "input B %s and scales %s do not fit N=%lld and K=%lld", ShapeText(in[1]).text, ShapeText(in[2]).text, (long long)how.n, (long long)how.k);
   }
   int64_t shape[MAX_RANK];
   for (int i = 0; i + 1 < a.ndim; i++) shape[i] = a.shape[i];

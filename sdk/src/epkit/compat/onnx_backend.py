@@ -39,8 +39,11 @@ class EpkitBackend(Backend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Prepared:
-        """Load a model. ``kwargs`` go to :func:`epkit.load`."""
-        return Prepared(load(model, cls.providers, **kwargs))
+        """Load a model. ``kwargs`` go to :func:`epkit.load`.
+
+        Nothing is fused unless they say so: the runner asks for float16 with the roundings of each node.
+        """
+        return Prepared(load(model, cls.providers, **{"optimise": "basic", **kwargs}))
 
     @classmethod
     def run_model(

@@ -115,6 +115,9 @@ def matmul_nbits(view: View) -> Step | None:
         return None
     if view.type(3) not in ("", "uint8") or view.type(5) not in ("", "float32"):
         return None
+    weights = view.input(1)
+    if weights is None or weights.shape is None or 0 in weights.shape or not weights.shape.is_static():
+        return None  # none at all stand for an omitted projection
     inputs = (*(view.input(index) for index in range(4)), view.input(5))
     return view.step("matmul_nbits", longs(how[0], how[1], bits, block), inputs)
 
