@@ -181,26 +181,26 @@ def test_few_votes_for_many_targets_are_entries(isa: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("seed", range(4))
-def test_tree_ensemble_5(isa: str, dtype: Any, seed: int) -> None:
-    """One tree with all modes, sets included."""
+@pytest.mark.parametrize(("seed", "inner"), [(0, 15), (1, 15), (2, 15), (3, 2047)])
+def test_tree_ensemble_5(isa: str, dtype: Any, seed: int, inner: int) -> None:
+    """One complete tree with all modes, sets included."""
     rng = np.random.default_rng(seed)
-    mode, ids = rng.choice(7, 15).astype(np.uint8), np.arange(15)
-    leaf = 2 * ids + 1 >= 15
+    mode, ids = rng.choice(7, inner).astype(np.uint8), np.arange(inner)
+    leaf = 2 * ids + 1 >= inner
     sets = [np.append(rng.choice(7, 1 + k % 5, replace=False) - 3, np.nan) for k in range((mode == 6).sum())]
     given = {
         "tree_roots": [0],
         "n_targets": 2,
         "nodes_modes": mode,
-        "nodes_featureids": rng.integers(0, 3, 15).tolist(),
-        "nodes_splits": rng.integers(-2, 3, 15).astype(dtype),
-        "nodes_truenodeids": np.where(leaf, 2 * ids - 14, 2 * ids + 1).tolist(),
-        "nodes_falsenodeids": np.where(leaf, 2 * ids - 13, 2 * ids + 2).tolist(),
+        "nodes_featureids": rng.integers(0, 3, inner).tolist(),
+        "nodes_splits": rng.integers(-2, 3, inner).astype(dtype),
+        "nodes_truenodeids": np.where(leaf, 2 * ids + 1 - inner, 2 * ids + 1).tolist(),
+        "nodes_falsenodeids": np.where(leaf, 2 * ids + 2 - inner, 2 * ids + 2).tolist(),
         "nodes_trueleafs": leaf.astype(int).tolist(),
         "nodes_falseleafs": leaf.astype(int).tolist(),
-        "nodes_missing_value_tracks_true": rng.integers(0, 2, 15).tolist(),
-        "leaf_targetids": rng.integers(0, 2, 16).tolist(),
-        "leaf_weights": rng.standard_normal(16).astype(dtype),
+        "nodes_missing_value_tracks_true": rng.integers(0, 2, inner).tolist(),
+        "leaf_targetids": rng.integers(0, 2, inner + 1).tolist(),
+        "leaf_weights": rng.standard_normal(inner + 1).astype(dtype),
         "membership_values": np.concatenate([np.zeros(0), *sets]).astype(dtype),
     }
     check("TreeEnsemble", data(60, dtype), given, opset=5)
