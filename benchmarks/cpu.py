@@ -50,6 +50,8 @@ class Row:
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Measure, print and (unless ``--quick``) write the table."""
+    if unknown := set(arguments) - {"--quick"}:
+        raise SystemExit(f"usage: python -m benchmarks cpu [--quick]; not {' '.join(sorted(unknown))}")
     quick = "--quick" in arguments
     subjects = [s for s in SUBJECTS if s.name in QUICK] if quick else [*SUBJECTS, *packaged()]
     rows = []

@@ -78,23 +78,27 @@ def test_resize(isa: str, mode: int, coordinates: int) -> None:
         np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5, err_msg=str((sizes, nearest, exclude)))
 
 
-NODE = np.dtype([("threshold", "f4"), ("feature", "i4"), ("yes", "i4"), ("no", "i4"), ("branch", "u1"),
-                 ("missing_yes", "u1"), ("unused", "u2")])  # fmt: skip
-BRANCHES = [np.less_equal, np.less, np.greater_equal, np.greater, np.equal, np.not_equal]
-
-
 class Trees(ctypes.Structure):
-    _fields_ = [("nodes", P), ("roots", P), ("trees", I64), ("leaf_begin", P), ("entry_target", P), ("entry_weight", P),
-                ("features", I64), ("targets", I64), ("aggregate", C), ("all_leq", C), ("base", P)]  # fmt: skip
+    _fields_ = [("nodes", P), ("roots", P), ("trees", I64), ("table", P), ("leaf_begin", P), ("entry_column", P),
+                ("entry_weight", P), ("features", I64), ("columns", I64), ("reduction", I64)]  # fmt: skip
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("aggregate", range(4))
-@pytest.mark.parametrize("all_leq", [0, 1])
-def test_trees(isa: str, aggregate: int, all_leq: int) -> None:
-    generator = np.random.default_rng(aggregate)
-    features, targets, trees, depth, rows = 5, 3, 7, 4, 37
-    nodes, roots, leaves = [], [-1], 1  # a first tree of one leaf
+@pytest.mark.parametrize("reduction", range(3))
+@pytest.mark.parametrize("name", ["f32", "f64"])
+@pytest.mark.parametrize("rows", [1, 3, 150])
+def test_trees(isa: str, reduction: int, name: str, rows: int) -> None:
+    generator = np.random.default_rng(reduction)
+    features, columns, trees, depth, kind = (
+        5,
+        3,
+        37,
+        4,
+        np.dtype(name.replace("f64", "f8").replace("f32", "f4")),
+    )
+    fields: Any = [("threshold", kind), ("feature", "i4"), ("child", "i4", (4,))]
+    nodes: list[Any] = []
+    leaves = 1
 
     def grow(level: int) -> int:
         nonlocal leaves
@@ -103,41 +107,31 @@ def test_trees(isa: str, aggregate: int, all_leq: int) -> None:
             return ~(leaves - 1)
         index = len(nodes)
         nodes.append(None)
-        branch = 0 if all_leq else generator.integers(6)
-        nodes[index] = (generator.integers(-1, 2), generator.integers(features), grow(level + 1), grow(level + 1), branch,
-                        generator.integers(2), 0)  # fmt: skip
+        ways = grow(level + 1), grow(level + 1)
+        nodes[index] = (generator.integers(-1, 2), generator.integers(features), generator.choice(ways, 4))
         return index
 
-    roots += [grow(0) for _ in range(trees - 1)]
-    table = np.array(nodes, NODE)
+    roots = np.array([-1, *(grow(0) for _ in range(trees - 1))], np.int32)  # a first tree of one leaf
+    table = np.array(nodes, np.dtype(fields, align=True))
     begin = np.concatenate([[0], np.cumsum(generator.integers(0, 3, leaves))]).astype(np.int32)
-    target = generator.integers(0, targets, begin[-1]).astype(np.int32)
-    weight, base = generator.standard_normal(begin[-1]).astype(np.float32), np.array([1, 2, 3], np.float32)
-    x = generator.integers(-1, 2, (rows, features)).astype(np.float32)
+    column = generator.integers(0, columns, begin[-1]).astype(np.int32)
+    weight = generator.standard_normal(begin[-1]).astype(kind)
+    x = generator.integers(-1, 2, (rows, features)).astype(kind)
     x[generator.random(x.shape) < 0.1] = np.nan
-    out, where = np.empty((rows, targets), np.float32), np.array(roots, np.int32)
-    ensemble = Trees(table.ctypes.data, where.ctypes.data, trees, *[v.ctypes.data for v in (begin, target, weight)],
-                     features, targets, aggregate, all_leq, base.ctypes.data)  # fmt: skip
-    call(isa, "trees_f32", ctypes.byref(ensemble), x, out, rows, parallel(2))
-    exact = np.zeros((rows, targets))
-    for r in range(rows):
-        found: list[list[float]] = [[] for _ in range(targets)]
-        for root in roots:
-            at = root
-            while at >= 0:
-                node = table[at]
-                value = x[r, node["feature"]]
-                yes = (
-                    node["missing_yes"]
-                    if np.isnan(value)
-                    else BRANCHES[node["branch"]](value, node["threshold"])
-                )
-                at = node["yes"] if yes else node["no"]
-            for entry in range(begin[~at], begin[~at + 1]):
-                found[target[entry]].append(float(weight[entry]))
-        for t, values in enumerate(found):
-            total = [sum(values), sum(values) / trees, min(values, default=0), max(values, default=0)][
-                aggregate
-            ]
-            exact[r, t] = total + base[t]
-    np.testing.assert_allclose(out, exact, rtol=1e-5, atol=1e-5)
+    into, identity = [(np.add, 0.0), (np.minimum, np.inf), (np.maximum, -np.inf)][reduction]
+    votes = np.full((leaves, columns), identity, kind)
+    into.at(votes, (np.repeat(np.arange(leaves), np.diff(begin)), column), weight)
+    exact = np.full((rows, columns), identity)
+    for r, at in itertools.product(range(rows), roots):
+        while at >= 0:
+            value, threshold = x[r, table[at]["feature"]], table[at]["threshold"]
+            at = table[at]["child"][int(value <= threshold) + 2 * int(value >= threshold)]
+        exact[r] = into(exact[r], votes[~at])
+    for dense in (True, False):
+        parts = [votes.ctypes.data, None, None, None]
+        if not dense:
+            parts = [None, *(part.ctypes.data for part in (begin, column, weight))]
+        ensemble = Trees(table.ctypes.data, roots.ctypes.data, trees, *parts, features, columns, reduction)
+        out = np.empty((rows, columns), kind)
+        call(isa, f"trees_{name}", ctypes.byref(ensemble), x, out, rows, parallel(2))
+        np.testing.assert_allclose(out, exact, rtol=1e-5, atol=1e-5)

@@ -30,7 +30,7 @@
   X(softmax_f32) X(layer_norm_f32) X(group_norm_f32) X(channel_affine_f32) X(pool_f32) X(global_pool_f32) \
   X(attention_scratch_f32) X(attention_f32) X(rotary_f32) \
   X(recurrent_packed_size_f32) X(recurrent_pack_f32) X(recurrent_scratch_f32) X(recurrent_f32) \
-  X(resize_taps) X(resize_table) X(resize_f32) X(trees_f32)
+  X(resize_taps) X(resize_table) X(resize_f32) X(trees_f32) X(trees_f64)
 
 #ifndef EPK_KERNEL_TABLE
 #define EPK_KERNEL_TABLE

@@ -3,45 +3,70 @@
 namespace EPK_NS {
 namespace {
 
-constexpr int ROWS = 16;  // rows that walk a tree together: their misses overlap
+constexpr int LANES = 16;  // pairs of a row and a tree that are walked together: their misses overlap
+constexpr int ROWS = 64;   // rows that see a tree while it is in the cache
 
-bool goes_yes(const EpkTreeNode &node, float value) {
-  if (value != value) return node.missing_yes;
-  switch (node.branch) {
-    case EPK_LEQ: return value <= node.threshold;
-    case EPK_LT: return value < node.threshold;
-    case EPK_GTE: return value >= node.threshold;
-    case EPK_GT: return value > node.threshold;
-    case EPK_EQ: return value == node.threshold;
-    default: return value != node.threshold;
+// The leaves (as ~leaf) of `rows` rows in each of `trees` trees; together at most LANES.
+template <class T>
+void walk(const EpkTrees<T> &t, const int32_t *roots, int64_t trees, const T *x, int64_t rows, int32_t *at) {
+  const T *from[LANES];
+  bool moved = false;
+  for (int64_t i = 0, lane = 0; i < trees; i++) {
+    moved |= roots[i] >= 0;
+    for (int64_t r = 0; r < rows; r++, lane++) at[lane] = roots[i], from[lane] = x + r * t.features;
   }
-}
-
-// The leaves of `rows` rows in one tree.
-template <bool LEQ> void walk(const EpkTrees &t, int32_t root, const float *x, int64_t rows, int32_t *leaf) {
-  for (int64_t r = 0; r < rows; r++) leaf[r] = root;
-  for (bool moved = root >= 0; moved;) {
+  while (moved) {
     moved = false;
-    for (int64_t r = 0; r < rows; r++) {
-      if (leaf[r] < 0) continue;
-      const EpkTreeNode &node = t.nodes[leaf[r]];
-      const float value = x[r * t.features + node.feature];
-      const bool yes = LEQ ? (value <= node.threshold || (value != value && node.missing_yes)) : goes_yes(node, value);
-      leaf[r] = yes ? node.yes : node.no;
-      moved |= leaf[r] >= 0;
+    for (int64_t i = 0; i < trees * rows; i++) {
+      if (at[i] < 0) continue;
+      const EpkTreeNode<T> &node = t.nodes[at[i]];
+      const T value = from[i][node.feature];
+      at[i] = node.child[int(value <= node.threshold) + 2 * int(value >= node.threshold)];
+      moved |= at[i] >= 0;
     }
   }
 }
 
-// Least and greatest start from NaN: nothing seen yet.
-void add(const EpkTrees &t, int32_t leaf, float *out) {
-  for (int32_t i = t.leaf_begin[leaf]; i < t.leaf_begin[leaf + 1]; i++) {
-    const float weight = t.entry_weight[i];
-    float &value = out[t.entry_target[i]];
-    if (t.aggregate == EPK_MIN) value = weight > value ? value : weight;
-    else if (t.aggregate == EPK_MAX) value = weight < value ? value : weight;
-    else value += weight;
+template <int REDUCTION, class T> void vote(T &value, T weight) {
+  if (REDUCTION == EPK_VOTES_SUM) value += weight;
+  else if (REDUCTION == EPK_VOTES_MIN) value = weight < value ? weight : value;
+  else value = weight > value ? weight : value;
+}
+
+template <int REDUCTION, class T> void add(const EpkTrees<T> &t, int32_t leaf, T *out) {
+  if (t.table) {
+    const T *votes = t.table + leaf * t.columns;
+    for (int64_t c = 0; c < t.columns; c++) vote<REDUCTION>(out[c], votes[c]);
+    return;
   }
+  for (int32_t i = t.leaf_begin[leaf]; i < t.leaf_begin[leaf + 1]; i++)
+    vote<REDUCTION>(out[t.entry_column[i]], t.entry_weight[i]);
+}
+
+template <int REDUCTION, class T>
+void forest(const EpkTrees<T> &t, const T *x, T *out, int64_t rows, Parallel *p) {
+  const T start = REDUCTION == EPK_VOTES_SUM ? T(0) : REDUCTION == EPK_VOTES_MIN ? T(__builtin_inf()) : -T(__builtin_inf());
+  parallel_for(p, ceil_div(rows, ROWS), 1, [&](int64_t begin, int64_t end, int) {
+    int32_t at[LANES];
+    for (int64_t first = begin * ROWS; first < min_of(rows, end * ROWS); first += ROWS) {
+      const int64_t count = min_of<int64_t>(ROWS, rows - first), together = max_of<int64_t>(1, LANES / count);
+      for (int64_t i = 0; i < count * t.columns; i++) out[first * t.columns + i] = start;
+      for (int64_t tree = 0; tree < t.trees; tree += together) {
+        const int64_t trees = min_of(together, t.trees - tree);
+        for (int64_t r = first; r < first + count; r += LANES) {
+          const int64_t few = min_of<int64_t>(LANES, first + count - r);
+          walk(t, t.roots + tree, trees, x + r * t.features, few, at);
+          for (int64_t i = 0; i < trees * few; i++) add<REDUCTION>(t, ~at[i], out + (r + i % few) * t.columns);
+        }
+      }
+    }
+  });
+}
+
+template <class T> void forest(const EpkTrees<T> &t, const T *x, T *out, int64_t rows, Parallel *p) {
+  if (t.reduction == EPK_VOTES_SUM) forest<EPK_VOTES_SUM>(t, x, out, rows, p);
+  else if (t.reduction == EPK_VOTES_MIN) forest<EPK_VOTES_MIN>(t, x, out, rows, p);
+  else forest<EPK_VOTES_MAX>(t, x, out, rows, p);
 }
 
 }  // namespace
@@ -49,27 +74,10 @@ void add(const EpkTrees &t, int32_t leaf, float *out) {
 
 using namespace EPK_NS;
 
-extern "C" void EPK(trees_f32)(const EpkTrees *trees, const float *x, float *out, int64_t rows, Parallel *p) {
-  const EpkTrees &t = *trees;
-  const bool extreme = t.aggregate == EPK_MIN || t.aggregate == EPK_MAX;
-  const float start = extreme ? __builtin_nanf("") : 0.0f;
-  const float factor = t.aggregate == EPK_AVERAGE ? 1.0f / (float)t.trees : 1.0f;
-  parallel_for(p, ceil_div(rows, ROWS), 2, [&](int64_t begin, int64_t end, int) {
-    int32_t leaf[ROWS];
-    for (int64_t b = begin; b < end; b++) {
-      const int64_t first = b * ROWS, count = min_of<int64_t>(ROWS, rows - first);
-      const float *from = x + first * t.features;
-      float *to = out + first * t.targets;
-      for (int64_t i = 0; i < count * t.targets; i++) to[i] = start;
-      for (int64_t i = 0; i < t.trees; i++) {
-        if (t.all_leq) walk<true>(t, t.roots[i], from, count, leaf);
-        else walk<false>(t, t.roots[i], from, count, leaf);
-        for (int64_t r = 0; r < count; r++) add(t, ~leaf[r], to + r * t.targets);
-      }
-      for (int64_t i = 0; i < count * t.targets; i++) {
-        if (to[i] != to[i]) to[i] = 0.0f;
-        to[i] = to[i] * factor + (t.base ? t.base[i % t.targets] : 0.0f);
-      }
-    }
-  });
+extern "C" void EPK(trees_f32)(const EpkTrees<float> *trees, const float *x, float *out, int64_t rows, Parallel *p) {
+  forest(*trees, x, out, rows, p);
+}
+
+extern "C" void EPK(trees_f64)(const EpkTrees<double> *trees, const double *x, double *out, int64_t rows, Parallel *p) {
+  forest(*trees, x, out, rows, p);
 }

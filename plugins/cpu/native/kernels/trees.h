@@ -1,37 +1,37 @@
-// Ensembles of decision trees on rows of float32.
+// Decision forests on rows of float32 or float64.
 #pragma once
 #include "simd.h"
 
 #ifndef EPK_TREES
 #define EPK_TREES
-enum EpkBranch { EPK_LEQ, EPK_LT, EPK_GTE, EPK_GT, EPK_EQ, EPK_NEQ };
-enum EpkAggregate { EPK_SUM, EPK_AVERAGE, EPK_MIN, EPK_MAX };
+enum EpkReduction { EPK_VOTES_SUM, EPK_VOTES_MIN, EPK_VOTES_MAX };
 
-// A node goes to `yes` where `value <branch> threshold` holds, to `no` elsewhere; a child below zero is leaf ~child.
-struct EpkTreeNode {
-  float threshold;
+// A comparison of a feature with the threshold has four outcomes, (x <= t) + 2 (x >= t): NaN, less, greater, equal.
+// A child below zero is leaf ~child. All branch modes and missing-value tracks are this one step.
+template <class T> struct EpkTreeNode {
+  T threshold;
   int32_t feature;
-  int32_t yes, no;
-  uint8_t branch;        // EpkBranch
-  uint8_t missing_yes;   // where NaN goes
-  uint16_t unused;
+  int32_t child[4];
 };
 
-struct EpkTrees {
-  const EpkTreeNode *nodes;
-  const int32_t *roots;        // of each tree; below zero: a tree of one leaf
+// The votes of a leaf are a row of `table` [leaves, columns], or, where that is null, the entries
+// leaf_begin[leaf] to leaf_begin[leaf + 1].
+template <class T> struct EpkTrees {
+  const EpkTreeNode<T> *nodes;
+  const int32_t *roots;  // of each tree; below zero: a tree of one leaf
   int64_t trees;
-  const int32_t *leaf_begin;   // [leaves + 1]: the entries of a leaf
-  const int32_t *entry_target; // [entries]
-  const float *entry_weight;
-  int64_t features, targets;
-  int32_t aggregate;           // EpkAggregate
-  int32_t all_leq;             // every branch is EPK_LEQ, as most libraries write them: a shorter loop
-  const float *base;           // added to each target, or null
+  const T *table;
+  const int32_t *leaf_begin;    // [leaves + 1]
+  const int32_t *entry_column;  // [entries]
+  const T *entry_weight;        // [entries]
+  int64_t features, columns;
+  int64_t reduction;  // EpkReduction
 };
 #endif
 
 extern "C" {
-// out [rows, targets] from x [rows, features]. A target that no leaf names is its base.
-void EPK(trees_f32)(const EpkTrees *trees, const float *x, float *out, int64_t rows, Parallel *p);
+// out [rows, columns] from x [rows, features]: the votes of all trees, reduced in the order of the trees. Where no tree
+// votes, the identity of the reduction (0, inf, -inf) is left.
+void EPK(trees_f32)(const EpkTrees<float> *trees, const float *x, float *out, int64_t rows, Parallel *p);
+void EPK(trees_f64)(const EpkTrees<double> *trees, const double *x, double *out, int64_t rows, Parallel *p);
 }

@@ -32,7 +32,7 @@ def _same_length(**arrays: Any) -> None:
         raise ValueError(f"these attributes must be of one length: {lengths}")
 
 
-def _exclusive(floats: Any, tensor: Any, name: str) -> Any:
+def exclusive(floats: Any, tensor: Any, name: str) -> Any:
     if floats is not None and len(floats) and tensor is not None and tensor.size:
         raise ValueError(f"only one of {name} and {name}_as_tensor may be given")
     return tensor if tensor is not None and tensor.size else (floats or ())
@@ -73,7 +73,7 @@ class _NodeIndex:
 
 
 @dataclass(frozen=True)
-class _Ensemble:
+class Ensemble:
     """A forest and what the classifier's rules ask of its votes."""
 
     forest: Forest
@@ -85,7 +85,7 @@ class _Ensemble:
 
 
 @prepared_once
-def _ensemble(
+def make_ensemble(
     xp: Any,
     dtype: Any,
     reduction: str,
@@ -103,7 +103,7 @@ def _ensemble(
     vote_nodeids: Any,
     vote_ids: Any,
     vote_weights: Any,
-) -> _Ensemble:
+) -> Ensemble:
     """The forest of versions 1 to 4, where nodes and leaves share the attributes ``nodes_*``.
 
     A tree's root is its first node. Votes of inner nodes are ignored (old converters left some). With
@@ -168,7 +168,7 @@ def _ensemble(
             columns, sure = 2 * columns, None
     forest = make_forest(xp, branches, [], roots, votes, columns, reduction)
     one_class, positive = len(np.unique(column)) == 1, bool((np.asarray(vote_weights) >= 0).all())
-    return _Ensemble(forest, sure, one_class, positive)
+    return Ensemble(forest, sure, one_class, positive)
 
 
 def _sure_columns(tree_of_leaf: Any, votes: Votes, columns: int) -> tuple[Any, bool]:
@@ -216,7 +216,7 @@ def tree_ensemble_regressor(
     """
     x = as_float(xp, as_rows(xp, x))
     reduction = _reduction(aggregate_function)
-    ensemble = _ensemble(
+    ensemble = make_ensemble(
         xp,
         x.dtype,
         reduction,
@@ -226,16 +226,16 @@ def tree_ensemble_regressor(
         nodes_nodeids,
         nodes_modes,
         nodes_featureids,
-        _exclusive(nodes_values, nodes_values_as_tensor, "nodes_values"),
+        exclusive(nodes_values, nodes_values_as_tensor, "nodes_values"),
         nodes_truenodeids,
         nodes_falsenodeids,
         nodes_missing_value_tracks_true,
         target_treeids,
         target_nodeids,
         target_ids,
-        _exclusive(target_weights, target_weights_as_tensor, "target_weights"),
+        exclusive(target_weights, target_weights_as_tensor, "target_weights"),
     )
-    base = _exclusive(base_values, base_values_as_tensor, "base_values")
+    base = exclusive(base_values, base_values_as_tensor, "base_values")
     scores = _aggregate(xp, ensemble.forest, x, aggregate_function, base)
     return to_single(xp, transform(xp, scores, post_transform))
 
@@ -289,10 +289,10 @@ def tree_ensemble_classifier(
     doubles; version 5 deprecates the operator.
     """
     labels = class_labels(classlabels_int64s, classlabels_strings)
-    weights = _exclusive(class_weights, class_weights_as_tensor, "class_weights")
+    weights = exclusive(class_weights, class_weights_as_tensor, "class_weights")
     x = as_float(xp, as_rows(xp, x))
-    base = np.asarray(_exclusive(base_values, base_values_as_tensor, "base_values"), dtype=x.dtype)
-    ensemble = _ensemble(
+    base = np.asarray(exclusive(base_values, base_values_as_tensor, "base_values"), dtype=x.dtype)
+    ensemble = make_ensemble(
         xp,
         x.dtype,
         "SUM",
@@ -302,7 +302,7 @@ def tree_ensemble_classifier(
         nodes_nodeids,
         nodes_modes,
         nodes_featureids,
-        _exclusive(nodes_values, nodes_values_as_tensor, "nodes_values"),
+        exclusive(nodes_values, nodes_values_as_tensor, "nodes_values"),
         nodes_truenodeids,
         nodes_falsenodeids,
         nodes_missing_value_tracks_true,
@@ -348,7 +348,7 @@ def _single(xp: Any, scores: Any, base: Any) -> tuple[Any, Any]:
 
 
 def _binary(
-    xp: Any, scores: Any, voted: Any, base: Any, ensemble: _Ensemble, post_transform: str
+    xp: Any, scores: Any, voted: Any, base: Any, ensemble: Ensemble, post_transform: str
 ) -> tuple[Any, Any]:
     """Two classes, by the rules of onnxruntime, which converters rely on.
 
@@ -410,7 +410,7 @@ def tree_ensemble(
         raise ValueError(f"post_transform must be in [0, {len(TRANSFORMS)}), not {post_transform}")
     rows = as_float(xp, as_rows(xp, x))
     aggregate = AGGREGATES[aggregate_function]
-    forest = _forest5(
+    forest = make_forest5(
         xp,
         rows.dtype,
         _reduction(aggregate),
@@ -434,7 +434,7 @@ def tree_ensemble(
 
 
 @prepared_once
-def _forest5(
+def make_forest5(
     xp: Any,
     dtype: Any,
     reduction: str,

@@ -15,6 +15,7 @@ from .reduce import REDUCE
 from .resize import RESIZE
 from .shapes import SHAPES
 from .step import Lowering
+from .trees import TREES
 
 LOWERINGS: dict[tuple[str, str], Lowering] = {
     **ATTENTION,
@@ -29,4 +30,5 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {
     **REDUCE,
     **RESIZE,
     **SHAPES,
+    **TREES,
 }
