@@ -141,7 +141,9 @@ def attended(draw: Draw) -> Given:
             constants[f"{name}_expanded"] = np.array([batch, shared, copies, total, size])
             constants[f"{name}_repeated"] = np.array([batch, heads, total, size])
     repeated = ("key", "value") if copies > 1 else ()
-    return Given(inputs, constants, {"axis": draw(st.sampled_from([-1, 3]))}, never_alone=repeated)
+    attributes: dict[str, Any] = {"axis": draw(st.sampled_from([-1, 3]))}
+    attributes |= {f"{name}_allowzero": draw(st.sampled_from([None, 1])) for name in repeated}
+    return Given(inputs, constants, attributes, never_alone=repeated)
 
 
 def attended_where(draw: Draw) -> Given:
@@ -165,7 +167,8 @@ def with_past(draw: Draw) -> Given:
     inputs = {name: floats(draw, batch, heads, length, size) for name in ("query", "key", "value")}
     inputs |= {name: floats(draw, batch, heads, past, size) for name in ("past_key", "past_value")}
     inputs["mask"] = floats(draw, 1, 1, length, past + length)
-    return Given(inputs, {}, {"scale": 0.5})
+    axes = {f"{name}_joined": draw(st.sampled_from([2, -2])) for name in ("key", "value")}
+    return Given(inputs, {}, {"scale": 0.5, **axes})
 
 
 def joined(draw: Draw) -> Given:

@@ -85,6 +85,39 @@ def operators(found: Optimised) -> list[str]:
             id="the mask has a batch of its own",
         ),
         pytest.param(
+            "attention",
+            "is repeated along the axes [1]",
+            """g (float[1, 4, 3, 2] q, float[1, 2, 3, 2] k, float[1, 4, 3, 2] v) => (float[1, 4, 3, 2] y)
+               <int64[1] one = {1}, int64[5] e = {1, 2, 2, 3, 2}, int64[4] r = {1, 4, 3, 2}> {
+               u = Unsqueeze(k, one)  x = Expand(u, e)  h = Reshape <allowzero = 1> (x, r)
+               t = Transpose <perm = [0, 1, 3, 2]> (h)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, v) }""",
+            id="the heads of keys follow each other as a whole, twice",
+        ),
+        pytest.param(
+            "attention",
+            "is not only copies of",
+            """g (float[1, 4, 3, 2] q, float[1, 2, S, 2] k, float[1, 4, T, 2] v) => (float[1, 4, 3, 2] y)
+               <int64[1] two = {2}, int64[5] e = {1, 1, 2, 3, 1}, int64[4] r = {1, 4, 3, 2}> {
+               u = Unsqueeze(k, two)  x = Expand(u, e)  h = Reshape(x, r)
+               t = Transpose <perm = [0, 1, 3, 2]> (h)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, v) }""",
+            id="the keys may be repeated along the length too",
+        ),
+        pytest.param(
+            "attention_with_past",
+            "is joined along the axis 3",
+            """g (float[1, 2, 3, 4] q, float[1, 2, 3, 2] k, float[1, 2, 3, 2] a, float[1, 2, 3, 2] v, float[1, 2, 3, 2] c)
+               => (float[1, 2, 3, 4] y) {
+               j = Concat <axis = 3> (a, k)  l = Concat <axis = 3> (c, v)
+               t = Transpose <perm = [0, 1, 3, 2]> (j)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, l) }""",
+            id="the past widens the heads",
+        ),
+        pytest.param(
+            "drop_allowzero",
+            "zeros that are meant",
+            """g (float[N, 4] x) => (float[0, 4] y) <int64[2] s = {0, 4}> { y = Reshape <allowzero = 1> (x, s) }""",
+            id="a dimension of zero",
+        ),
+        pytest.param(
             "scaled_matmul",
             "not in its last two axes",
             """g (float[3, 2, 3] a, float[3, 2, 3] b) => (float[2, 3, 3] y) {
