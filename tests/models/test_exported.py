@@ -50,7 +50,11 @@ def test_heads_that_several_queries_share_are_not_repeated(name: str, shared: in
     assert sum(node.op_type == "RotaryEmbedding" for node in graph) == 4
     for node in attention:
         query, key, value, _, *past = node.inputs
-        assert [each.shape[1] for each in (query, key, value)] == [4, shared, shared]
+        assert [str(each.shape).split(",")[1] for each in (query, key, value) if each] == [
+            "4",
+            f"{shared}",
+            f"{shared}",
+        ]
         assert len(past) == (2 if name.endswith("cache") else 0)
     oracle = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in oracle.get_outputs()]

@@ -297,6 +297,15 @@ def quantised_pointwise(*names: str) -> Callable[[Draw], Given]:
     return given_for
 
 
+def quantised_pieces(draw: Draw) -> Given:
+    """Pieces of one shape but along an axis, in steps of their own."""
+    found = quantised_pointwise("A", "B", "C", "D", "Y")(draw)
+    axis = draw(st.integers(0, found.inputs["A"].ndim - 1))
+    inputs = {name: np.repeat(array, draw(SIDE), axis) for name, array in found.inputs.items()}
+    axis -= draw(st.sampled_from([0, found.inputs["A"].ndim]))
+    return Given(inputs, found.constants, {"axis": axis})
+
+
 def quantised_image(draw: Draw) -> Given:
     kind = draw(st.sampled_from(["int8", "uint8"]))
     constants = {"x_scale": f32(0.02), "y_scale": f32(0.01)}
@@ -388,6 +397,7 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (qlinear.qlinear_mul, quantised_pointwise("A", "B", "C")),
         (qlinear.qlinear_sigmoid, quantised_pointwise("X", "Y")),
         (qlinear.qlinear_leaky_relu, quantised_pointwise("X", "Y")),
+        (qlinear.qlinear_concat, quantised_pieces),
         (qlinear.qlinear_global_average_pool, quantised_image),
         (qlinear.q_gemm, quantised_gemm),
         (quantized.matmul_integer_to_float, integer_product),

@@ -172,6 +172,15 @@ def operators(found: Optimised) -> list[str]:
             id="codes of several types",
         ),
         pytest.param(
+            "qlinear_concat",
+            "not one number",
+            """g (int8[2, 3] a, int8[2, 3] b) => (int8[4, 3] y)
+               <float s = {0.5}, int8 z = {0}, float[2] t = {0.5, 0.25}, int8[2] v = {0, 0}> {
+               d = DequantizeLinear(a, s, z)  e = DequantizeLinear <axis = 0> (b, t, v)
+               c = Concat <axis = 0> (d, e)  y = QuantizeLinear(c, s, z) }""",
+            id="a scale for each row of a piece",
+        ),
+        pytest.param(
             "qlinear_matmul",
             "one for each column",
             """g (int8[3, 2] a) => (int8[3, 2] y)
