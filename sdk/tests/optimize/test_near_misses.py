@@ -181,6 +181,26 @@ def operators(found: Optimised) -> list[str]:
             id="a scale for each row of a piece",
         ),
         pytest.param(
+            "swiglu",
+            "may have different shapes",
+            """g (float[N, 4] x, float[M, 4] u) => (float[P, 4] y) { s = Sigmoid(x)  g2 = Mul(x, s)  y = Mul(u, g2) }""",
+            id="the gate may broadcast",
+        ),
+        pytest.param(
+            "bias_softmax",
+            "on one side only",
+            """g (float[2, 3, 4, 5] x, float[2, 1, 4, 5] b) => (float[2, 3, 4, 5] y) {
+               s = Add(x, b)  y = Softmax <axis = -1> (s) }""",
+            id="the bias lacks an axis between two that it has",
+        ),
+        pytest.param(
+            "matmul_integer_to_float",
+            "no matrix",
+            """g (uint8[2, 3, 4] a, uint8[2, 4, 5] b, float s, float t, uint8 z) => (float[2, 3, 5] y) {
+               p = MatMulInteger(a, b, z)  f = Cast <to = 1> (p)  c = Mul(s, t)  y = Mul(f, c) }""",
+            id="the weights differ from sample to sample",
+        ),
+        pytest.param(
             "qlinear_matmul",
             "one for each column",
             """g (int8[3, 2] a) => (int8[3, 2] y)
