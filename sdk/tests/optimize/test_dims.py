@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformer_samples import Builder
 
 import epkit
 from epkit.model.check import check
@@ -73,6 +75,16 @@ def test_a_dimension_that_is_known_is_a_constant_though_others_are_not() -> None
     )
     assert found == ["N", "6", "L", "4"]
     assert operators == ["Split", "Sub"]
+
+
+def test_a_long_chain_of_sums_of_itself_is_left_alone() -> None:
+    """Followed along both operands it would have 2 ** 3000 paths, and 3000 calls within each other."""
+    b = Builder(18)
+    value = b.op("Shape", b.input("x", onnx.TensorProto.FLOAT, ["N"]))
+    for _ in range(3000):
+        value = b.op("Add", value, value)
+    found = optimise(check(read(b.model(value))).model, "basic").model
+    assert len(found.graph) == 3001
 
 
 SIZE = st.integers(1, 3)
