@@ -226,6 +226,12 @@ def _llama_config() -> Any:
     )
 
 
+def _qwen_config() -> Any:
+    return transformers.Qwen3Config(
+        vocab_size=100, num_key_value_heads=1, head_dim=8, max_position_embeddings=64, **_SMALL
+    )
+
+
 def _eager(config: Any, kind: Any = transformers.AutoModel) -> Any:
     return kind.from_config(config, attn_implementation="eager")
 
@@ -303,6 +309,7 @@ CASES: dict[str, Case] = {
     "gpt2-cache": Case(_with_cache(_gpt2_config), _past(4), _CACHE),
     "llama": Case(_decoder(_llama_config), _tokens, _TEXT),
     "llama-cache": Case(_with_cache(_llama_config), _past(2), _CACHE),
+    "qwen-cache": Case(_with_cache(_qwen_config), _past(1), _CACHE),
     "vit": Case(_vit, _square, _BATCH),
     "whisper": Case(_whisper, _mel, _BATCH),
 }

@@ -79,6 +79,12 @@ def fix_reshape_target(draw: Draw) -> Example:
     return b.done(b.op("Neg", b.op("Reshape", b.x, b.op("Concat", rows, b.ints(2, 3), axis=0))))
 
 
+def drop_allowzero(draw: Draw) -> Example:
+    b = Drawn(draw, 3)
+    target = b.ints(*draw(st.sampled_from([(-1,), (-1, b.shape[2]), (b.shape[0], -1)])))
+    return b.done(b.op("Neg", b.op("Reshape", b.x, target, allowzero=1)))
+
+
 def remove_reshape(draw: Draw) -> Example:
     b = Drawn(draw, 3)
     return b.done(
@@ -191,8 +197,8 @@ def requantize(draw: Draw) -> Example:
 MAKERS = {
     make.__name__: make
     for make in (
-        merge_transposes, transpose_in_batches, merge_reshapes, fix_reshape_target, remove_reshape,
-        cancel_unsqueeze, merge_casts, remove_neutral, remove_idle, slices_to_split, matmul_add, transposed_gemm,
+        merge_transposes, transpose_in_batches, merge_reshapes, fix_reshape_target, drop_allowzero,
+        remove_reshape, cancel_unsqueeze, merge_casts, remove_neutral, remove_idle, slices_to_split, matmul_add, transposed_gemm,
         fold_affine, requantize,
     )
 }  # fmt: skip

@@ -141,7 +141,9 @@ def attended(draw: Draw) -> Given:
             constants[f"{name}_expanded"] = np.array([batch, shared, copies, total, size])
             constants[f"{name}_repeated"] = np.array([batch, heads, total, size])
     repeated = ("key", "value") if copies > 1 else ()
-    return Given(inputs, constants, {"axis": draw(st.sampled_from([-1, 3]))}, never_alone=repeated)
+    attributes: dict[str, Any] = {"axis": draw(st.sampled_from([-1, 3]))}
+    attributes |= {f"{name}_allowzero": draw(st.sampled_from([None, 1])) for name in repeated}
+    return Given(inputs, constants, attributes, never_alone=repeated)
 
 
 def attended_where(draw: Draw) -> Given:
@@ -165,7 +167,8 @@ def with_past(draw: Draw) -> Given:
     inputs = {name: floats(draw, batch, heads, length, size) for name in ("query", "key", "value")}
     inputs |= {name: floats(draw, batch, heads, past, size) for name in ("past_key", "past_value")}
     inputs["mask"] = floats(draw, 1, 1, length, past + length)
-    return Given(inputs, {}, {"scale": 0.5})
+    axes = {f"{name}_joined": draw(st.sampled_from([2, -2])) for name in ("key", "value")}
+    return Given(inputs, {}, {"scale": 0.5, **axes})
 
 
 def joined(draw: Draw) -> Given:
@@ -294,6 +297,15 @@ def quantised_pointwise(*names: str) -> Callable[[Draw], Given]:
     return given_for
 
 
+def quantised_pieces(draw: Draw) -> Given:
+    """Pieces of one shape but along an axis, in steps of their own."""
+    found = quantised_pointwise("A", "B", "C", "D", "Y")(draw)
+    axis = draw(st.integers(0, found.inputs["A"].ndim - 1))
+    inputs = {name: np.repeat(array, draw(SIDE), axis) for name, array in found.inputs.items()}
+    axis -= draw(st.sampled_from([0, found.inputs["A"].ndim]))
+    return Given(inputs, found.constants, {"axis": axis})
+
+
 def quantised_image(draw: Draw) -> Given:
     kind = draw(st.sampled_from(["int8", "uint8"]))
     constants = {"x_scale": f32(0.02), "y_scale": f32(0.01)}
@@ -385,6 +397,7 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (qlinear.qlinear_mul, quantised_pointwise("A", "B", "C")),
         (qlinear.qlinear_sigmoid, quantised_pointwise("X", "Y")),
         (qlinear.qlinear_leaky_relu, quantised_pointwise("X", "Y")),
+        (qlinear.qlinear_concat, quantised_pieces),
         (qlinear.qlinear_global_average_pool, quantised_image),
         (qlinear.q_gemm, quantised_gemm),
         (quantized.matmul_integer_to_float, integer_product),

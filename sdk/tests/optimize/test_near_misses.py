@@ -85,6 +85,39 @@ def operators(found: Optimised) -> list[str]:
             id="the mask has a batch of its own",
         ),
         pytest.param(
+            "attention",
+            "is repeated along the axes [1]",
+            """g (float[1, 4, 3, 2] q, float[1, 2, 3, 2] k, float[1, 4, 3, 2] v) => (float[1, 4, 3, 2] y)
+               <int64[1] one = {1}, int64[5] e = {1, 2, 2, 3, 2}, int64[4] r = {1, 4, 3, 2}> {
+               u = Unsqueeze(k, one)  x = Expand(u, e)  h = Reshape <allowzero = 1> (x, r)
+               t = Transpose <perm = [0, 1, 3, 2]> (h)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, v) }""",
+            id="the heads of keys follow each other as a whole, twice",
+        ),
+        pytest.param(
+            "attention",
+            "is not only copies of",
+            """g (float[1, 4, 3, 2] q, float[1, 2, S, 2] k, float[1, 4, T, 2] v) => (float[1, 4, 3, 2] y)
+               <int64[1] two = {2}, int64[5] e = {1, 1, 2, 3, 1}, int64[4] r = {1, 4, 3, 2}> {
+               u = Unsqueeze(k, two)  x = Expand(u, e)  h = Reshape(x, r)
+               t = Transpose <perm = [0, 1, 3, 2]> (h)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, v) }""",
+            id="the keys may be repeated along the length too",
+        ),
+        pytest.param(
+            "attention_with_past",
+            "is joined along the axis 3",
+            """g (float[1, 2, 3, 4] q, float[1, 2, 3, 2] k, float[1, 2, 3, 2] a, float[1, 2, 3, 2] v, float[1, 2, 3, 2] c)
+               => (float[1, 2, 3, 4] y) {
+               j = Concat <axis = 3> (a, k)  l = Concat <axis = 3> (c, v)
+               t = Transpose <perm = [0, 1, 3, 2]> (j)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, l) }""",
+            id="the past widens the heads",
+        ),
+        pytest.param(
+            "drop_allowzero",
+            "zeros that are meant",
+            """g (float[N, 4] x) => (float[0, 4] y) <int64[2] s = {0, 4}> { y = Reshape <allowzero = 1> (x, s) }""",
+            id="a dimension of zero",
+        ),
+        pytest.param(
             "scaled_matmul",
             "not in its last two axes",
             """g (float[3, 2, 3] a, float[3, 2, 3] b) => (float[2, 3, 3] y) {
@@ -137,6 +170,35 @@ def operators(found: Optimised) -> list[str]:
             """g (int8[3] a, uint8[3] b) => (int8[3] y) <float s = {0.5}, int8 z = {0}, uint8 u = {0}> {
                d = DequantizeLinear(a, s, z)  e = DequantizeLinear(b, s, u)  c = Add(d, e)  y = QuantizeLinear(c, s, z) }""",
             id="codes of several types",
+        ),
+        pytest.param(
+            "qlinear_concat",
+            "not one number",
+            """g (int8[2, 3] a, int8[2, 3] b) => (int8[4, 3] y)
+               <float s = {0.5}, int8 z = {0}, float[2] t = {0.5, 0.25}, int8[2] v = {0, 0}> {
+               d = DequantizeLinear(a, s, z)  e = DequantizeLinear <axis = 0> (b, t, v)
+               c = Concat <axis = 0> (d, e)  y = QuantizeLinear(c, s, z) }""",
+            id="a scale for each row of a piece",
+        ),
+        pytest.param(
+            "swiglu",
+            "may have different shapes",
+            """g (float[N, 4] x, float[M, 4] u) => (float[P, 4] y) { s = Sigmoid(x)  g2 = Mul(x, s)  y = Mul(u, g2) }""",
+            id="the gate may broadcast",
+        ),
+        pytest.param(
+            "bias_softmax",
+            "on one side only",
+            """g (float[2, 3, 4, 5] x, float[2, 1, 4, 5] b) => (float[2, 3, 4, 5] y) {
+               s = Add(x, b)  y = Softmax <axis = -1> (s) }""",
+            id="the bias lacks an axis between two that it has",
+        ),
+        pytest.param(
+            "matmul_integer_to_float",
+            "no matrix",
+            """g (uint8[2, 3, 4] a, uint8[2, 4, 5] b, float s, float t, uint8 z) => (float[2, 3, 5] y) {
+               p = MatMulInteger(a, b, z)  f = Cast <to = 1> (p)  c = Mul(s, t)  y = Mul(f, c) }""",
+            id="the weights differ from sample to sample",
         ),
         pytest.param(
             "qlinear_matmul",

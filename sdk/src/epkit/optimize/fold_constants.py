@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..kernels import table
 from ..kernels.attributes import attribute_values
 from ..model.walk import all_graphs, bodies
 from ._edit import as_tensor, make_constant, rename_initializer, replace_by_constant, replace_value
+from .dims import FROM_SHAPES, elements
 
 LIMIT_BYTES = 16 * 1024 * 1024
 """Results above this size are folded only up to ``GROWTH`` times what they are made of."""
@@ -26,11 +28,11 @@ KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "Constant", "Identity"})
 
 
 def fold_constants(model: ir.Model) -> int:
-    """Replace nodes of known inputs by their results, and ``Shape(x)`` by its value where it is static."""
+    """Replace nodes of known inputs by their results, and what is computed from static dimensions by its value."""
     changes = 0
     for graph in all_graphs(model.graph):
         for node in list(graph):
-            changes += _fold_shape(node, model) or _fold(node, model)
+            changes += _fold_shape(node, model) or _fold(node, model) or _fold_dimensions(node)
     return changes
 
 
@@ -84,6 +86,18 @@ def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
     graph.remove(node, safe=True)
     for value, name in made:
         rename_initializer(graph, value, name)
+
+
+def _fold_dimensions(node: ir.Node) -> int:
+    """An element of a shape that is known, whatever the others are; and what is computed from such."""
+    shape = static_shape(node.outputs[0])
+    if node.op_type not in FROM_SHAPES or node.outputs[0].dtype != ir.DataType.INT64 or shape is None:
+        return 0
+    found = elements(node.outputs[0])
+    if found is None or len(found) != math.prod(shape) or not all(isinstance(each, int) for each in found):
+        return 0
+    replace_by_constant(node, np.array(found, np.int64).reshape(shape))
+    return 1
 
 
 def _is_random(node: ir.Node, opset: int) -> bool:

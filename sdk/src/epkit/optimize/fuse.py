@@ -30,7 +30,8 @@ class Fused:
     Attributes:
         attributes: its attributes.
         inputs: by the signature's names, inputs that are made for it (packed weights, say).
-        known: by the formula's names, constants that stand in the body for what is computed outside.
+        known: by the formula's names, constants that stand in the body for what is computed outside (a zero in the
+            target of a Reshape copies, whatever the node's allowzero was).
         inside: by the formula's names, how the body computes a value from one that the operator takes in its place.
     """
 
@@ -274,6 +275,8 @@ def _body(
             inside.append(constant)
             proxies[value] = constant.outputs[0]
         inside.append(_copy(node, proxies, scope))
+        if node.op_type == "Reshape" and node.inputs[1] in known:
+            inside[-1].attributes.pop("allowzero", None)
     first = match.root.outputs[0]  # in the place of an output that is not made, and that nothing reads
     results = [proxies[first if value is None else value] for value in _outputs(match, pattern)]
     graph = ir.Graph(formals, results, nodes=inside, opset_imports=dict(scope.model.opset_imports))

@@ -9,7 +9,9 @@ from math import prod
 import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
+from ..model.infer import INVENTED
 from ..model.walk import all_graphs
+from .dims import broadcast, elements
 
 Dims = list[int | ir.SymbolicDim]
 
@@ -33,7 +35,12 @@ def _refine(node: ir.Node) -> int:
     if output.shape is not None and better == known:
         return 0
     output.shape = ir.Shape(better)
-    return 1
+    # a name that inference made up is lost when it runs again: writing one down must not make it run again
+    return int(any(_is_lasting(dim) for dim, old in zip(better, known, strict=True) if dim != old))
+
+
+def _is_lasting(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, int) or not str(dim.value).startswith(INVENTED)
 
 
 def _slice(node: ir.Node) -> Dims | None:
@@ -76,8 +83,29 @@ def _reshape(node: ir.Node) -> Dims | None:
     return [found if not isinstance(dim, int) and dim.value == name else dim for dim in after]
 
 
+def _expand(node: ir.Node) -> Dims | None:
+    """Expand to dimensions that are computed, from the shapes of other values, say."""
+    data, target = node.inputs[0], elements(node.inputs[1])
+    return (
+        None if data is None or data.shape is None or target is None else broadcast(list(data.shape), target)
+    )
+
+
+def _range(node: ir.Node) -> Dims | None:
+    """Range(0, n, 1) has n elements."""
+    start, limit, step = (elements(value) for value in node.inputs)
+    if start != [0] or step != [1] or limit is None or len(limit) != 1:
+        return None
+    return None if isinstance(limit[0], int) and limit[0] < 0 else limit
+
+
 def _unnamed(dim: int | ir.SymbolicDim) -> bool:
     return not isinstance(dim, int) and dim.value is None
 
 
-_RULES: dict[str, Callable[[ir.Node], Dims | None]] = {"Slice": _slice, "Reshape": _reshape}
+_RULES: dict[str, Callable[[ir.Node], Dims | None]] = {
+    "Slice": _slice,
+    "Reshape": _reshape,
+    "Expand": _expand,
+    "Range": _range,
+}

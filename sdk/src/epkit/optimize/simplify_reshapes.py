@@ -38,6 +38,18 @@ def fix_reshape_target(node: ir.Node, scope: Scope) -> Verdict:
 
 
 @rule("Reshape")
+def drop_allowzero(node: ir.Node, scope: Scope) -> Verdict:
+    """Reshape(x, s; allowzero = 1) = Reshape(x, s), where s has no zeros."""
+    target = constant_of(input_of(node, 1))
+    if not node.attributes.get_int("allowzero", 0) or target is None:
+        return False
+    if not target.all():
+        return f"the target {target.tolist()} of {node.name} has zeros that are meant"
+    del node.attributes["allowzero"]
+    return True
+
+
+@rule("Reshape")
 def merge_reshapes(node: ir.Node, scope: Scope) -> Verdict:
     """Reshape(r(x), s) = Reshape(x, s) for r that only changes the shape, where s copies no dimension of r(x)."""
     target = constant_of(input_of(node, 1))
@@ -95,4 +107,4 @@ def _axes(node: ir.Node) -> list[int] | None:
     return sorted(axis % len(whole.shape) for axis in axes)
 
 
-RULES = (fix_reshape_target, merge_reshapes, cancel_unsqueeze, remove_reshape)
+RULES = (fix_reshape_target, drop_allowzero, merge_reshapes, cancel_unsqueeze, remove_reshape)

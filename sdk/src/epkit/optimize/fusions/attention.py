@@ -19,7 +19,9 @@ from ..pattern import Match
 from ..rule import Rule, Scope, Verdict, producer, rule
 from ..shapes import dims_text, rank_of, same_dim, same_dims
 
-_REPEATED = "Reshape(Expand(Unsqueeze({0}, array({0}_axes)), {0}_expanded), {0}_repeated)"
+_REPEATED = (
+    "Reshape(Expand(Unsqueeze({0}, array({0}_axes)), {0}_expanded), {0}_repeated, allowzero={0}_allowzero)"
+)
 
 
 def _core(masked: str) -> str:
@@ -217,22 +219,20 @@ def _repeat_targets(match: Match) -> dict[str, np.ndarray[Any, Any]]:
     return known
 
 
-_PAST = """
-    present_{0} = Concat(past_{0}, {0}, axis=2)
-"""
-
-
 @fusion(
     "Attention-23(query, key, value, mask, past_key, past_value) -> output, present_key, present_value",
     """
-    present_key = Concat(past_key, key, axis=2)
-    present_value = Concat(past_value, value, axis=2)
+    present_key = Concat(past_key, key, axis=key_joined)
+    present_value = Concat(past_value, value, axis=value_joined)
     output = Any(Attention(query, present_key, present_value, mask, scale=scale),
                  Attention(query, present_key, present_value, scale=scale))
     """,
 )
 def attention_with_past(match: Match) -> dict[str, Any] | str:
     """Attention(q, [K, k], [V, v]) = Attention(q, k, v; past K, V), which also returns what it joined."""
+    for name in ("key", "value"):
+        if match.attributes[f"{name}_joined"] not in (-2, 2) or rank_of(match[name]) != 4:
+            return f"{dims_text(match[name])} is joined along the axis {match.attributes[f'{name}_joined']}"
     return {"scale": match.attributes["scale"]}
 
 

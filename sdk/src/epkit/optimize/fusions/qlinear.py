@@ -56,6 +56,25 @@ def qlinear_leaky_relu(match: Match) -> dict[str, Any] | str:
     return _alike(match, X="X", Y="Y") or {"alpha": float(match.attributes["alpha"])}
 
 
+_PARTS = "ABCD"
+
+
+def _concatenated(count: int) -> str:
+    return _quantized(f"Concat({', '.join(map(codes, _PARTS[:count]))}, axis=axis)", "Y")
+
+
+@fusion(
+    f"ms.QLinearConcat(Y_scale, Y_zero_point, {', '.join(f'{x}, {x}_scale, {x}_zero_point' for x in _PARTS)}) -> Y",
+    _concatenated(2),
+    _concatenated(3),
+    _concatenated(4),
+)
+def qlinear_concat(match: Match) -> dict[str, Any] | str:
+    """Quantize(Concat(Dequantize(a), Dequantize(b), ...)) = QLinearConcat(a, b, ...), of up to four."""
+    names = [name for name in (*_PARTS, "Y") if match.get(name) is not None]
+    return _alike(match, **{name: name for name in names}) or {"axis": match.attributes["axis"]}
+
+
 @fusion(
     "ms.QLinearGlobalAveragePool(X, x_scale, x_zero_point, y_scale, y_zero_point) -> Y",
     f"""
@@ -100,6 +119,7 @@ RULES: tuple[Rule, ...] = (
     qlinear_mul,
     qlinear_sigmoid,
     qlinear_leaky_relu,
+    qlinear_concat,
     qlinear_global_average_pool,
     q_gemm,
 )
