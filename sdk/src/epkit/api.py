@@ -19,7 +19,7 @@ from .model.limits import Limits
 from .partition.partitions import Partitioned
 from .partition.pins import Pins, pins_of
 from .partition.policy import POLICIES
-from .pipeline import Source, build, stages
+from .pipeline import Source, Stage, build
 from .runtime.recovery import ON_FAILURE, VERIFY, Recovery
 from .runtime.session import Session
 from .settings import ProviderChoice, Settings
@@ -109,13 +109,11 @@ def _compiled(
     """The whole pipeline, and what is to be said of partitions that their providers could not compile."""
     said: tuple[str, ...] = ()
     while True:
-        partitioned = None
+        seen: list[Stage] = []
         try:
-            for _, value in stages(model, settings, registry, recorder):
-                partitioned = value if isinstance(value, Partitioned) else partitioned
-                if isinstance(value, Compiled):
-                    return value, said
+            return build(model, settings, registry, recorder, seen.append), said
         except EpkitError as error:
+            partitioned = next((stage for stage in seen if isinstance(stage, Partitioned)), None)
             faults = recovery.faults(error, partitioned) if recovery and partitioned else {}
             if recovery is None or partitioned is None or not faults:
                 raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnx_ir as ir
@@ -88,8 +88,9 @@ def stages(
             optimised = kept.optimised
         yield "optimise", optimised
         origin = "" if cache is None else cache.key
-        yield from _placed(step, optimised, checked.warnings, bounds, custom, settings, origin)
+        compiled = yield from _placed(step, optimised, checked.warnings, bounds, custom, settings, origin)
         unless_handed_over.pop_all()
+    yield "compile", compiled
 
 
 def _placed(
@@ -100,8 +101,8 @@ def _placed(
     custom: tuple[CustomOperator, ...],
     settings: Settings,
     origin: str,
-) -> Generator[tuple[str, Stage]]:
-    """The stages from the optimised model on."""
+) -> Generator[tuple[str, Stage], None, Compiled]:
+    """The stages between the optimised model and the compiled one, which is returned."""
     claims = step("claim", lambda: collect_claims(optimised.model, bounds, custom, settings.pins))
     yield "claim", claims
     partitioned = step("partition", lambda: partition(claims, _costs(settings, claims)))
@@ -109,24 +110,37 @@ def _placed(
     plan = step("plan", lambda: make_plan(partitioned))
     yield "plan", plan
     programs = step("compile", lambda: compile_programs(plan.schedule, bounds, settings.cache, origin))
-    yield "compile", Compiled(step.model, warnings, plan, programs)
+    return Compiled(step.model, warnings, plan, programs)
 
 
 def build(
-    source: Source, settings: Settings, registry: Registry, recorder: Recorder | None = None
+    source: Source,
+    settings: Settings,
+    registry: Registry,
+    recorder: Recorder | None = None,
+    watch: Callable[[Stage], None] = lambda stage: None,
 ) -> Compiled:
-    """The whole pipeline; of a model file that is in the cache and has not been written to since, the rest of it."""
+    """The whole pipeline; of a model file that is in the cache and has not been written to since, the rest of it.
+
+    ``watch`` is shown the value of each stage.
+    """
     recorder = recorder or Recorder()
-    compiled = _from_known_file(source, settings, registry, recorder)
+    compiled = _from_known_file(source, settings, registry, recorder, watch)
     if compiled is None:
-        *_, (_, compiled) = stages(source, settings, registry, recorder, keep=False)
-    assert isinstance(compiled, Compiled)
+        for _, value in stages(source, settings, registry, recorder, keep=False):
+            watch(value)
+            compiled = value if isinstance(value, Compiled) else None
+    assert compiled is not None
     return compiled
 
 
 def _from_known_file(
-    source: Source, settings: Settings, registry: Registry, recorder: Recorder
-) -> Stage | None:
+    source: Source,
+    settings: Settings,
+    registry: Registry,
+    recorder: Recorder,
+    watch: Callable[[Stage], None],
+) -> Compiled | None:
     if settings.cache is None or settings.operators or not isinstance(source, str | os.PathLike):
         return None
     path = Path(source)
@@ -147,10 +161,18 @@ def _from_known_file(
         kept = step("read", lambda: cache.load(path.name, path, settings.limits))
         if kept is None:
             return None
-        warnings = kept.checked.warnings
-        *_, (_, compiled) = _placed(step, kept.optimised, warnings, bounds, custom, settings, key)
+        placed = _placed(step, kept.optimised, kept.checked.warnings, bounds, custom, settings, key)
+        compiled = _last(placed, watch)
         unless_handed_over.pop_all()
     return compiled
+
+
+def _last(placed: Generator[tuple[str, Stage], None, Compiled], watch: Callable[[Stage], None]) -> Compiled:
+    while True:
+        try:
+            watch(next(placed)[1])
+        except StopIteration as end:
+            return cast(Compiled, end.value)
 
 
 def _custom_operators(settings: Settings, registry: Registry) -> tuple[CustomOperator, ...]:
