@@ -199,11 +199,17 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A probe that the provider claims whole; ``fix`` is not empty if it does so for fixed sizes only."""
+    """A probe that the provider claims whole.
+
+    Attributes:
+        fix: not empty if it does so for fixed sizes only.
+        options: of the provider; its defaults for those that are not named.
+    """
 
     probe: Probe
     provider: str
     fix: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dynamic(self) -> bool:
@@ -213,7 +219,7 @@ class Subject:
     def load(self, **options: Any) -> epkit.Session:
         """A session; nothing may fall back."""
         chosen: dict[str, Any] = {"optimise": "none", "fix": self.fix, "fallback": "error", **options}
-        return epkit.load(self.probe.model, [self.provider], **chosen)
+        return epkit.load(self.probe.model, [(self.provider, self.options)], **chosen)
 
     def check(self, outputs: Mapping[str, Any], feeds: Mapping[str, Any], when: str = "") -> None:
         """Raise AssertionError unless the outputs are right for the inputs."""

@@ -100,7 +100,7 @@ class Unusual(SoundDevice):
         return Capturing(subgraph, lambda node: self.kernel_for(node, subgraph), self.constant)
 
     def save(self, program: Program) -> bytes | None:
-        return b"compiled: " + program.subgraph_digest.encode()  # type: ignore[attr-defined]
+        return b"compiled: " + program.subgraph_digest.encode()  # type: ignore[attr-defined, no-any-return]
 
     def restore(self, saved: bytes, subgraph: Subgraph) -> Program:
         assert saved == b"compiled: " + subgraph.digest().encode()

@@ -134,7 +134,9 @@ class OrdersOutputsItsOwnWay(Sound):
         return _Backwards(subgraph, lambda node: self.kernel_for(node, subgraph), self.constant)
 
 
-@reported_by("partitions/random/1", may=["partitions/*", "pairs/*"])
+@reported_by(
+    "partitions/random/1", may=["partitions/*", "pairs/*", "graphs/*", "contract/explains_every_refusal"]
+)
 class WantsAllThatItClaimed(Sound):
     """compiles what it claimed, or nothing: a part of it is an error"""
 

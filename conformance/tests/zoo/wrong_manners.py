@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -274,6 +274,17 @@ class RestoresAStaleArtifact(Unusual):
 
     def close(self) -> None:
         """Keeps the weights."""
+
+
+@reported_by("artifacts/refuses_what_was_made_elsewhere")
+class HidesAnOption(Unusual):
+    """has an option that programs depend on and that is not in the text of its options"""
+
+    @dataclass(frozen=True)
+    class Options:
+        """fast: with less accuracy."""
+
+        fast: bool = field(default=False, repr=False)
 
 
 SERIAL = itertools.count()

@@ -38,6 +38,17 @@ def test_operator_equals_its_definition(call: str) -> None:
     assert set(profile.dispatched().values()) == {"acme"}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("call", OPERATORS)
+def test_infinity_is_no_reason_to_warn(call: str, precise: bool) -> None:
+    x = np.array([np.inf, -np.inf, np.nan, 3e38], np.float32).repeat(4).reshape(4, 4)
+    with np.errstate(all="ignore"):
+        want = OPERATORS[call](x, -x)
+    want = np.where(np.isnan(x), x, want) if call == "Relu(x)" else want
+    np.testing.assert_allclose(load(call, precise=precise)(x=x, y=-x)["z"], want, rtol=1e-5)
+
+
 def test_precise_sums_in_float64() -> None:
     x = np.full((4, 4), 1, np.float32)
     y = np.array([[1e8], [1], [-1e8], [1]], np.float32).repeat(4, axis=1)

@@ -15,6 +15,7 @@ from typing import Any
 
 from epkit.backend import Provider
 from epkit.backend.registry import PROVIDER_GROUP, default
+from epkit.errors import EpkitError
 
 from ..case import REFERENCE, Case
 from ..probes import PROBES, Subject, on_each
@@ -82,19 +83,48 @@ def refuses_what_was_made_elsewhere(subject: Subject, folder: Folder) -> None:
         subject.run_checked(session)
     (saved,) = _assert_saved(subject, folder)
     old = saved.read_bytes()
-    for change in ({"version": "another"}, {"fingerprint": lambda self, device: "another driver"}):
-        watch = watched(subject.provider, **change)
-        with subject.load(registry=watch.registry, cache=folder) as session:
-            subject.run_checked(session, when=f"after {next(iter(change))} had changed")
-        assert watch.calls("compile") > 0, (
-            f"{subject.probe.label}: a program for another {next(iter(change))} was used"
-        )
+    for change, changed, members in _elsewhere(subject):
+        watch = watched(subject.provider, **members)
+        with changed.load(registry=watch.registry, cache=folder) as session:
+            changed.run_checked(session, when=f"after {change} had changed")
+        assert watch.calls("compile") > 0, f"{subject.probe.label}: a program for another {change} was used"
         (fresh,) = set(folder.glob(PROGRAMS)) - {saved}
         fresh.write_bytes(old)
-        _loads_anew(
-            subject, folder, watched(subject.provider, **change), f"made for another {next(iter(change))}"
-        )
+        _loads_anew(changed, folder, watched(subject.provider, **members), f"made for another {change}")
         fresh.unlink()
+
+
+def _elsewhere(subject: Subject) -> Iterator[tuple[str, Subject, dict[str, Any]]]:
+    """What may differ: its name, the subject with it, and members of the provider to replace."""
+    yield "version", subject, {"version": "another"}
+    yield "fingerprint", subject, {"fingerprint": lambda self, device: "another driver"}
+    options = default.provider_type(subject.provider).Options
+    yield "set of options", subject, {"Options": _of_a_later_release(options)}
+    for name, value in _switched(options):
+        changed = dataclasses.replace(subject, options={name: value})
+        if _is_claimed(changed):
+            yield f"option {name}", changed, {}
+
+
+def _of_a_later_release(options: type[Any]) -> type[Any]:
+    """The options, and one more."""
+    more = [("of_a_later_release", bool, dataclasses.field(default=True))]
+    frozen = options.__dataclass_params__.frozen
+    return dataclasses.make_dataclass(options.__name__, more, bases=(options,), frozen=frozen)
+
+
+def _switched(options: type[Any]) -> list[tuple[str, bool]]:
+    """The options that are on or off, the other way round: of no others is it known which values there are."""
+    defaults = ((item.name, item.default) for item in dataclasses.fields(options))
+    return [(name, not value) for name, value in defaults if isinstance(value, bool)]
+
+
+def _is_claimed(subject: Subject) -> bool:
+    try:
+        subject.load().close()
+    except EpkitError:
+        return False
+    return True
 
 
 def refuses_what_is_damaged(subject: Subject, folder: Folder) -> None:

@@ -13,28 +13,36 @@ from epkit.backend import Device, Devices, KernelProvider, KernelTable, Provider
 
 FLOAT = {"T": {"float32"}}
 
+IEEE_754 = np.errstate(all="ignore")
+"""Infinity and not-a-number are results like any other: NumPy need not warn of them."""
+
 
 @kernel("Add", since=7, types=FLOAT)
+@IEEE_754
 def add(a: Any, b: Any) -> Any:
     return a + b
 
 
 @kernel("Mul", since=7, types=FLOAT)
+@IEEE_754
 def mul(a: Any, b: Any) -> Any:
     return a * b
 
 
 @kernel("Relu", since=6, types=FLOAT)
+@IEEE_754
 def relu(x: Any) -> Any:
     return np.maximum(x, np.float32(0))
 
 
 @kernel("Sigmoid", since=6, types=FLOAT)
+@IEEE_754
 def sigmoid(x: Any) -> Any:
     return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
 
 
 @kernel("Tanh", since=6, types=FLOAT)
+@IEEE_754
 def tanh(x: Any) -> Any:
     return np.tanh(x)
 
@@ -46,11 +54,13 @@ def matrices(node: Any) -> bool | str:
 
 
 @kernel("MatMul", types=FLOAT, when=matrices)
+@IEEE_754
 def matmul(a: Any, b: Any) -> Any:
     return a @ b
 
 
 @kernel("MatMul", types=FLOAT, when=matrices)
+@IEEE_754
 def precise_matmul(a: Any, b: Any) -> Any:
     return np.matmul(a, b, dtype=np.float64).astype(np.float32)
 
