@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx.defs
 from hypothesis import assume
@@ -104,9 +105,10 @@ def arrays(draw: Draw, dtype: str, shape: Sequence[int], *, low: int = -16, spec
     kind = numpy_dtype(dtype)
     if dtype == "bool":
         return draw(hnp.arrays(np.bool_, tuple(shape)))
-    if kind.kind in "iu":
-        least = max(low, 0 if kind.kind == "u" else -9)
-        return draw(hnp.arrays(np.int8, tuple(shape), elements=st.integers(least, 9))).astype(kind)
+    if dtype.startswith(("int", "uint")):
+        most = min(9, int(ml_dtypes.iinfo(kind).max))
+        least = max(low, -9, int(ml_dtypes.iinfo(kind).min))
+        return draw(hnp.arrays(np.int8, tuple(shape), elements=st.integers(least, most))).astype(kind)
     array = (draw(hnp.arrays(np.int8, tuple(shape), elements=st.integers(low, 16))) / 4).astype(kind)
     if special and array.size and draw(st.booleans()):
         array.reshape(-1)[draw(st.integers(0, array.size - 1))] = draw(st.sampled_from(SPECIAL))
