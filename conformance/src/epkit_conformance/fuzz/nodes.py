@@ -106,9 +106,9 @@ def arrays(draw: Draw, dtype: str, shape: Sequence[int], *, low: int = -16, spec
     if dtype == "bool":
         return draw(hnp.arrays(np.bool_, tuple(shape)))
     if dtype.startswith(("int", "uint")):
-        most = min(9, int(ml_dtypes.iinfo(kind).max))
-        least = max(low, -9, int(ml_dtypes.iinfo(kind).min))
-        return draw(hnp.arrays(np.int8, tuple(shape), elements=st.integers(least, most))).astype(kind)
+        limits = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]
+        elements = st.integers(max(low, -9, int(limits.min)), min(9, int(limits.max)))
+        return draw(hnp.arrays(np.int8, tuple(shape), elements=elements)).astype(kind)
     array = (draw(hnp.arrays(np.int8, tuple(shape), elements=st.integers(low, 16))) / 4).astype(kind)
     if special and array.size and draw(st.booleans()):
         array.reshape(-1)[draw(st.integers(0, array.size - 1))] = draw(st.sampled_from(SPECIAL))
