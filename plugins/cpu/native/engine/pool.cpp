@@ -66,6 +66,8 @@ struct alignas(64) Share {
   int64_t end;
 };
 
+constexpr uint64_t CLOSED = uint64_t(1) << 63;
+
 class Pool {
  public:
   // Only the caller that gets the pool may start a job; others work alone.
@@ -81,7 +83,7 @@ class Pool {
       shares_[i].next.store(i * job.pieces / members_, std::memory_order_relaxed);
       shares_[i].end = (i + 1) * job.pieces / members_;
     }
-    pending_.store(helpers, std::memory_order_relaxed);
+    gate_.store(0, std::memory_order_release);
     // The ticket says which job it is, and how many of the workers are wanted.
     uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
     ticket_.store(ticket, std::memory_order_seq_cst);
@@ -90,7 +92,9 @@ class Pool {
       wake_.notify_all();
     }
     work(0);
-    for (int spins = 0; pending_.load(std::memory_order_acquire) > 0; spins++) {
+    // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
+    gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
+    for (int spins = 0; gate_.load(std::memory_order_acquire) != CLOSED; spins++) {
       if (spins < 20000) pause_cpu();
       else sched_yield();
     }
@@ -122,11 +126,19 @@ class Pool {
     for (;;) {
       uint64_t ticket = wait(seen);
       seen = ticket;
-      if (id <= int(ticket & 0xffff)) {
-        work(id);
-        pending_.fetch_sub(1, std::memory_order_release);
-      }
+      if (id > int(ticket & 0xffff) || !enter()) continue;
+      if (id < members_) work(id);  // it may be a later job than the ticket's
+      gate_.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  // False if the job is over.
+  bool enter() {
+    uint64_t inside = gate_.load(std::memory_order_acquire);
+    while (!(inside & CLOSED)) {
+      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+    }
+    return false;
   }
 
   uint64_t wait(uint64_t seen) {
@@ -144,7 +156,8 @@ class Pool {
 
   std::atomic<bool> taken_{false};
   std::atomic<uint64_t> ticket_{0};
-  std::atomic<int> pending_{0}, sleeping_{0};
+  std::atomic<uint64_t> gate_{CLOSED};  // how many workers are inside the job, and whether more may come
+  std::atomic<int> sleeping_{0};
   Share shares_[MAX_THREADS];
   const Job *job_ = nullptr;
   int members_ = 0;  // threads of the job
