@@ -56,7 +56,13 @@ def test_classifiers_run_whole_and_every_layer_is_exact(name: str, per_channel: 
 
 
 @pytest.mark.models
-def test_smart_turn_runs_all_its_quantised_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("level", "kinds"),
+    [("basic", ("MatMul", "Gemm", "Conv")), ("all", ("QLinearMatMul", "com.microsoft.QGemm", "QLinearConv"))],
+)
+def test_smart_turn_runs_all_its_quantised_nodes(
+    level: str, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real int8 model: every MatMul, Gemm, Conv and Softmax that stands between scales is on npu_sim."""
     monkeypatch.syspath_prepend(Path(__file__).parents[3])
     from tests.models.catalogue import CATALOGUE
@@ -65,8 +71,7 @@ def test_smart_turn_runs_all_its_quantised_nodes(monkeypatch: pytest.MonkeyPatch
     (package,) = [p for p in CATALOGUE if p.name == "pipecat-ai"]
     path = fetched(package, package.models[0])
     x = np.random.default_rng(0).standard_normal((1, 80, 800)).astype(np.float32)
-    with epkit.load(path, ["npu_sim"], fix={"s6": 1}) as session:
-        kinds = ("MatMul", "Gemm", "Conv")
+    with epkit.load(path, ["npu_sim"], fix={"s6": 1}, optimise=level) as session:
         assert all(n.provider == "npu_sim" for n in session.placement.nodes if n.operator in kinds)
         on_npu = [n.operator for n in session.placement.nodes if n.provider == "npu_sim"]
         assert [on_npu.count(kind) for kind in (*kinds, "Softmax")] == [34, 3, 2, 4]
