@@ -44,9 +44,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(INSTALLED): .venv/bin/python $(PACKAGES:%=%/pyproject.toml)
-	$(BIN)/python -m pip install --quiet $(PACKAGES:%=-e %)
+	EPKIT_CPU_BUILD_ISA=native $(BIN)/python -m pip install --quiet $(PACKAGES:%=-e %)
 	@touch $@
 
 $(TOOLS): $(INSTALLED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python plugins/cpu/native/build.py
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ class BuildNative(build_ext):
         from build import build  # type: ignore[import-not-found]
 
         try:
-            build(Path(self.get_ext_fullpath(ext.name)))  # objects stay in native/build, for the next build
+            # objects stay in native/build, for the next build
+            build(Path(self.get_ext_fullpath(ext.name)), only=os.environ.get("EPKIT_CPU_BUILD_ISA", ""))
         except (OSError, subprocess.CalledProcessError) as error:
             self.warn(f"the native engine was not built, portable kernels will serve: {error}")
 

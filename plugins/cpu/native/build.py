@@ -1,7 +1,9 @@
 """Builds the native library: engine sources once, operators and kernels once per instruction set.
 
 python native/build.py              build in place, only what has changed
-python native/build.py --isa=avx512 that instruction set and the baseline only
+python native/build.py --isa=avx512 that instruction set only; native: the best that this machine has
+
+EPKIT_CPU_BUILD_ISA=native chooses the same way while the package is installed.
 
 sanitize.py builds with AddressSanitizer and UndefinedBehaviorSanitizer, and runs tests there.
 """
@@ -78,12 +80,29 @@ def header_folder() -> Path:
     return beside if beside.is_dir() else NATIVE / "include"
 
 
+def native_isa() -> str:
+    """The best instruction set that this machine has, of those we build.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: if there is no compiler, or it fails.
+    """
+
+    def macros(*flags: str) -> set[str]:
+        command = [*compiler(), *flags, "-dM", "-E", "-x", "c++", os.devnull]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return {line.split()[1] for line in text.splitlines() if line.split()[1].startswith("__A")}
+
+    here = macros("-march=native")
+    return [isa for isa, flags in instruction_sets().items() if macros(*flags) <= here][-1]
+
+
 def units(folder: Path, extra: list[str], only: str = "") -> list[Unit]:
     """Everything to compile."""
     import numpy
 
     includes = [f"-I{header_folder()}", f"-I{NATIVE / 'engine'}"]
-    chosen = {k: v for k, v in instruction_sets().items() if not only or k in (only, "baseline")}
+    only = native_isa() if only == "native" else only
+    chosen = {k: v for k, v in instruction_sets().items() if only in ("", k)}
     python = [
         *(f"-DEPK_HAS_{isa}" for isa in chosen),
         f"-I{sysconfig.get_paths()['include']}",
@@ -101,10 +120,14 @@ def units(folder: Path, extra: list[str], only: str = "") -> list[Unit]:
     return found
 
 
+def compiler() -> list[str]:
+    """The C++ compiler's command."""
+    return os.environ.get("CXX", "g++").split()
+
+
 def compile_unit(unit: Unit) -> None:
     """Run the compiler for one unit."""
-    compiler = os.environ.get("CXX", "g++").split()
-    command = [*compiler, *unit.flags, "-MMD", "-MF", str(unit.dependencies), "-c", str(unit.source)]
+    command = [*compiler(), *unit.flags, "-MMD", "-MF", str(unit.dependencies), "-c", str(unit.source)]
     started = time.time()
     subprocess.run([*command, "-o", str(unit.object)], check=True)
     os.utime(unit.object, (started, started))  # what is edited meanwhile counts as newer
@@ -128,11 +151,10 @@ def build(
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(compile_unit, stale))
     if stale or not target.exists() or target.stat().st_mtime < folder.stat().st_mtime:
-        compiler = os.environ.get("CXX", "g++").split()
         objects = [str(unit.object) for unit in everything]
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_suffix(".new")
-        command = [*compiler, "-shared", "-pthread", *extra, *objects, "-Wl,-s" if not sanitize else "-g"]
+        command = [*compiler(), "-shared", "-pthread", *extra, *objects, "-Wl,-s" if not sanitize else "-g"]
         subprocess.run([*command, "-o", str(fresh)], check=True)
         fresh.replace(target)  # a process that has the old one loaded keeps it
     return target

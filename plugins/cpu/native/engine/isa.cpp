@@ -3,7 +3,7 @@
 namespace epk {
 namespace {
 
-bool always() { return true; }
+[[maybe_unused]] bool always() { return true; }
 
 #if defined(__x86_64__)
 [[maybe_unused]] bool has_avx2() {
@@ -31,7 +31,9 @@ const Isa ISAS[] = {
 #if defined(EPK_HAS_neon)
     {"neon", epk_operators_neon, always},
 #endif
+#if defined(EPK_HAS_baseline)
     {"baseline", epk_operators_baseline, always},
+#endif
     {nullptr, nullptr, nullptr},
 };
 
