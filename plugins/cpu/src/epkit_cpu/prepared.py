@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .pages import let_go
+
 ALIGNMENT = 64
 
 Array = np.ndarray[Any, Any]
@@ -60,6 +62,9 @@ class Prepared:
         if again is not None and all(owner() is not None for owner in owners):
             return again
         made = make()
+        for array in arrays:
+            if array is not None:
+                let_go(array)
         self._known[asked] = made, [_owner(array) for array in arrays if array is not None]
         return made
 
