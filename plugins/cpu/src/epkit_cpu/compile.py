@@ -147,6 +147,7 @@ class _Builder:
         self._table = table
         self._precision = precision
         self._prepared = prepared
+        self._cpus = cpus()
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
@@ -199,7 +200,7 @@ class _Builder:
     ) -> np.ndarray[Any, Any]:
         """The bytes that a kernel makes of constants."""
         return self._prepared.get(
-            kernel, attributes, arrays, lambda: prepare(self._table[kernel], attributes, arrays)
+            kernel, attributes, arrays, lambda: prepare(self._table[kernel], attributes, arrays, self._cpus)
         )
 
     def _compute(self, node: ir.Node, inputs: list[Any]) -> np.ndarray[Any, Any]:
@@ -293,7 +294,7 @@ class _Builder:
 
 
 def prepare(
-    kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None]
+    kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None], threads: int
 ) -> np.ndarray[Any, Any]:
     """Run one kernel on constants: an array of the bytes that it gives."""
     module: Any = engine()
@@ -303,7 +304,7 @@ def prepare(
     reads = [ABSENT if array is None else next(numbers) for array in arrays]
     step: tuple[Any, ...] = (kernel, attributes, reads, [len(given)], [])
     constants = [(index, _settled(array)) for index, array in enumerate(given)]
-    program = module.Program(slots, [], constants, [step], [("y", len(given))], cpus())
+    program = module.Program(slots, [], constants, [step], [("y", len(given))], threads)
     (result,) = program.run([], None, None, None)
     return result  # type: ignore[no-any-return]
 
@@ -349,7 +350,9 @@ def _declared(value: ir.Value) -> tuple[int, ...] | None:
 
 def _settled(array: np.ndarray[Any, Any]) -> Any:
     """A constant as the engine wants it: contiguous and aligned."""
-    return array if array.dtype.kind == "O" else np.require(array, requirements=["C", "A"])
+    if array.dtype.kind == "O" or (array.flags.c_contiguous and array.flags.aligned):
+        return array
+    return np.require(array, requirements=["C", "A"])
 
 
 def _last_uses(rows: Sequence[tuple[list[int], list[int]]], kept: set[int]) -> list[list[int]]:

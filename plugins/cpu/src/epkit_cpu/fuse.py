@@ -13,7 +13,7 @@ import numpy as np
 
 from epkit.backend import Subgraph
 
-from .lower.pointwise import Chain, Unsupported, emit_node
+from .lower.pointwise import Chain, Unsupported, emit_node, meaning_of
 from .lower.step import Operand, Step, View
 
 if TYPE_CHECKING:
@@ -37,14 +37,17 @@ class Shapes:
 
     def note(self, node: ir.Node) -> None:
         """An elementwise node: its result may have the class of an input."""
+        self._classes[node.outputs[0]] = self.after(node)
+
+    def after(self, node: ir.Node) -> object:
+        """The class of an elementwise node's result."""
         inputs = [value for value in node.inputs if value is not None]
-        result = node.outputs[0]
-        known: object = _inferred(result)
+        known: object = _inferred(node.outputs[0])
         if known is None:
             wide = [value for value in inputs if not self._gives_way(value, inputs)]
             classes = {self.of(value) for value in wide}
             known = classes.pop() if len(classes) == 1 else object()
-        self._classes[result] = known
+        return known
 
     def _gives_way(self, value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
         """True if broadcasting with another input surely leaves that one's shape."""
@@ -82,22 +85,16 @@ class Fuser:
     def add(self, view: View) -> bool:
         """True if the node is elementwise and in a chain now."""
         node = view.node
-        chain = Chain()
-        try:
-            emit_node(view, chain)
-        except Unsupported:
+        found = {id(c): c for value in node.inputs if value is not None and (c := self._open.get(value))}
+        joined: list[Chain] = []
+        if meaning_of(view) is not None:
+            wanted = self._shapes.after(node)
+            joined = [c for c in found.values() if self._shapes.of(c.nodes[-1].outputs[0]) == wanted]
+        chain = _longest(joined, view)
+        if chain is None:
             self.read(node.inputs)
             return False
         self._shapes.note(node)
-        wanted = self._shapes.of(node.outputs[0])
-        found = {id(c): c for value in node.inputs if value is not None and (c := self._open.get(value))}
-        joined = [c for c in found.values() if self._shapes.of(c.nodes[-1].outputs[0]) == wanted]
-        while joined:
-            try:
-                chain = _merged(joined, view)
-                break
-            except Unsupported:
-                joined.pop()
         for other in found.values():
             self._close(other)  # merged, or read from outside
             if other in joined:
@@ -113,8 +110,9 @@ class Fuser:
                 self._close(self._open[value])
 
     def _close(self, chain: Chain) -> None:
-        for value in [value for value, owner in self._open.items() if owner is chain]:
-            del self._open[value]
+        for node in chain.nodes:
+            if self._open.get(node.outputs[0]) is chain:
+                del self._open[node.outputs[0]]
 
     def step(self, node: ir.Node, wanted: Container[ir.Value]) -> Step | None:
         """The chain that runs at a node, with the results that are wanted; None: another node's runs it, or none."""
@@ -127,13 +125,24 @@ class Fuser:
         return Step("pointwise", tuple(chain.inputs), tuple(results), chain.pack(results), tuple(chain.nodes))
 
 
+def _longest(joined: list[Chain], view: View) -> Chain | None:
+    """A node in one chain with as many of those before it as may be, which are left in the list; None: in none."""
+    while True:
+        try:
+            return _merged(joined, view)
+        except Unsupported:
+            if not joined:
+                return None
+            joined.pop()
+
+
 def _merged(chains: Sequence[Chain], view: View) -> Chain:
-    """One chain of several and a node that reads from each.
+    """One chain of several, or of none, and a node that reads from each.
 
     Raises:
         Unsupported: if it would be too long.
     """
-    result = chains[0].copy()
+    result = chains[0].copy() if chains else Chain()
     for other in chains[1:]:
         result.merge(other)
     emit_node(view, result)

@@ -98,8 +98,10 @@ def is_constant(value: ir.Value) -> bool:
 
 def as_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     """A tensor as a read-only NumPy array; strings as an object array of ``str``."""
-    array = tensor_array(tensor).view()
-    array.flags.writeable = False
+    array = tensor_array(tensor)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
     return array
 
 

@@ -130,6 +130,9 @@ def _check(branches: Branches, roots: Any, votes: Votes, columns: int) -> None:
 def _check_acyclic(branches: Branches) -> None:
     """Every inner node is taken once all of its parents are; on a cycle some never are."""
     inner = len(branches.mode)
+    own = np.arange(branches.leaves, branches.leaves + inner)
+    if all(((to < branches.leaves) | (to > own)).all() for to in (branches.if_true, branches.if_false)):
+        return  # every edge leads forward, as nearly all exporters write it
     edges = np.stack([branches.if_true, branches.if_false], axis=1) - branches.leaves
     waits = np.bincount(edges[edges >= 0], minlength=inner)
     ready = np.flatnonzero(waits == 0)
@@ -151,20 +154,20 @@ def _outcomes(branches: Branches, members: Any) -> tuple[Any, Any, Any]:
     mode = np.where(comparing, branches.mode, 0)
     accepts = _ACCEPTS[mode]
     accepts[:, NAN] |= branches.missing_is_true
-    unordered = np.isnan(branches.threshold)
-    accepts[unordered, LESS:] = (mode[unordered] == MODES.index("BRANCH_NEQ"))[:, None]
+    feature, threshold = branches.feature, branches.threshold
+    unordered = np.isnan(threshold)
+    if unordered.any():
+        accepts[unordered, LESS:] = (mode[unordered] == MODES.index("BRANCH_NEQ"))[:, None]
+        threshold = np.where(unordered, 0, threshold)
     inner = np.where(accepts, branches.if_true[:, None], branches.if_false[:, None])
-
-    feature = branches.feature
-    threshold = np.where(unordered, 0, branches.threshold)
     if not comparing.all():
         inner, feature, threshold = _expand_members(branches, inner, feature, threshold, members)
     stay = np.repeat(np.arange(branches.leaves)[:, None], 4, axis=1)
     none = np.zeros(branches.leaves)
     return (
-        np.concatenate([stay, inner]).astype(np.int64).ravel(),
-        np.concatenate([none, feature]).astype(np.int64),
-        np.concatenate([none, threshold]).astype(branches.threshold.dtype),
+        np.concatenate([stay, inner], dtype=np.int64).ravel(),
+        np.concatenate([none, feature], dtype=np.int64, casting="unsafe"),
+        np.concatenate([none, threshold], dtype=branches.threshold.dtype, casting="unsafe"),
     )
 
 

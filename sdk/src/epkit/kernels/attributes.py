@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+TENSOR, TENSORS, STRING = 4, 9, 8
+"""AttributeProto.TENSOR and TENSORS, TensorProto.STRING."""
+
+
 def tensor_array(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     """A tensor as an array; strings as an object array of ``str``."""
-    if tensor.dtype.name != "STRING":
+    if tensor.dtype != STRING:
         return tensor.numpy()
     import numpy as np  # late: this module is read before any model is
 
@@ -27,15 +31,16 @@ def attribute_value(attribute: ir.Attr) -> Any:
     Graphs, types and sparse tensors stay onnx_ir objects.
     """
     value = attribute.value
-    if attribute.type.name == "TENSOR":
+    kind = attribute.type
+    if kind == TENSOR:
         return tensor_array(value)
-    if attribute.type.name == "TENSORS":
+    if kind == TENSORS:
         return tuple(tensor_array(tensor) for tensor in value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return tuple(value)
     return value
 
 
 def attribute_values(node: ir.Node) -> dict[str, Any]:
     """All attributes of a node by name, as :func:`attribute_value` gives them."""
-    return {name: attribute_value(attribute) for name, attribute in node.attributes.items()}
+    return {name: attribute_value(attribute) for name, attribute in node.attributes.data.items()}

@@ -45,6 +45,48 @@ def _flags(tracks: Any, count: int) -> Any:
     return flags == 1
 
 
+def _mode_codes(modes: Any) -> Any:
+    """The codes of branch modes, -1 for leaves."""
+    codes = {name: code for code, name in enumerate(MODES[:MEMBER])} | {"LEAF": -1}
+    words = getattr(modes, "words", None)  # of a list that is kept as numbers, see model/long_lists.py
+    unknown = set(words or modes) - set(codes)
+    if unknown:
+        raise ValueError(f"nodes_modes must be of {', '.join(codes)}, not {sorted(unknown)[0]!r}")
+    if words:
+        return np.array([codes[word] for word in words])[modes.array]
+    return np.fromiter(map(codes.__getitem__, modes), dtype=np.int64, count=len(modes))
+
+
+def _node_index(tree: Any, node: Any) -> _NodeIndex | _DenseIndex:
+    """The index of nodes; a table if their ids are about as many as they."""
+    if len(tree) and min(tree.min(), node.min()) >= 0:
+        width = int(node.max()) + 1
+        if (int(tree.max()) + 1) * width <= 4 * len(tree) + 1024:
+            return _DenseIndex(tree, node, width)
+    return _NodeIndex(tree, node)
+
+
+class _DenseIndex:
+    """The position of a node by its tree's and its own id, as a table of all pairs."""
+
+    def __init__(self, tree: Any, node: Any, width: int) -> None:
+        self._width = width
+        keys = tree * width + node
+        self._place = np.full((int(tree.max()) + 1) * width, -1)
+        self._place[keys] = np.arange(len(keys))
+        if len(keys) and (self._place[keys] != np.arange(len(keys))).any():
+            _NodeIndex(tree, node)  # which says what is there twice
+
+    def find(self, tree: Any, node: Any, what: str) -> Any:
+        outside = (tree < 0) | (node < 0) | (node >= self._width) | (tree >= len(self._place) // self._width)
+        at = self._place[np.where(outside, 0, tree * self._width + node)]
+        known = ~outside & (at >= 0)
+        if not known.all():
+            first = int(np.flatnonzero(~known)[0])
+            raise ValueError(f"{what}: tree {int(tree[first])} has no node {int(node[first])}")
+        return at
+
+
 class _NodeIndex:
     """The position of a node by its tree's and its own id."""
 
@@ -133,16 +175,11 @@ def make_ensemble(
             vote_ids,
         )
     )
-    codes = {name: code for code, name in enumerate(MODES[:MEMBER])} | {"LEAF": -1}
-    unknown = set(nodes_modes) - set(codes)
-    if unknown:
-        raise ValueError(f"nodes_modes must be of {', '.join(codes)}, not {sorted(unknown)[0]!r}")
-    mode = np.fromiter(map(codes.__getitem__, nodes_modes), dtype=np.int64, count=len(nodes_modes))
-
+    mode = _mode_codes(nodes_modes)
     leaf, inner = mode == -1, np.flatnonzero(mode != -1)
     leaves = int(leaf.sum())
     number = np.where(leaf, np.cumsum(leaf) - 1, leaves + np.cumsum(~leaf) - 1)
-    index = _NodeIndex(tree, node)
+    index = _node_index(tree, node)
     branches = Branches(
         leaves=leaves,
         mode=mode[inner],

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from epkit.errors import EpkitError, InvalidModelError, UnknownOperatorError, UnsupportedOpsetError, Where
 from epkit.model import infer
 from epkit.model.functions import check_functions
-from epkit.model.node_rules import check_call, check_shape_of_node, check_types
+from epkit.model.node_rules import check_call, check_shape_of_node, check_types, refuse_hazards
 from epkit.model.order import sort_graphs
 from epkit.model.read import ReadModel, describe
-from epkit.model.schemas import hint, newest_versions, signature
+from epkit.model.schemas import Signature, hint, newest_versions, signature
 
 Operators = Callable[[str, str, int], bool]
 
@@ -69,6 +69,8 @@ class _Checker:
         self.model = read.model
         self.operators = operators
         self.warnings: list[str] = []
+        self.sound: set[tuple[object, ...]] = set()
+        """What nodes look like of which the rules were found kept; most nodes of a model look like others."""
 
     def run(self) -> list[str]:
         self._inputs_have_types()
@@ -121,7 +123,7 @@ class _Checker:
         version = self._version(node, imports)
         rules = signature(node.domain, node.op_type, version)
         if rules is not None:
-            check_shape_of_node(node, rules, version)
+            self._shape_of_node(node, rules, version)
         elif not self.operators(node.domain, node.op_type, version):
             raise _unknown(node, version)
 
@@ -140,11 +142,33 @@ class _Checker:
             )
         return 1
 
+    def _shape_of_node(self, node: ir.Node, rules: Signature, version: int) -> None:
+        given, made = [value is None for value in node.inputs], [bool(value.name) for value in node.outputs]
+        attributes = node.attributes.data
+        kinds = [(name, attribute.type) for name, attribute in attributes.items()]
+        look = (node.domain, node.op_type, version, *given, None, *made, None, *kinds)
+        if look not in self.sound or node.op_type == "Constant":
+            check_shape_of_node(node, rules, version)
+            self.sound.add(look)
+        elif attributes and node.domain == "":
+            refuse_hazards(node)
+
     def _types(self, node: ir.Node) -> None:
         version = self._version(node, self.model.graph.opset_imports)
+        kinds = [*map(_kind, node.inputs), None, *map(_kind, node.outputs)]
+        look = (node.domain, node.op_type, version, "types", *kinds)
+        if look in self.sound:
+            return
         rules = signature(node.domain, node.op_type, version)
         if rules is not None:
             check_types(node, rules)
+        self.sound.add(look)
+
+
+def _kind(value: ir.Value | None) -> object:
+    """The type of a value, short and quickly told from others; None where there is no value or no type."""
+    kind = None if value is None or not value.name else value.type
+    return int(kind.dtype) if type(kind) is ir.TensorType else kind
 
 
 def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:

@@ -34,11 +34,12 @@ _PROPAGATED = {"Add", "Cast", "Concat", "Gather", "MeanVarianceNormalization", "
 
 def bad_attribute(node: ir.Node) -> str:
     """What is wrong with an attribute of a node of the default domain or of a function call, or ""."""
-    for name, attribute in node.attributes.items():
+    for name, attribute in node.attributes.data.items():
         if attribute.is_ref():
             continue
-        if attribute.type in (INT, INTS) and name not in _WIDE:
-            for number in (attribute.value,) if attribute.type == INT else attribute.value:
+        kind = attribute.type
+        if (kind is INT or kind is INTS) and name not in _WIDE:
+            for number in (attribute.value,) if kind is INT else attribute.value:
                 if not -(2**31) <= number < 2**31:
                     return f"has the attribute {name!r} with {number}, which is out of range"
         if name == "batch_dims" and attribute.type == INT and attribute.value < 0:

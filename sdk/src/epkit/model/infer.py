@@ -17,6 +17,8 @@ from epkit.model.walk import all_graphs
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+
 SMALL = 1024  # bytes; tensors up to this keep their elements, since shapes may depend on them
 
 
@@ -94,24 +96,53 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     inferred = onnx.ModelProto()
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    text = copy.SerializeToString()
     given = {info.name for info in copy.graph.input}
     for output in copy.graph.output:  # what is declared is compared with the result afterwards
         if output.name not in given and output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
-    for node in copy.graph.node:
-        if node.domain == "ai.onnx.ml" and node.op_type != "TreeEnsemble":  # inference compares its lengths
-            _drop_long_lists(node)
-    _give_scale_its_type(copy.graph)
+    if b"ai.onnx.ml" in text:
+        for node in copy.graph.node:
+            if (
+                node.domain == "ai.onnx.ml" and node.op_type != "TreeEnsemble"
+            ):  # inference compares its lengths
+                _drop_long_lists(node)
+    if b"RMSNormalization" in text:
+        _give_scale_its_type(copy.graph)
     hazards.hide_references(copy)
     hazards.hide_lengths(copy)
     data = copy.SerializeToString()
     inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
-    if misread.forget_misread(inferred, copy):
+    if b"Attention" in text and misread.forget_misread(inferred, copy):
         data = copy.SerializeToString()
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
-    if hazards.may_propagate(inferred):
+    if not _is_whole(inferred) and hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
+
+
+def _is_whole(inferred: onnx.ModelProto) -> bool:
+    """Whether every value has a shape of numbers and of names that the model gave, so that nothing is left to find."""
+    if inferred.functions:
+        return False
+    graph = inferred.graph
+    found = {info.name: info.type for info in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        if any(attribute.type in _GRAPHS for attribute in node.attribute):
+            return False
+        for name in node.output:
+            if name and not (name in found and _is_known(found[name])):
+                return False
+    return True
+
+
+def _is_known(kind: onnx.TypeProto) -> bool:
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return False
+    for dim in kind.tensor_type.shape.dim:
+        if not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith(INVENTED)):
+            return False
+    return True
 
 
 def _give_scale_its_type(graph: onnx.GraphProto) -> None:

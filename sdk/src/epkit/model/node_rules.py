@@ -23,7 +23,7 @@ def check_call(node: ir.Node, function: ir.Function) -> None:
     for name in node.attributes:
         if name not in function.attributes:
             raise _wrong(node, f"has the attribute {name!r}, unknown to the function {function.name}")
-    _refuse_hazards(node)
+    refuse_hazards(node)
 
 
 def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
@@ -50,7 +50,7 @@ def check_shape_of_node(node: ir.Node, rules: Signature, version: int) -> None:
         if attribute.type.name != expected:
             raise _wrong(node, f"has the attribute {name!r} as {attribute.type.name}; it must be {expected}")
     if node.domain == "":
-        _refuse_hazards(node)
+        refuse_hazards(node)
     if node.domain == "" and node.op_type == "Constant" and _values(node) != 1:
         given = ", ".join(node.attributes) or "no attribute"
         raise _wrong(node, f"has {given}; a Constant has exactly one of {', '.join(rules.attributes)}")
@@ -82,7 +82,12 @@ def _values(constant: ir.Node) -> int:
     return len(constant.attributes) - references + min(references, 1)
 
 
-def _refuse_hazards(node: ir.Node) -> None:
+def refuse_hazards(node: ir.Node) -> None:
+    """Refuse attributes that no implementation can do anything with.
+
+    Raises:
+        InvalidModelError: naming the node and the attribute.
+    """
     problem = bad_attribute(node)
     if problem:
         raise _wrong(node, problem)

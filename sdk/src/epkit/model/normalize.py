@@ -37,16 +37,17 @@ def normalize(model: onnx.ModelProto, limits: Limits) -> tuple[list[str], tuple[
     warnings: list[str] = []
     _check_versions(model)
     _settle_opsets(model, warnings)
-    for graph in graphs(model):
+    own = list(graphs(model, functions=False))
+    for graph in (*own, *(inner for function in model.functions for inner in _inner_graphs(function.node))):
         _drop_negative_dims(graph, warnings)
         _expand_sparse(graph, limits)
         _last_initializer_counts(graph, warnings)
     overridable = _drop_overridable_inputs(model)
-    _name_nodes([node for graph in graphs(model, functions=False) for node in graph.node])
+    _name_nodes([node for graph in own for node in graph.node])
     for function in model.functions:
         inner = [node for graph in _inner_graphs(function.node) for node in graph.node]
         _name_nodes([*function.node, *inner])
-    if lift_constants(graphs(model, functions=False)):
+    if lift_constants(own):
         model.ir_version = max(model.ir_version, 4)  # before, an initializer had to be an input too
     return warnings, overridable
 
@@ -159,8 +160,8 @@ def _expand_sparse(graph: onnx.GraphProto, limits: Limits) -> None:
         graph.initializer.append(_dense(sparse, limits))
     del graph.sparse_initializer[:]
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 attribute.t.CopyFrom(_dense(attribute.sparse_tensor, limits))
                 attribute.ClearField("sparse_tensor")
                 attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from epkit.errors import EpkitError, InvalidModelError, NotOnnxError
-from epkit.model import maptypes
+from epkit.model import long_lists, maptypes
 from epkit.model.external import ExternalFiles
 from epkit.model.infer import weightless
 from epkit.model.limits import DEFAULT_LIMITS, Limits
@@ -113,9 +113,10 @@ def _read_opened(
         weights = Weights(opened.buffer, cuts, files, limits)
         payloads = weights.resolve(skeleton)
         check_structure(skeleton, limits)
-        with maptypes.set_aside(skeleton) as aside:
+        with maptypes.set_aside(skeleton) as aside, long_lists.set_aside(skeleton) as lists:
             model = _deserialize(skeleton)
         maptypes.bring_back((*model.graph.inputs, *model.graph.outputs), aside)
+        long_lists.bring_back(model.graph, lists)
         attach(model, payloads)
     except BaseException:
         files.close()

@@ -15,46 +15,52 @@ def check_text(model: onnx.ModelProto) -> None:
     Attribute values may be any bytes: custom operators keep data in them.
     """
     try:
-        for text in _strings(model):
-            text.encode()  # bytes, in the place of a string, have no encode
-    except (UnicodeError, AttributeError):
+        "".join(_strings(model)).encode()  # bytes, in the place of a string, cannot be joined
+    except (UnicodeError, TypeError):
         raise NotOnnxError(
             "The model is damaged: a name in it is not text (UTF-8).", remedy="download or export it again"
         ) from None
 
 
-def _strings(model: onnx.ModelProto) -> Iterator[str]:
+def _strings(model: onnx.ModelProto) -> list[str]:
+    return [*_loose(model), *_graph(model.graph), *_functions(model)]
+
+
+def _loose(model: onnx.ModelProto) -> Iterator[str]:
     yield from _opsets(model)
     for prop in model.metadata_props:
         yield from (prop.key, prop.value)
     yield from (model.producer_name, model.producer_version, model.domain, model.doc_string)
-    yield from _graph(model.graph)
+
+
+def _functions(model: onnx.ModelProto) -> Iterator[str]:
     for function in model.functions:
         yield from (function.name, function.domain, function.overload, function.doc_string)
         yield from (*function.input, *function.output, *function.attribute)
         yield from _opsets(function)
         yield from _infos(function.value_info)
-        yield from _attributes(function.attribute_proto)
-        yield from _nodes(function.node)
+        found: list[str] = []
+        _attributes(function.attribute_proto, found)
+        _nodes(function.node, found)
+        yield from found
 
 
 def _opsets(owner: onnx.ModelProto | onnx.FunctionProto) -> Iterator[str]:
     return (entry.domain for entry in owner.opset_import)
 
 
-def _graph(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (graph.name, graph.doc_string)
-    yield from _infos((*graph.input, *graph.output, *graph.value_info))
+def _graph(graph: onnx.GraphProto) -> list[str]:
+    found = [graph.name, graph.doc_string, *_infos((*graph.input, *graph.output, *graph.value_info))]
     for tensor in graph.initializer:
-        yield from _tensor(tensor)
+        found += _tensor(tensor)
     for sparse in graph.sparse_initializer:
-        yield from _tensor(sparse.values)
+        found += _tensor(sparse.values)
     for annotation in graph.quantization_annotation:
-        yield annotation.tensor_name
-        yield from (
-            text for entry in annotation.quant_parameter_tensor_names for text in (entry.key, entry.value)
-        )
-    yield from _nodes(graph.node)
+        found.append(annotation.tensor_name)
+        for entry in annotation.quant_parameter_tensor_names:
+            found += (entry.key, entry.value)
+    _nodes(graph.node, found)
+    return found
 
 
 def _infos(infos: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
@@ -75,28 +81,36 @@ def _type(kind: onnx.TypeProto) -> Iterator[str]:
         yield from _type(kind.map_type.value_type)
 
 
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+def _nodes(nodes: Iterable[onnx.NodeProto], found: list[str]) -> None:
+    """Add the strings of nodes: into a list, since generators within generators take most of the time."""
     for node in nodes:
-        yield from (node.name, node.op_type, node.domain, node.overload, node.doc_string)
-        yield from node.input
-        yield from node.output
+        found += (node.name, node.op_type, node.domain, node.overload, node.doc_string)
+        found += node.input
+        found += node.output
         for prop in node.metadata_props:
-            yield from (prop.key, prop.value)
-        yield from _attributes(node.attribute)
+            found += (prop.key, prop.value)
+        _attributes(node.attribute, found)
 
 
-def _attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[str]:
+def _attributes(attributes: Iterable[onnx.AttributeProto], found: list[str]) -> None:
     for attribute in attributes:
-        yield from (attribute.name, attribute.ref_attr_name, attribute.doc_string)
-        for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
-            yield from _tensor(tensor)
-        for kind in (*([attribute.tp] if attribute.HasField("tp") else ()), *attribute.type_protos):
-            yield from _type(kind)
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            yield from _graph(graph)
+        found += (attribute.name, attribute.ref_attr_name, attribute.doc_string)
+        if attribute.HasField("t"):
+            found += _tensor(attribute.t)
+        if attribute.HasField("tp"):
+            found += _type(attribute.tp)
+        if attribute.HasField("g"):
+            found += _graph(attribute.g)
+        for tensor in attribute.tensors:
+            found += _tensor(tensor)
+        for kind in attribute.type_protos:
+            found += _type(kind)
+        for graph in attribute.graphs:
+            found += _graph(graph)
 
 
-def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
-    yield from (tensor.name, tensor.doc_string)
+def _tensor(tensor: onnx.TensorProto) -> list[str]:
+    found = [tensor.name, tensor.doc_string]
     for entry in (*tensor.external_data, *tensor.metadata_props):
-        yield from (entry.key, entry.value)
+        found += (entry.key, entry.value)
+    return found

@@ -19,7 +19,10 @@ def is_control_flow(node: ir.Node) -> bool:
 
 def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The graphs among a node's attributes, by attribute name; lists give ``name[0]``, ``name[1]``, ..."""
-    for name, attribute in node.attributes.data.items():
+    attributes = node.attributes.data
+    if not attributes:
+        return
+    for name, attribute in attributes.items():
         kind = attribute.type
         if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
             yield name, attribute.value
@@ -31,8 +34,15 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     """The graph and every body below it, outer ones first."""
     yield graph
     for node in graph:
-        for _, body in bodies(node):
-            yield from all_graphs(body)
+        for (
+            attribute
+        ) in node.attributes.data.values():  # as bodies() has them, without a generator for each node
+            kind = attribute.type
+            if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
+                yield from all_graphs(attribute.value)
+            elif kind is _GRAPHS and attribute.value:
+                for body in attribute.value:
+                    yield from all_graphs(body)
 
 
 def captured(graph: ir.Graph) -> tuple[ir.Value, ...]:

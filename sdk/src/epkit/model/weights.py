@@ -27,6 +27,11 @@ _FIELD_TYPES: dict[str, frozenset[str]] = {
     "uint64_data": frozenset({"UINT32", "UINT64"}),
     "string_data": frozenset({"STRING"}),
 }
+_WHOLE_BYTES = frozenset(
+    kind.value
+    for kind in ir.DataType
+    if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and kind.bitwidth >= 8
+)
 _NOT_INT32_DATA = frozenset().union(*_FIELD_TYPES.values()) | {"UNDEFINED"}
 
 
@@ -155,7 +160,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 
 def attach(model: ir.Model, payloads: list[Payload]) -> None:
-    """Replace the tensors of a freshly deserialized model by views, where their elements lie outside."""
+    """Replace the tensors of a freshly deserialized model by views of their bytes, wherever these lie."""
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in [model.graph, *(inner for owner in owners for inner in owner.subgraphs())]:
         for value in graph.initializers.values():
@@ -206,9 +211,14 @@ def _attach_attributes(attributes: MutableMapping[str, ir.Attr], payloads: list[
 
 def _view(tensor: ir.TensorProtocol, payloads: list[Payload]) -> ir.TensorProtocol:
     proto = tensor.raw if isinstance(tensor, ir.serde.TensorProtoTensor) else None
-    if proto is None or not proto.HasField("segment"):
+    if proto is None:
         return tensor
-    payload = payloads[proto.segment.begin]
+    if proto.HasField("segment"):
+        payload = payloads[proto.segment.begin]
+    elif proto.HasField("raw_data") and proto.data_type in _WHOLE_BYTES:  # read once, not at each look
+        payload = Payload(proto.raw_data, 0, len(proto.raw_data))
+    else:
+        return tensor
     return ViewTensor(
         payload.buffer,
         payload.offset,

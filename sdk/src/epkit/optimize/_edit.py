@@ -11,20 +11,23 @@ import onnx_ir as ir
 
 def replace_by_constant(node: ir.Node, tensor: ir.TensorProtocol | np.ndarray[Any, Any]) -> None:
     """Replace a node of one output by an initializer of the same name."""
-    old = node.outputs[0]
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    name = old.name
-    add = make_constant(graph, tensor, f"{name}/constant")
-    replace_value(old, add)
+    put_constant(graph, node.outputs[0], tensor)
     graph.remove(node, safe=True)
-    rename_initializer(graph, add, str(name))
+
+
+def put_constant(graph: ir.Graph, old: ir.Value, tensor: ir.TensorProtocol | np.ndarray[Any, Any]) -> None:
+    """Put an initializer in the place and under the name of a node's output."""
+    name, old.name = str(old.name), None
+    replace_value(old, make_constant(graph, tensor, name))
 
 
 def make_constant(graph: ir.Graph, tensor: ir.TensorProtocol | np.ndarray[Any, Any], name: str) -> ir.Value:
     """A new initializer of the graph."""
     if isinstance(tensor, np.ndarray):
         tensor = as_tensor(tensor)
+    tensor.name = name
     shape = ir.Shape(tuple(tensor.shape))  # type: ignore[arg-type]
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers[name] = value
@@ -38,7 +41,7 @@ def as_tensor(array: np.ndarray[Any, Any]) -> ir.TensorProtocol:
         return ir.StringTensor(encoded, shape=ir.Shape(array.shape))
     array = array.copy() if array.base is not None else array
     array.flags.writeable = False
-    return ir.Tensor(array)
+    return ir.Tensor(array, ir.DataType.from_numpy(array.dtype), shape=ir.Shape(array.shape))
 
 
 _ATTRIBUTES: dict[type, Callable[[str, Any], ir.Attr]] = {
@@ -63,13 +66,6 @@ def _attribute(name: str, value: Any) -> ir.Attr:
     if make is None and isinstance(value, list | tuple) and len({type(item) for item in value}) == 1:
         make = _LISTS.get(type(value[0]))
     return ir.convenience.convert_attribute(name, value) if make is None else make(name, value)
-
-
-def rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    """Give an initializer another name, in the graph's table too."""
-    graph.initializers.pop(str(value.name))
-    value.name = name
-    graph.initializers[name] = value
 
 
 def replace_value(old: ir.Value, new: ir.Value) -> None:

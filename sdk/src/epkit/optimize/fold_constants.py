@@ -14,7 +14,7 @@ from ..backend.subgraph import constant_of, is_constant, opset_of, static_shape
 from ..kernels import table
 from ..kernels.attributes import attribute_values
 from ..model.walk import all_graphs, bodies
-from ._edit import as_tensor, make_constant, rename_initializer, replace_by_constant, replace_value
+from ._edit import put_constant, replace_by_constant
 from .dims import FROM_SHAPES, elements
 
 LIMIT_BYTES = 16 * 1024 * 1024
@@ -22,6 +22,9 @@ LIMIT_BYTES = 16 * 1024 * 1024
 
 GROWTH = 4
 """Bytes for a byte: weights kept as int8 and cast to float32 at every run would cost more than the memory."""
+
+GROWING = frozenset({"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "EyeLike"})
+"""Operators that make much of little."""
 
 KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "Constant", "Identity"})
 """Quantised weights stay small, for providers that compute with them."""
@@ -32,12 +35,12 @@ def fold_constants(model: ir.Model) -> int:
     changes = 0
     for graph in all_graphs(model.graph):
         for node in list(graph):
-            changes += _fold_shape(node, model) or _fold(node, model) or _fold_dimensions(node)
+            changes += _fold_shape(node) or _fold(node, model) or _fold_dimensions(node)
     return changes
 
 
-def _fold_shape(node: ir.Node, model: ir.Model) -> int:
-    if node.domain != "" or node.op_type not in ("Shape", "Size"):
+def _fold_shape(node: ir.Node) -> int:
+    if node.op_type not in ("Shape", "Size") or node.domain != "":
         return 0
     shape = static_shape(node.inputs[0])
     if shape is None:
@@ -53,9 +56,10 @@ def _fold_shape(node: ir.Node, model: ir.Model) -> int:
 
 
 def _fold(node: ir.Node, model: ir.Model) -> int:
+    for value in node.inputs:
+        if value is not None and not is_constant(value):
+            return 0
     if node.op_type in KEEP or node.domain not in ("", "ai.onnx.ml") or not node.inputs or any(bodies(node)):
-        return 0
-    if not all(value is None or is_constant(value) for value in node.inputs):
         return 0
     inputs = [constant_of(value) for value in node.inputs]
     opset = opset_of(node, model.opset_imports)
@@ -77,21 +81,18 @@ def _fold(node: ir.Node, model: ir.Model) -> int:
 def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    made = []
     for output, result in zip(node.outputs, results, strict=False):
         if output.name:
-            value = make_constant(graph, as_tensor(result), f"{output.name}/constant")
-            replace_value(output, value)
-            made.append((value, output.name))
+            put_constant(graph, output, result)
     graph.remove(node, safe=True)
-    for value, name in made:
-        rename_initializer(graph, value, name)
 
 
 def _fold_dimensions(node: ir.Node) -> int:
     """An element of a shape that is known, whatever the others are; and what is computed from such."""
+    if node.op_type not in FROM_SHAPES or node.outputs[0].dtype != ir.DataType.INT64:
+        return 0
     shape = static_shape(node.outputs[0])
-    if node.op_type not in FROM_SHAPES or node.outputs[0].dtype != ir.DataType.INT64 or shape is None:
+    if shape is None:
         return 0
     found = elements(node.outputs[0])
     if found is None or len(found) != math.prod(shape) or not all(isinstance(each, int) for each in found):
@@ -116,18 +117,9 @@ def _too_large(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> bool
     for output in node.outputs:
         shape = static_shape(output)
         if shape is None or output.dtype is None:
-            if node.op_type in (
-                "Expand",
-                "Tile",
-                "ConstantOfShape",
-                "Range",
-                "Resize",
-                "Upsample",
-                "Pad",
-                "EyeLike",
-            ):
+            if node.op_type in GROWING:
                 return True
             continue
         size = 1 if output.dtype == ir.DataType.STRING else max(1, int(output.dtype.itemsize))
-        total += int(np.prod(shape, dtype=object)) * size
+        total += math.prod(shape) * size
     return total > max(LIMIT_BYTES, GROWTH * sum(array.nbytes for array in inputs if array is not None))

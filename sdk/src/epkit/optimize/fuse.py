@@ -111,6 +111,7 @@ def fusion(signature: str, *formulas: str) -> Callable[[Callable[..., Fused | di
             inspect.cleandoc(function.__doc__ or ""),
             frozenset().union(*(pattern.roots for pattern in patterns)),
             rewrite,
+            needs=tuple(pattern.required for pattern in patterns),
             target=target,
             since=int(since or 1),
             patterns=patterns,

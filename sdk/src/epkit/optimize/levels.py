@@ -60,6 +60,18 @@ SILENT: frozenset[Pass] = frozenset(
 )
 """After these nothing more is known of shapes than before, and the passes before them find nothing new."""
 
+SILENT_RULES: frozenset[Rule] = frozenset(
+    (
+        *merge_casts.RULES,
+        *simplify_transposes.RULES,
+        *remove_neutral.RULES,
+        *simplify_quantization.RULES,
+        *make_gemm.RULES,
+        *fold_affine.RULES,
+    )
+)
+"""After these nothing more is known of shapes than before: what they make has the types of what they replace."""
+
 CLEAN = Phase(
     (
         refine_shapes,

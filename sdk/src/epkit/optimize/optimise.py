@@ -14,7 +14,7 @@ from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer, is_settled, is_typed
 from ..model.walk import all_graphs, reads
-from .levels import LEVELS, PREPARE, SILENT, Pass, Phase
+from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, Pass, Phase
 from .rule import Applied, Ledger, Missed, Rule, apply_rule, make_scopes
 from .wanted import wanted
 
@@ -119,9 +119,11 @@ class _Work:
             changes = {apply: self._pass(apply) for apply in phase.passes}
             by_passes = sum(count for apply, count in changes.items() if apply not in SILENT)
             by_rules = self._rules(phase.rules)
-            if not phase.repeats or not by_passes + by_rules:
+            if not phase.repeats or not by_passes + sum(by_rules.values()):
                 return
-            learned = by_passes or (phase.learns and by_rules)
+            learned = by_passes or (
+                phase.learns and any(by_rules[each] for each in by_rules.keys() - SILENT_RULES)
+            )
             if not (is_settled(self.model) if learned else is_typed(self.model)):
                 infer(self.model)
 
@@ -138,15 +140,15 @@ class _Work:
             self._check(name)
         return count
 
-    def _rules(self, rules: Sequence[Rule]) -> int:
+    def _rules(self, rules: Sequence[Rule]) -> dict[Rule, int]:
         scopes = make_scopes(self.model) if rules else []
-        total = 0
+        found = {}
         for each in rules:
             start = time.perf_counter()
             count = self._guarded(each.name, partial(apply_rule, each, scopes, self.ledger, self._check))
             self._note(each.name, count, time.perf_counter() - start)
-            total += count
-        return total
+            found[each] = count
+        return found
 
     def _note(self, name: str, count: int, seconds: float) -> None:
         before = self.results.get(name, (0, 0.0))

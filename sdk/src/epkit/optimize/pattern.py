@@ -26,6 +26,9 @@ from ..kernels.attributes import attribute_value
 from .formula import Assigned, Call, Choice, Literal, Name, Remembered, Result, Term, parse
 from .schema import default_of
 
+Operator = tuple[str, str]
+"""Domain and name."""
+
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Equal"})
 
 _TOLERANCE = {2: 1e-3, 4: 1e-6, 8: 1e-6}
@@ -71,6 +74,10 @@ class Pattern:
         inputs, outputs: names of the formula, in the operator's own order; those that the formula does not
             have are inputs left out, and outputs not made.
         formula: see the top of this file.
+
+    Attributes:
+        roots: the operators at whose nodes a match may begin; operators: all in the formula.
+        required: the operators that no match can do without.
     """
 
     def __init__(self, inputs: Sequence[str], outputs: Sequence[str], formula: str) -> None:
@@ -79,9 +86,24 @@ class Pattern:
         self._root = next(terms[name] for name in self.outputs if name in terms)
         self.roots = frozenset((call.domain, call.op_type) for call in _first_calls(self._root))
         self.operators = frozenset((c.domain, c.op_type) for term in terms.values() for c in _calls(term))
+        self.required = _required(self._root)
+        self._heads = tuple(_first_calls(self._root))
+        self._fitting: dict[tuple[Operator | None, ...], bool] = {}
+
+    def may_match(self, node: ir.Node) -> bool:
+        """False if the operators of a node and of those that it reads from tell that it is no root of a match."""
+        producers = [None if value is None else value.producer() for value in node.inputs]
+        made_by = tuple(None if each is None else (each.domain, each.op_type) for each in producers)
+        key = ((node.domain, node.op_type), *made_by)
+        if key not in self._fitting:
+            calls = [call for call in self._heads if (call.domain, call.op_type) == key[0]]
+            self._fitting[key] = any(_fits(call, made_by) for call in calls)
+        return self._fitting[key]
 
     def match(self, node: ir.Node) -> Match | str | None:
         """The match rooted at a node; a reason where only use of its values elsewhere forbids it; or None."""
+        if not self.may_match(node):
+            return None
         problem: str | None = None
         for match in _value(self._root, node.outputs[0], Match(node)):
             found = self._escapes(match)
@@ -125,6 +147,34 @@ def _calls(term: Term) -> Iterator[Call]:
         yield call
         for each in call.inputs:
             yield from _calls(each)
+
+
+def _required(term: Term) -> frozenset[Operator]:
+    """The operators that every match of a term has."""
+    if isinstance(term, Assigned):
+        return _required(term.term)
+    if isinstance(term, Choice):
+        return frozenset.intersection(*map(_required, term.terms))
+    if isinstance(term, Result):
+        return frozenset({(term.call.domain, term.call.op_type)}).union(*map(_required, term.call.inputs))
+    return frozenset()
+
+
+def _fits(call: Call, made_by: Sequence[Operator | None]) -> bool:
+    """Whether the inputs of a call may be values that these operators made (None: no node)."""
+    first = made_by[: len(call.inputs)]
+    orders = (first, first[::-1]) if call.op_type in COMMUTATIVE else (first,)
+    return any(all(map(_may_be_made_by, call.inputs, order)) for order in orders)
+
+
+def _may_be_made_by(term: Term, maker: Operator | None) -> bool:
+    if isinstance(term, Assigned):
+        return _may_be_made_by(term.term, maker)
+    if isinstance(term, Choice):
+        return any(_may_be_made_by(each, maker) for each in term.terms)
+    if isinstance(term, Result):
+        return maker == (term.call.domain, term.call.op_type)
+    return isinstance(term, Name) or maker is None
 
 
 # Matching yields every way, so that a wrong order of a commutative operator is not the last word.

@@ -7,8 +7,9 @@ and a sentence if the node came close and had to be refused.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Rule:
         roots: the operators at whose nodes it starts.
         rewrite: see the top of this file.
         serves: the rules that it prepares the graph for; without them it has no use.
+        needs: operators, of which the model must have all of one set for the rule to find anything; (): it may always.
     """
 
     name: str
@@ -42,6 +44,11 @@ class Rule:
     roots: frozenset[Operator]
     rewrite: Callable[[ir.Node, Scope], Verdict]
     serves: tuple[str, ...] = ()
+    needs: tuple[frozenset[Operator], ...] = ()
+
+    def may_apply(self, operators: Set[Operator]) -> bool:
+        """False if a model of these operators has no place for the rule."""
+        return not self.needs or any(need <= operators for need in self.needs)
 
 
 def rule(*roots: str, serves: tuple[str, ...] = ()) -> Callable[[Callable[[ir.Node, Scope], Verdict]], Rule]:
@@ -86,6 +93,26 @@ class Ledger:
         return self.limit is None or len(self.applied) < self.limit
 
 
+class Names:
+    """The names that a model's nodes and values have, those in its functions too, gathered when somebody asks."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+
+    @cached_property
+    def found(self) -> set[str]:
+        """All of them."""
+        found: set[str] = set()
+        owners = (self._model.graph, *(function.graph for function in self._model.functions.values()))
+        for graph in (graph for owner in owners for graph in all_graphs(owner)):
+            found.update(value.name for value in graph.inputs if value.name)
+            found.update(graph.initializers)
+            for node in graph:
+                found.update(value.name for value in node.outputs if value.name)
+                found.add(str(node.name))
+        return found
+
+
 class Scope:
     """One graph while rules change it: the nodes by operator, kept up to date by :meth:`insert`.
 
@@ -93,7 +120,7 @@ class Scope:
         memo: values that rules made and may use again.
     """
 
-    def __init__(self, graph: ir.Graph, model: ir.Model, used: set[str]) -> None:
+    def __init__(self, graph: ir.Graph, model: ir.Model, used: Names) -> None:
         self.graph, self.model = graph, model
         self._used = used
         self.memo: dict[object, ir.Value] = {}
@@ -107,6 +134,11 @@ class Scope:
         found = [node for operator in operators for node in self._nodes.get(operator, [])]
         found.sort(key=self._place.__getitem__, reverse=True)
         return (node for node in found if node.graph is self.graph)
+
+    @property
+    def operators(self) -> Set[Operator]:
+        """Those of the nodes that are or were in the graph."""
+        return self._nodes.keys()
 
     def insert(self, before: ir.Node, *nodes: ir.Node) -> None:
         """Put nodes into the graph."""
@@ -147,10 +179,10 @@ class Scope:
 
     def fresh(self, name: str) -> str:
         """A value name that nothing has yet, made from ``name``."""
-        found, count = name, 1
-        while found in self._used:
+        found, count, used = name, 1, self._used.found
+        while found in used:
             found, count = f"{name}_{count}", count + 1
-        self._used.add(found)
+        used.add(found)
         return found
 
     def opset(self, node: ir.Node) -> int:
@@ -203,9 +235,8 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
 
 def make_scopes(model: ir.Model) -> list[Scope]:
     """A scope for each graph of a model."""
-    graphs = list(all_graphs(model.graph))
-    used = _names(graphs)
-    return [Scope(graph, model, used) for graph in graphs]
+    used = Names(model)
+    return [Scope(graph, model, used) for graph in all_graphs(model.graph)]
 
 
 def apply_rule(
@@ -223,6 +254,8 @@ def apply_rule(
         The number of changes.
     """
     count = 0
+    if not applied.may_apply(set().union(*(scope.operators for scope in scopes))):
+        return count
     for scope in scopes:
         for node in scope.nodes(applied.roots):
             if not ledger.is_open:
@@ -237,14 +270,3 @@ def apply_rule(
             elif verdict:
                 ledger.missed.setdefault(Missed(applied.name, name, verdict))
     return count
-
-
-def _names(graphs: Iterable[ir.Graph]) -> set[str]:
-    found: set[str] = set()
-    for graph in graphs:
-        found.update(value.name for value in graph.inputs if value.name)
-        found.update(graph.initializers)
-        for node in graph:
-            found.update(value.name for value in node.outputs if value.name)
-            found.add(str(node.name))
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -25,16 +26,16 @@ def _share(graph: ir.Graph) -> int:
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or tensor.dtype == ir.DataType.STRING:
             continue
-        alike.setdefault((tensor.dtype, tuple(tensor.shape), _head(tensor)), []).append(value)
+        array = tensor.numpy()
+        alike.setdefault((tensor.dtype, array.shape, _head(array)), []).append(value)
     changes = 0
     for values in alike.values():
         changes += _merge(graph, values) if len(values) > 1 else 0
     return changes
 
 
-def _head(tensor: ir.TensorProtocol) -> Hashable:
+def _head(array: np.ndarray[Any, Any]) -> Hashable:
     """The content of a small tensor; some of a large one."""
-    array = tensor.numpy()
     if array.nbytes <= SMALL:
         return array.tobytes()
     flat = array.reshape(-1)

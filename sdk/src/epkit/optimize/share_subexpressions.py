@@ -12,6 +12,8 @@ TYPES = (ir.AttributeType.TYPE_PROTO, ir.AttributeType.TYPE_PROTOS)
 
 def share_subexpressions(model: ir.Model) -> int:
     """Equal operators with equal inputs and attributes become one (onnx_ir's pass; random operators stay)."""
+    if not _may_share(model):
+        return 0
     before = sum(len(graph) for graph in all_graphs(model.graph))
     types = _types_as_text(model)
     try:
@@ -20,6 +22,19 @@ def share_subexpressions(model: ir.Model) -> int:
         for node, attribute in types:
             node.attributes[attribute.name] = attribute
     return before - sum(len(graph) for graph in all_graphs(model.graph))
+
+
+def _may_share(model: ir.Model) -> bool:
+    """Whether two nodes of one operator read the same first value; the pass itself costs a hash of every attribute."""
+    seen: set[tuple[str, str, ir.Value | None]] = set()
+    for graph in all_graphs(model.graph):
+        for node in graph:
+            inputs = node.inputs
+            look = node.op_type, node.domain, inputs[0] if inputs else None
+            if look in seen:
+                return True
+            seen.add(look)
+    return False
 
 
 def _types_as_text(model: ir.Model) -> list[tuple[ir.Node, ir.Attr]]:

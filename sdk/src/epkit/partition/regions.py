@@ -28,6 +28,12 @@ class Region:
 
 def group_regions(edges: Edges, units: Sequence[Unit]) -> list[Region]:
     """Convex regions in an order in which they can run. Units without a provider stand alone."""
+    if (
+        len({unit.provider for unit in units}) == 1
+        and units[0].provider is not None
+        and len(units) == len(edges.order)
+    ):
+        return [Region(units[0].provider, list(edges.order))]  # single nodes, all of one provider
     regions: list[Region] = []
     ancestors: list[int] = []
     home: dict[ir.Node, int] = {}

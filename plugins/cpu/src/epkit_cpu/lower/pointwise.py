@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ class Unsupported(Exception):
     """The chain cannot express a node."""
 
 
-@dataclass(frozen=True)
-class Register:
+class Register(NamedTuple):
     """A value within a chain: an input, a literal or the result of an instruction."""
 
     number: int
@@ -169,6 +168,16 @@ class Chain:
 Emit = Callable[[View, Chain, list[Register]], Register]
 
 
+def meaning_of(view: View) -> Pointwise | None:
+    """The elementwise operator that a node is, if its result is of a type that chains have."""
+    node = view.node
+    table = POINTWISE if node.domain == "" else CONTRIB if node.domain == "com.microsoft" else None
+    found = None if table is None else table.get(node.op_type)
+    if found is None or len(node.outputs) != 1 or not node.outputs[0].name or view.opset < found.since:
+        return None
+    return found if view.result_type() in tile_types() else None
+
+
 def emit_node(view: View, chain: Chain) -> None:
     """Add a node to the chain.
 
@@ -176,15 +185,11 @@ def emit_node(view: View, chain: Chain) -> None:
         Unsupported: if it is not elementwise, or for types or attributes that chains do not have. The chain may
             have changed then: work on a copy.
     """
-    table = {"": POINTWISE, "com.microsoft": CONTRIB}.get(view.node.domain, {})
-    found = table.get(view.op)
-    result = view.outputs[0]
-    if found is None or len(view.outputs) != 1 or result is None or view.opset < found.since:
+    found = meaning_of(view)
+    if found is None:
         raise Unsupported
-    kind = view.result_type()
-    if kind not in tile_types():
-        raise Unsupported
-    given = view.inputs if found.operands is None else [view.input(index) for index in found.operands]
+    result, kind = view.node.outputs[0], view.result_type()
+    given = view.node.inputs if found.operands is None else [view.input(index) for index in found.operands]
     operands = [chain.value(value) for value in given if value is not None]
     if len(operands) != len(given) and view.op != "Clip":
         raise Unsupported

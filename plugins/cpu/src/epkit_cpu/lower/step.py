@@ -69,9 +69,11 @@ def _unprepared(kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | 
     raise NotImplementedError("this view is for looking only")
 
 
-@dataclass(frozen=True)
+@dataclass(
+    eq=False
+)  # not frozen: there is one for each node, and frozen ones take five times as long to make
 class View:
-    """A node with what is known about it.
+    """A node with what is known about it; it does not change.
 
     Attributes:
         node: the node.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from epkit.backend import element_type
+from epkit.dtypes import NAME
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,6 +40,5 @@ def is_numeric(kind: str) -> bool:
 
 def kind_of(value: ir.Value | None) -> str:
     """The element type of a tensor; "" for sequences, optionals and what is not known."""
-    if value is None or type(value.type).__name__ != "TensorType":
-        return ""
-    return element_type(value)
+    kind = None if value is None else value.type
+    return NAME.get(int(kind.dtype), "") if type(kind).__name__ == "TensorType" else ""  # type: ignore[union-attr]

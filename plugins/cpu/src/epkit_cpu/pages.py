@@ -1,0 +1,44 @@
+"""Weights that were packed need not stay in memory: those of a mapped file are read again if somebody asks."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+LEAST = 1 << 16
+"""Bytes of an array that are worth a system call."""
+
+
+def let_go(array: Array) -> None:
+    """Give back the pages that an array fills alone, if it is a view of a mapped file."""
+    mapping = _mapping(array)
+    if (
+        mapping is None
+        or array.nbytes < LEAST
+        or not array.flags.c_contiguous
+        or not hasattr(mmap, "MADV_DONTNEED")
+    ):
+        return
+    begin = _address(array) - _address(np.frombuffer(mapping, np.uint8, 1))
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _mapping(array: Array) -> mmap.mmap | None:
+    """The mapping that an array is a view of, if it can only be read: what was written to it would be lost."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    return base if isinstance(base, mmap.mmap) and not array.flags.writeable else None
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
