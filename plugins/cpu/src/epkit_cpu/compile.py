@@ -248,6 +248,8 @@ class _Builder:
                 writes,
                 free,
                 self._python(s) if self._may_fall_back(s) else None,
+                [n for k, j in s.over if reads[j] in free and reads.count(reads[j]) == 1 for n in (k, j)],
+                s.joins,
             )
             for s, (reads, writes), free in zip(self.steps, rows, frees, strict=True)
         ]
