@@ -23,6 +23,7 @@ from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import cpus, engine, kernels
 from .prepared import Prepared
+from .shared import shared
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -112,8 +113,13 @@ class NativeProgram(Program):
         return ProgramMemory(*self._engine.memory())
 
     def close(self) -> None:
+        """Give everything back, packed weights too; runs under way end first."""
         self._engine.close()
-        self.prepared = Prepared()
+        module: Any = engine()
+        self._engine = module.Program([], [], [], [], [], 1)
+        self._engine.close()
+        self.feed = None
+        self.prepared, self.steps = Prepared(), []
 
     def __str__(self) -> str:
         return "\n".join(
@@ -294,6 +300,7 @@ class _Builder:
         return portable_step(node, kernel, self.graph)
 
 
+@shared
 def prepare(
     kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None]
 ) -> np.ndarray[Any, Any]:
