@@ -1,12 +1,17 @@
 #include "arena.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <new>
 
 namespace epk {
 namespace {
 
 constexpr size_t SMALLEST = size_t(1) << 16;
-constexpr size_t HEADER = ALIGNMENT;  // before each buffer: which block it is
+constexpr size_t PAGE = 4096;
+constexpr size_t HEADER = ALIGNMENT;  // before each buffer
+constexpr size_t MOST_PLANNED = 4096; // buffers of a run: the time for a plan grows with their square
 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -22,9 +27,35 @@ void aligned_free(void *memory) { free(memory); }
 
 Arena::~Arena() { release(); }
 
+Arena::Header &Arena::header_of(void *memory) { return *reinterpret_cast<Header *>(static_cast<char *>(memory) - HEADER); }
+
 void *Arena::take(size_t nbytes) {
   if (nbytes > SIZE_MAX / 4) return nullptr;
-  size_t size = round_up(nbytes ? nbytes : 1, ALIGNMENT) + HEADER;
+  const size_t size = round_up(nbytes ? nbytes : 1, ALIGNMENT) + HEADER;
+  const size_t event = run_.size();
+  run_.push_back({size, clock_, -1});
+  if (following_ && !(event < plan_.size() && plan_[event].size == size && plan_[event].start == clock_)) diverge(event);
+  void *memory = following_ ? planned(event, size) : cut(size);
+  if (!memory) {
+    run_.pop_back();
+    return nullptr;
+  }
+  if (in_use_ > most_) most_ = in_use_;
+  header_of(memory).event = int(event);
+  clock_++;
+  return memory;
+}
+
+// A buffer where the plan has it.
+void *Arena::planned(size_t event, size_t size) {
+  if (chunks_.empty() && !grow(planned_, ALIGNMENT)) return nullptr;
+  statistics.reused++;
+  in_use_ += size;
+  return static_cast<char *>(chunks_[0].memory) + offsets_[event] + HEADER;
+}
+
+// A buffer cut from the free blocks.
+void *Arena::cut(size_t size) {
   for (int attempt = 0; attempt < 2; attempt++) {
     int best = -1;
     for (size_t i = 0; i < free_.size(); i++) {
@@ -39,37 +70,99 @@ void *Arena::take(size_t nbytes) {
       Block &block = blocks_[index];
       block.used = true;
       in_use_ += block.size;
-      if (in_use_ > most_) most_ = in_use_;
       if (attempt == 0) statistics.reused++;
-      *reinterpret_cast<int *>(block.start) = index;
-      return block.start + HEADER;
+      char *memory = block.start + HEADER;
+      header_of(memory).block = index;
+      return memory;
     }
-    if (!grow(size)) return nullptr;
+    if (!grow(size, PAGE)) return nullptr;
   }
   return nullptr;
 }
 
 void Arena::give(void *memory) {
-  int index = *reinterpret_cast<int *>(static_cast<char *>(memory) - HEADER);
+  const int event = header_of(memory).event;
+  if (following_ && plan_[event].end != clock_) diverge(run_.size());
+  run_[event].end = clock_++;
+  if (following_) {
+    in_use_ -= run_[event].size;
+    return;
+  }
+  const int index = header_of(memory).block;
   in_use_ -= blocks_[index].size;
   blocks_[index].used = false;
   merge(index);
 }
 
+// From the plan to blocks: what is in use becomes used blocks of the first chunk, all else free ones.
+void Arena::diverge(size_t events) {
+  following_ = false;
+  live_.clear();
+  for (size_t i = 0; i < events; i++)
+    if (run_[i].end < 0) live_.push_back(int(i));
+  std::sort(live_.begin(), live_.end(), [this](int a, int b) { return offsets_[a] < offsets_[b]; });
+  blocks_.clear();
+  free_.clear();
+  recycled_.clear();
+  for (const Chunk &chunk : chunks_) {
+    char *const memory = static_cast<char *>(chunk.memory);
+    int previous = -1;
+    const auto add = [&](size_t begin, size_t end, bool used) {
+      if (begin == end) return;
+      const int index = int(blocks_.size());
+      blocks_.push_back(Block{memory + begin, end - begin, previous, -1, used});
+      if (previous >= 0) blocks_[previous].next = index;
+      if (!used) free_.push_back(index);
+      previous = index;
+    };
+    size_t cursor = 0;
+    for (int event : live_) {
+      add(cursor, offsets_[event], false);
+      cursor = offsets_[event] + run_[event].size;
+      header_of(memory + offsets_[event] + HEADER).block = int(blocks_.size());
+      add(offsets_[event], cursor, true);
+    }
+    add(cursor, chunk.size, false);
+    live_.clear();  // they are in the first chunk
+  }
+}
+
 void Arena::settle() {
   if (in_use_ != 0) return;
-  size_t held = size_t(statistics.held);
-  if (chunks_.size() > 1 && held > most_ + most_ / 4 + SMALLEST) {
+  statistics.least = int64_t(most_);
+  const size_t held = size_t(statistics.held);
+  if (!following_ && run_ == last_ && run_.size() <= MOST_PLANNED && held > most_ + most_ / 64) {
+    plan();
+  } else if (chunks_.size() > 1 && held > most_ + most_ / 4 + SMALLEST) {
     release();
     reserve_ = most_;
   }
+  if (!following_) last_.swap(run_);
+  following_ = !plan_.empty() && (chunks_.empty() || chunks_[0].size >= planned_);
+  run_.clear();
+  clock_ = 0;
   most_ = 0;
 }
 
-bool Arena::grow(size_t nbytes) {
+// For runs like this one, and the one before.
+void Arena::plan() {
+  try {
+    planned_ = place_all(run_, most_, offsets_);
+    const size_t most = 2 * run_.size() + 64;  // so that leaving the plan never allocates
+    for (std::vector<int> *list : {&free_, &recycled_, &live_}) list->reserve(most);
+    blocks_.reserve(most);
+    plan_ = run_;
+    release();
+    reserve_ = planned_;
+  } catch (const std::bad_alloc &) {
+    plan_.clear();
+  }
+}
+
+bool Arena::grow(size_t nbytes, size_t multiple) {
   size_t size = nbytes > reserve_ ? nbytes : reserve_;
   reserve_ = 0;
-  size = round_up(size < SMALLEST ? SMALLEST : size, 4096);
+  size = round_up(multiple == PAGE && size < SMALLEST ? SMALLEST : size, multiple);
   chunks_.reserve(chunks_.size() + 1);
   const int index = spare_block();
   void *chunk = aligned_allocate(size);
@@ -78,7 +171,7 @@ bool Arena::grow(size_t nbytes) {
     recycled_.push_back(index);
     return false;
   }
-  chunks_.push_back(chunk);
+  chunks_.push_back({chunk, size});
   statistics.held += int64_t(size);
   statistics.allocations++;
   if (statistics.held > statistics.peak) statistics.peak = statistics.held;
@@ -88,7 +181,7 @@ bool Arena::grow(size_t nbytes) {
 }
 
 void Arena::release() {
-  for (void *chunk : chunks_) aligned_free(chunk);
+  for (const Chunk &chunk : chunks_) aligned_free(chunk.memory);
   chunks_.clear();
   blocks_.clear();
   free_.clear();

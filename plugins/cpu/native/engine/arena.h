@@ -1,8 +1,12 @@
 // Memory of one run: buffers cut from a few chunks that are kept for the next run. Best fit, neighbours are merged.
+// When two runs have asked for the same, the next ones follow a plan: each buffer lies where it was found to fit best.
+// A run that asks for something else leaves the plan at that point, and goes on as the first did, in the same memory.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "offsets.h"
 
 namespace epk {
 
@@ -13,6 +17,7 @@ void aligned_free(void *memory);
 
 struct ArenaStatistics {
   int64_t held = 0, peak = 0, allocations = 0, reused = 0;
+  int64_t least = 0;  // the most that was in use at once in the latest run: it could not do with less
 };
 
 class Arena {
@@ -24,7 +29,7 @@ class Arena {
   // At least nbytes, aligned; null if the system has none.
   void *take(size_t nbytes);
   void give(void *memory);
-  // The end of a run, when nothing is in use: many chunks, or much more than was needed, become one at the next run.
+  // The end of a run, when nothing is in use: where much more was held than was needed, the next run does with less.
   void settle();
 
   ArenaStatistics statistics;
@@ -38,18 +43,41 @@ class Arena {
     bool used;
   };
 
-  bool grow(size_t nbytes);
+  // Before each buffer.
+  struct Header {
+    int block, event;
+  };
+
+  static Header &header_of(void *memory);
+  void *cut(size_t size);
+  void *planned(size_t event, size_t size);
+  void diverge(size_t events);
+  void plan();
+  bool grow(size_t nbytes, size_t multiple);
   void release();
   int spare_block();
   void split(int index, size_t nbytes);
   void merge(int index);
   void drop_free(int index);
 
-  std::vector<void *> chunks_;
+  struct Chunk {
+    void *memory;
+    size_t size;
+  };
+
+  std::vector<Chunk> chunks_;
   std::vector<Block> blocks_;
   std::vector<int> free_;     // blocks that are not used
   std::vector<int> recycled_; // entries of blocks_ that are not in any chunk
   size_t in_use_ = 0, most_ = 0, reserve_ = 0;
+
+  int clock_ = 0;                     // takes and gives of this run
+  std::vector<Lifetime> run_, last_;  // what this run and the last one took, in order; end -1: still in use
+  std::vector<Lifetime> plan_;        // the run that is planned for; empty: none
+  std::vector<size_t> offsets_;
+  size_t planned_ = 0;                // bytes
+  bool following_ = false;            // this run has done as planned so far
+  std::vector<int> live_;
 };
 
 }  // namespace epk

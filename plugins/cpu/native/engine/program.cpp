@@ -8,10 +8,12 @@
 
 namespace epk {
 
-Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size()) {
+Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()) {
   garbage.reserve(2 * slots.size());  // so that dropping never allocates
-  context_.base = epk_context{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail};
+  context_.own = EngineContext{{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail}, view};
   context_.frame = this;
+  joinings_.resize(p.joins.size());
+  for (size_t i = 0; i < p.joins.size(); i++) joinings_[i].sizes.resize(p.joins[i].inputs.size());
   in_.resize(p.max_arity);
   out_.resize(p.max_arity);
   spare_shapes_.resize(size_t(p.max_arity) * EPK_MAX_RANK);
@@ -44,17 +46,20 @@ void Frame::drop(int index) {
     slot.array = nullptr;
   }
   if (slot.buffer != ABSENT) {
-    Buffer &buffer = buffers[slot.buffer];
-    if (--buffer.refs == 0) {
-      if (buffer.owner == Owner::arena) arena.give(buffer.memory);
-      if (buffer.owner == Owner::heap) aligned_free(buffer.memory);
-      if (buffer.owner == Owner::object) garbage.push_back(buffer.object);
-      buffer = Buffer{};
-    }
+    unref(slot.buffer);
     slot.buffer = ABSENT;
   }
   slot.tensor.data = nullptr;
   slot.tensor.ndim = -1;
+}
+
+void Frame::unref(int number) {
+  Buffer &buffer = buffers[number];
+  if (--buffer.refs > 0) return;
+  if (buffer.owner == Owner::arena) arena.give(buffer.memory);
+  if (buffer.owner == Owner::heap) aligned_free(buffer.memory);
+  if (buffer.owner == Owner::object) garbage.push_back(buffer.object);
+  buffer = Buffer{};
 }
 
 void Frame::drop_after(const Step &step) {
@@ -72,6 +77,9 @@ void Frame::clear() {
     }
     if (slots[i].buffer != ABSENT || slots[i].array) drop(int(i));
   }
+  for (Joining &joining : joinings_) release(joining);
+  spared_ = sparing_;
+  sparing_ = 0;
   arena.settle();
 }
 
@@ -109,7 +117,7 @@ int Frame::call(const Step &step) {
   current_ = &step;
   message[0] = 0;
   refused_ = EPK_FAILED;
-  int status = step.kernel(&context_.base, step.attributes.data(), in_.data(), n_in, out_.data(), n_out);
+  int status = step.kernel(&context_.own.base, step.attributes.data(), in_.data(), n_in, out_.data(), n_out);
   for (void *memory : scratch_) arena.give(memory);
   scratch_.clear();
   if (status != EPK_OK) return status == EPK_FAILED ? refused_ : status;
@@ -119,6 +127,7 @@ int Frame::call(const Step &step) {
       return EPK_FAILED;
     }
   }
+  if (step.join != ABSENT) learn(step);
   return EPK_OK;
 }
 
@@ -182,12 +191,10 @@ void *Frame::output(epk_context *ctx, int index, int32_t ndim, const int64_t *sh
   }
   Slot &slot = self.slots[number];
   if (!self.set_shape(slot.tensor, ndim, shape, &nbytes)) return nullptr;
-  bool heap = self.program.slots[number].escapes && nbytes >= SMALL;
-  void *memory = nullptr;
-  try {
-    memory = heap ? aligned_allocate(nbytes) : self.arena.take(nbytes);
-  } catch (const std::bad_alloc &) {
-  }
+  int buffer = ABSENT;
+  char *memory = index == 0 && self.current_->join != ABSENT ? self.joined(nbytes, buffer) : nullptr;
+  if (!memory) memory = self.taken_over(index, nbytes, buffer);
+  if (!memory) memory = self.memory_for(number, nbytes, number, buffer);
   if (!memory) {
     self.refused_ = EPK_OUT_OF_MEMORY;
     snprintf(self.message, sizeof self.message, "there are no %zu bytes left", nbytes);
@@ -195,8 +202,8 @@ void *Frame::output(epk_context *ctx, int index, int32_t ndim, const int64_t *sh
     return nullptr;
   }
   slot.tensor.data = memory;
-  slot.buffer = number;
-  self.buffers[number] = Buffer{memory, nullptr, 1, heap ? Owner::heap : Owner::arena};
+  slot.buffer = buffer;
+  self.buffers[buffer].refs++;
   given = slot.tensor;
   return memory;
 }
@@ -218,6 +225,22 @@ int Frame::alias(epk_context *ctx, int index, int input, int32_t ndim, const int
   self.buffers[source.buffer].refs++;
   self.out_[index] = slot.tensor;
   return EPK_OK;
+}
+
+int Frame::view(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape, int64_t offset) {
+  Frame &self = *of(ctx);
+  int number = self.current_->outputs[index];
+  if (number == ABSENT || self.program.slots[number].escapes) return 0;
+  Slot &slot = self.slots[number];
+  const Slot &source = self.slots[self.current_->inputs[input]];
+  size_t nbytes = 0;
+  if (!self.set_shape(slot.tensor, ndim, shape, &nbytes)) return 0;
+  slot.tensor.data = static_cast<char *>(source.tensor.data) + offset;
+  slot.buffer = source.buffer;
+  self.buffers[source.buffer].refs++;
+  self.out_[index] = slot.tensor;
+  self.sparing_ += int64_t(nbytes);
+  return 1;
 }
 
 void *Frame::scratch(epk_context *ctx, size_t nbytes) {

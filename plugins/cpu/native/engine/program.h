@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "arena.h"
-#include "epkit_kernel.h"
+#include "engine_context.h"
 
 typedef struct _object PyObject;
 
@@ -24,6 +24,14 @@ struct Step {
   std::vector<max_align_t> attributes;
   std::vector<int> inputs, outputs;
   std::vector<int> frees;  // slots that nobody needs afterwards
+  std::vector<int> over;   // pairs (output, input): the output may take the input's memory if nobody else needs it
+  int join = ABSENT;       // of Program::joins: the step is that Concat
+};
+
+// A Concat: where its inputs follow each other in the result, they are written there in the first place.
+struct Join {
+  int output, axis;
+  std::vector<int> inputs;
 };
 
 // What is known of a slot before any run.
@@ -31,6 +39,7 @@ struct SlotType {
   DLDataType dtype{0, 0, 1};    // bits 0: unknown, only Python steps touch it
   PyObject *descr = nullptr;    // the NumPy dtype
   bool escapes = false;         // Python sees it: large values get memory that can be handed over
+  int join = ABSENT, part = 0;  // the Concat that it may be written into, and its place among the inputs there
 };
 
 struct Input {
@@ -52,6 +61,7 @@ struct Program {
   std::vector<SlotType> slots;
   std::vector<Input> inputs;
   std::vector<Constant> constants;
+  std::vector<Join> joins;
   std::vector<int> outputs;
   std::vector<PyObject *> output_names;
   int max_arity = 1;
@@ -75,6 +85,14 @@ struct Slot {
   int64_t shape[EPK_MAX_RANK];
 };
 
+// What a frame knows of a Concat: the bytes of its inputs in the latest run, and its memory once an input lies there.
+struct Joining {
+  std::vector<size_t> sizes;
+  bool known = false;           // the inputs followed each other in the result
+  char *memory = nullptr;
+  int buffer = ABSENT;
+};
+
 // One run at a time. Kept between runs, with its memory.
 class Frame {
  public:
@@ -90,23 +108,26 @@ class Frame {
   // Gives everything back but the constants.
   void clear();
 
-  epk_context *context() { return &context_.base; }
+  epk_context *context() { return &context_.own.base; }
+  // Bytes of values that needed no memory of their own in the latest run: parts of others, or in their place.
+  int64_t spared() const { return spared_; }
   const Program &program;
   std::vector<Slot> slots;
-  std::vector<Buffer> buffers;
+  std::vector<Buffer> buffers;  // of the slots, then of the joins
   std::vector<PyObject *> garbage;  // references to give up when Python's lock is held
   Arena arena;
   char message[512];
 
  private:
   struct Context {
-    epk_context base;  // first: kernels get its address
+    EngineContext own;  // first: kernels get its address
     Frame *frame;
   };
 
   static Frame *of(epk_context *ctx) { return reinterpret_cast<Context *>(ctx)->frame; }
   static void *output(epk_context *ctx, int index, int32_t ndim, const int64_t *shape);
   static int alias(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape);
+  static int view(epk_context *ctx, int index, int input, int32_t ndim, const int64_t *shape, int64_t offset);
   static void *scratch(epk_context *ctx, size_t nbytes);
   static void parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg);
   static int fail(epk_context *ctx, int status, const char *text);
@@ -115,12 +136,23 @@ class Frame {
   bool set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes);
   void *unnamed_output(size_t nbytes);
 
+  // Memory for a slot, in the Buffer `own` or as a part of another's; null: there is none. The caller counts the reference.
+  char *memory_for(int slot, size_t nbytes, int own, int &buffer);
+  char *part_of(int join, int part, size_t nbytes, int &buffer);
+  char *taken_over(int index, size_t nbytes, int &buffer);
+  char *joined(size_t nbytes, int &buffer);
+  void learn(const Step &step);
+  void release(Joining &joining);
+  void unref(int buffer);
+
   Context context_;
   const Step *current_ = nullptr;
   int refused_ = EPK_FAILED;  // the status of what `output` or `scratch` refused
   std::vector<DLTensor> in_, out_;
   std::vector<int64_t> spare_shapes_;  // of outputs that have no slot
   std::vector<void *> scratch_;
+  std::vector<Joining> joinings_;
+  int64_t spared_ = 0, sparing_ = 0;  // of the latest run, of this one
 };
 
 }  // namespace epk

@@ -215,14 +215,17 @@ PyObject *program_feed(PyObject *object, PyObject *feeds) {
 PyObject *program_memory(PyObject *object, PyObject *) {
   auto *self = (ProgramObject *)object;
   ArenaStatistics sum = *self->gone;
+  int64_t spared = 0;
   for (Frame *frame : *self->idle) {
     sum.held += frame->arena.statistics.held;
     sum.peak += frame->arena.statistics.peak;
     sum.allocations += frame->arena.statistics.allocations;
     sum.reused += frame->arena.statistics.reused;
+    sum.least += frame->arena.statistics.least;
+    spared += frame->spared();
   }
-  return Py_BuildValue("(LLLL)", (long long)sum.held, (long long)sum.peak, (long long)sum.allocations,
-                       (long long)sum.reused);
+  return Py_BuildValue("(LLLLLL)", (long long)sum.held, (long long)sum.peak, (long long)sum.allocations,
+                       (long long)sum.reused, (long long)sum.least, (long long)spared);
 }
 
 void drop_idle(ProgramObject *self) {
@@ -274,7 +277,7 @@ PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *) {
 PyMethodDef program_methods[] = {
     {"run", (PyCFunction)(void *)program_run, METH_FASTCALL, "run(inputs, context, before, after) -> list of outputs"},
     {"feed", program_feed, METH_O, "feed(feeds) -> outputs by name, or NotImplemented"},
-    {"memory", program_memory, METH_NOARGS, "bytes held, peak bytes, allocations, reuses"},
+    {"memory", program_memory, METH_NOARGS, "bytes: held, peak; allocations, reuses; of the latest run: lower bound, bytes spared"},
     {"close", program_close, METH_NOARGS, "give the memory back; runs under way end first"},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -93,17 +93,44 @@ bool read_constant(PyObject *item, Program &program) {
   return true;
 }
 
+bool read_over(PyObject *over, Step &step) {
+  if (!read_ints(over, step.over)) return false;
+  bool good = step.over.size() % 2 == 0;
+  for (size_t i = 0; good && i < step.over.size(); i += 2) {
+    const int output = step.over[i], input = step.over[i + 1];
+    good = output >= 0 && output < int(step.outputs.size()) && input >= 0 && input < int(step.inputs.size()) && step.inputs[input] != ABSENT;
+  }
+  if (!good) PyErr_SetString(PyExc_ValueError, "expected pairs of an output and an input");
+  return good;
+}
+
+bool read_join(PyObject *axis, Step &step, Program &program) {
+  const long number = PyLong_AsLong(axis);
+  if (number == -1 && PyErr_Occurred()) return false;
+  bool good = step.outputs.size() == 1 && step.outputs[0] != ABSENT;
+  for (int slot : step.inputs) good &= slot != ABSENT;
+  if (!good) {
+    PyErr_SetString(PyExc_ValueError, "a join needs one output and all of its inputs");
+    return false;
+  }
+  step.join = int(program.joins.size());
+  program.joins.push_back(Join{step.outputs[0], int(number), step.inputs});
+  return true;
+}
+
 bool read_step(PyObject *item, Program &program) {
   Step step;
-  PyObject *kernel, *inputs, *outputs, *frees, *fallback = Py_None;
+  PyObject *kernel, *inputs, *outputs, *frees, *fallback = Py_None, *over = nullptr, *axis = Py_None;
   Py_buffer attributes;
-  if (!PyArg_ParseTuple(item, "Oy*OOO|O", &kernel, &attributes, &inputs, &outputs, &frees, &fallback)) return false;
+  if (!PyArg_ParseTuple(item, "Oy*OOO|OOO", &kernel, &attributes, &inputs, &outputs, &frees, &fallback, &over, &axis)) return false;
   step.attributes.resize((size_t(attributes.len) + sizeof(max_align_t) - 1) / sizeof(max_align_t) + 1);
   memcpy(step.attributes.data(), attributes.buf, size_t(attributes.len));
   PyBuffer_Release(&attributes);
   if (!read_ints(inputs, step.inputs) || !read_ints(outputs, step.outputs) || !read_ints(frees, step.frees)) return false;
   if (!slots_in_range(program, step.inputs, ABSENT) || !slots_in_range(program, step.outputs, ABSENT) ||
       !slots_in_range(program, step.frees, 0)) return false;
+  if (over && !read_over(over, step)) return false;
+  if (axis != Py_None && !read_join(axis, step, program)) return false;
   int arity = int(step.inputs.size() > step.outputs.size() ? step.inputs.size() : step.outputs.size());
   if (arity > program.max_arity) program.max_arity = arity;
   if (PyLong_Check(kernel)) {
@@ -143,13 +170,35 @@ bool read_all(PyObject *sequence, Program &program, bool (*read)(PyObject *, Pro
   return true;
 }
 
+// Which slots may be written into the result of a Concat: what kernels make, no Python reads, and that is there once.
+void find_parts(Program &program) {
+  std::vector<bool> made(program.slots.size(), false);
+  for (const Step &step : program.steps)
+    if (step.kernel)
+      for (int slot : step.outputs)
+        if (slot != ABSENT) made[slot] = true;
+  for (size_t i = 0; i < program.joins.size(); i++) {
+    const std::vector<int> &inputs = program.joins[i].inputs;
+    for (size_t j = 0; j < inputs.size(); j++) {
+      SlotType &type = program.slots[inputs[j]];
+      int times = 0;
+      for (int other : inputs) times += other == inputs[j];
+      if (!made[inputs[j]] || type.escapes || type.join != ABSENT || times != 1) continue;
+      type.join = int(i);
+      type.part = int(j);
+    }
+  }
+}
+
 }  // namespace
 
 bool read_program(PyObject *slots, PyObject *inputs, PyObject *constants, PyObject *steps, PyObject *outputs,
                   Program &program) {
-  return read_all(slots, program, read_slot) && read_all(inputs, program, read_input) &&
-         read_all(constants, program, read_constant) && read_all(steps, program, read_step) &&
-         read_all(outputs, program, read_output);
+  if (!read_all(slots, program, read_slot) || !read_all(inputs, program, read_input) ||
+      !read_all(constants, program, read_constant) || !read_all(steps, program, read_step) ||
+      !read_all(outputs, program, read_output)) return false;
+  find_parts(program);
+  return true;
 }
 
 void release(Program &program) {

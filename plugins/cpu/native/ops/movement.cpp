@@ -1,8 +1,26 @@
 // Operators that move values without computing: Transpose, Expand, Slice, Split, Concat, Pad, Tile, ...
 #include "copy.h"
+#include "engine_context.h"
 
 namespace EPK_NS {
 namespace {
+
+constexpr int64_t LEAST_VIEW = 4096;  // bytes; smaller parts are copied: that is quick, and lets the whole go
+
+// The output as a part of input 0, `offset` elements from its start.
+bool is_view(epk_context *ctx, const DLTensor &x, int index, const int64_t *dims, int64_t offset) {
+  const auto *own = reinterpret_cast<const epk::EngineContext *>(ctx);
+  if (product(dims, x.ndim) * width_of(x) < LEAST_VIEW) return false;
+  return own->view(ctx, index, 0, x.ndim, dims, offset * width_of(x)) != 0;
+}
+
+// True if a strided tensor lies in one piece.
+bool is_dense(const int64_t *dims, const int64_t *strides, int rank) {
+  int64_t expected = 1;
+  for (int i = rank - 1; i >= 0; expected *= dims[i--])
+    if (dims[i] != 1 && strides[i] != expected) return false;
+  return true;
+}
 
 // int64 numbers after a count.
 struct Numbers {
@@ -105,7 +123,10 @@ EPK_OPERATOR(slice) {
     if (dims[axis] > 0) offset += start * strides[axis];
     strides[axis] = dims[axis] > 1 ? strides[axis] * step : 0;
   }
-  if (epk_size(&x) == product(dims, x.ndim) && offset == 0) return ctx->alias(ctx, 0, 0, x.ndim, dims);
+  const int64_t size = product(dims, x.ndim);
+  if (epk_size(&x) == size && offset == 0) return ctx->alias(ctx, 0, 0, x.ndim, dims);
+  // A small part that is a view would keep the whole in memory.
+  if (size >= epk_size(&x) / 8 && is_dense(dims, strides, x.ndim) && is_view(ctx, x, 0, dims, offset)) return EPK_OK;
   auto *y = static_cast<char *>(ctx->output(ctx, 0, x.ndim, dims));
   if (!y) return EPK_FAILED;
   strided_copy(ctx, data_of(x) + offset * width_of(x), y, x.ndim, dims, strides, width_of(x));
@@ -142,6 +163,7 @@ EPK_OPERATOR(split) {
   for (int i = 0; i < n_out; start += lengths[i++]) {
     if (out[i].ndim < 0) continue;
     dims[axis] = lengths[i];
+    if (outer == 1 && is_view(ctx, x, i, dims, start * inner)) continue;
     auto *y = static_cast<char *>(ctx->output(ctx, i, x.ndim, dims));
     if (!y) return EPK_FAILED;
     copy_rows(ctx, data_of(x) + start * inner * width, size * inner * width, y, lengths[i] * inner * width, outer,
@@ -170,7 +192,7 @@ EPK_OPERATOR(concat) {
   int64_t start = 0;
   for (int k = 0; k < n_in; k++) {
     const int64_t bytes = in[k].shape[axis] * inner;
-    copy_rows(ctx, data_of(in[k]), bytes, y + start, dims[axis] * inner, outer, bytes);
+    if (data_of(in[k]) != y + start) copy_rows(ctx, data_of(in[k]), bytes, y + start, dims[axis] * inner, outer, bytes);
     start += bytes;
   }
   return EPK_OK;
@@ -267,6 +289,9 @@ EPK_OPERATOR(pad) {
     }
     if (x.shape[i] == 0 && d > 0 && how[0] != PAD_CONSTANT) return epk_fail(ctx, EPK_INVALID, "axis %d is empty, nothing can be repeated", i);
     if (how[0] == PAD_REFLECT && d > 0 && x.shape[i] == 1 && (begins[i] > 0 || ends[i] > 0)) return epk_fail(ctx, EPK_UNSUPPORTED, "reflection of one element");
+    if (how[0] != PAD_CONSTANT && (begins[i] < 0 || ends[i] < 0) && (begins[i] > 0 || ends[i] > 0)) {
+      return epk_fail(ctx, EPK_UNSUPPORTED, "what is cut off is not repeated");
+    }
     dims[i] = d;
     entries += size_t(d);
   }

@@ -23,6 +23,7 @@ from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import cpus, engine, kernels
 from .prepared import Prepared
+from .shared import shared
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -112,8 +113,13 @@ class NativeProgram(Program):
         return ProgramMemory(*self._engine.memory())
 
     def close(self) -> None:
+        """Give everything back, packed weights too; runs under way end first."""
         self._engine.close()
-        self.prepared = Prepared()
+        module: Any = engine()
+        self._engine = module.Program([], [], [], [], [], 1)
+        self._engine.close()
+        self.feed = None
+        self.prepared, self.steps = Prepared(), []
 
     def __str__(self) -> str:
         return "\n".join(
@@ -249,6 +255,8 @@ class _Builder:
                 writes,
                 free,
                 self._python(s) if self._may_fall_back(s) else None,
+                [n for k, j in s.over if reads[j] in free and reads.count(reads[j]) == 1 for n in (k, j)],
+                s.joins,
             )
             for s, (reads, writes), free in zip(self.steps, rows, frees, strict=True)
         ]
@@ -293,6 +301,7 @@ class _Builder:
         return portable_step(node, kernel, self.graph)
 
 
+@shared
 def prepare(
     kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None], threads: int
 ) -> np.ndarray[Any, Any]:

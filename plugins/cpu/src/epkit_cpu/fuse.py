@@ -122,7 +122,14 @@ class Fuser:
         results = [item.outputs[0] for item in chain.nodes if item.outputs[0] in wanted]
         if not results:
             return None
-        return Step("pointwise", tuple(chain.inputs), tuple(results), chain.pack(results), tuple(chain.nodes))
+        return Step(
+            "pointwise",
+            tuple(chain.inputs),
+            tuple(results),
+            chain.pack(results),
+            tuple(chain.nodes),
+            over=chain.may_overwrite(results),
+        )
 
 
 def _longest(joined: list[Chain], view: View) -> Chain | None:

@@ -1,11 +1,13 @@
 """Keeps images in the channels-blocked layout from one convolution to the next.
 
 Goes over the steps once: a convolution gives its result blocked; pooling, elementwise chains, Concat and residual
-additions stay blocked where all of their images are; for any other reader the value is reordered, once.
+additions stay blocked where all of their images are, Split where it cuts between blocks; for any other reader the
+value is reordered, once.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import numpy as np
 from epkit.backend import Subgraph
 
 from .lower.conv import BLOCK
-from .lower.step import Operand, Step, longs
+from .lower.step import Operand, Step, counted, longs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -94,6 +96,8 @@ class _Layouts:
         """The step on blocked images, if it can be."""
         if step.kernel == "pointwise":
             return self._pointwise(step)
+        if step.kernel == "split":
+            return self._split(step)
         return self._concat(step) if step.kernel == "concat" else None
 
     def _pointwise(self, step: Step) -> Step | None:
@@ -127,6 +131,19 @@ class _Layouts:
             return None
         made = self._blocked[result] = Blocked(result, sum(image.channels for image in found))
         return replace(step, inputs=tuple(found), outputs=(made,))
+
+    def _split(self, step: Step) -> Step | None:
+        image = self._blocked.get(step.inputs[0])
+        shapes = [None if value is None else value.shape for value in step.outputs]
+        channels = [shape[1] for shape in shapes if shape is not None and len(shape) > 2]
+        parts = [dim for dim in channels if isinstance(dim, int) and dim % BLOCK == 0]
+        axis = struct.unpack_from("<q", step.attributes)[0]
+        if image is None or axis != 1 or len(parts) != len(step.outputs) or sum(parts) != image.channels:
+            return None
+        outputs = tuple(Blocked(value, part) for value, part in zip(step.outputs, parts, strict=True))
+        self._blocked.update((made.value, made) for made in outputs)
+        how = longs(1, 0) + counted([part // BLOCK for part in parts])
+        return replace(step, inputs=(image,), outputs=outputs, attributes=how)
 
     def _as_planar(self, step: Step) -> Iterator[Step]:
         yield from self._reordered(step.inputs)

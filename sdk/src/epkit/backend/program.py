@@ -75,12 +75,17 @@ class ProgramMemory:
         peak: the most that it held.
         allocations: how often it asked the system.
         reused: requests that were served without asking.
+        lower_bound: the most bytes of values alive at once in the latest run: what no plan can do without.
+        spared: bytes of values that needed no memory of their own in it: views, parts of a Concat that are written
+            into its result, results that take the place of an input.
     """
 
     held: int
     peak: int
     allocations: int
     reused: int
+    lower_bound: int = 0
+    spared: int = 0
 
 
 class Program(ABC):

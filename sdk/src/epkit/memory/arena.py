@@ -25,6 +25,9 @@ class ArenaStatistics:
         peak: the most that it ever held.
         allocations: calls of the vendor's ``allocate``.
         reused: requests that were served without one.
+        lower_bound: of what programs manage by themselves: the most bytes of values alive at once in the latest run.
+        spared: of theirs, too: bytes that needed no memory of their own in it (views, parts written into a Concat's
+            result, results in the place of an input).
     """
 
     device: str
@@ -33,6 +36,8 @@ class ArenaStatistics:
     peak: int
     allocations: int
     reused: int
+    lower_bound: int = 0
+    spared: int = 0
 
 
 def fits(held: int, wanted: int) -> bool:

@@ -38,6 +38,7 @@ class MemoryReport:
         lines = [
             f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} "
             f"allocations, {a.reused} reuses"
+            + (f"; programs: lower bound {a.lower_bound:,}, spared {a.spared:,}" if a.lower_bound else "")
             for a in self.arenas
         ]
         return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
@@ -137,6 +138,8 @@ def _with_program(arena: ArenaStatistics, held: ProgramMemory) -> ArenaStatistic
         peak=arena.peak + held.peak,
         allocations=arena.allocations + held.allocations,
         reused=arena.reused + held.reused,
+        lower_bound=arena.lower_bound + held.lower_bound,
+        spared=arena.spared + held.spared,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def concat(view: View) -> Step | None:
         return None
     if "axis" not in view.attributes and view.opset >= 4:
         return None
-    return view.step("concat", longs(int(view.attributes.get("axis", 1))))
+    axis = int(view.attributes.get("axis", 1))
+    return replace(view.step("concat", longs(axis)), joins=axis)
 
 
 def pad(view: View) -> Step | None:

@@ -142,6 +142,19 @@ class Chain:
         body.append(struct.pack(f"<{len(wanted)}i", *(place[r] for r in wanted)))
         return b"".join(body)
 
+    def may_overwrite(self, results: Sequence[ir.Value]) -> tuple[tuple[int, int], ...]:
+        """Pairs (result, input) of one type, the result made when the input has been read for the last time."""
+        last = {r: i for i, item in enumerate(self.instructions) for r in item[3]}
+        made = {item[2]: i for i, item in enumerate(self.instructions)}
+        return tuple(
+            (k, j)
+            for k, result in enumerate(results)
+            for j, value in enumerate(self.inputs)
+            if (to := self.values[result]).kind == (source := self.values[value]).kind
+            and to.number in made
+            and last.get(source.number, len(made)) <= made[to.number]
+        )
+
     def _allocate(self, wanted: list[int]) -> tuple[dict[int, int], int]:
         """Numbers as the kernel counts them; temporaries share a register where their lives allow it."""
         last = {r: i for i, item in enumerate(self.instructions) for r in item[3]}

@@ -50,6 +50,8 @@ class Step:
         nodes: the nodes that the step stands for; the last one is where it runs.
         alias: True if the output may be the first input's memory under another shape.
         image: what the layout needs to know, for steps that work on images.
+        over: pairs (output, input): the output may be written over the input, of the same size, once nobody needs it.
+        joins: of a Concat, the axis: where its inputs follow each other in the result, they are written there.
     """
 
     kernel: str
@@ -59,6 +61,8 @@ class Step:
     nodes: tuple[ir.Node, ...] = ()
     alias: bool = False
     image: Image | None = None
+    over: tuple[tuple[int, int], ...] = ()
+    joins: int | None = None
 
 
 Prepare = Callable[..., "np.ndarray[Any, Any]"]
