@@ -21,7 +21,8 @@ I64 = ctypes.c_int64
 class Conv(ctypes.Structure):
     _fields_ = [("n", I64), ("channels", I64), ("filters", I64), ("group", I64), ("in_", I64 * 3), ("out", I64 * 3),
                 ("kernel", I64 * 3), ("stride", I64 * 3), ("dilation", I64 * 3), ("pad", I64 * 3), ("transposed", ctypes.c_int32),
-                ("in_blocked", ctypes.c_int32), ("out_blocked", ctypes.c_int32), ("epilogue", Epilogue)]  # fmt: skip
+                ("in_blocked", ctypes.c_int32), ("out_blocked", ctypes.c_int32), ("winograd", ctypes.c_int32),
+                ("epilogue", Epilogue)]  # fmt: skip
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Case:
     pad: list[int] = field(default_factory=lambda: [0, 0, 0])
     end: list[int] = field(default_factory=lambda: [0, 0, 0])
     transposed: bool = False
+    winograd: int = 0
 
     def out(self) -> list[int]:
         sizes = zip(self.size, self.kernel, self.stride, self.dilation, self.pad, self.end, strict=True)
@@ -105,7 +107,7 @@ def check(
         1.0, activation, -0.5, 0.75, None, None, given_residual.ctypes.data if add else None, 0
     )
     conv = Conv(
-        case.n, case.channels, case.filters, case.group, *triples, case.transposed, *layouts, epilogue
+        case.n, case.channels, case.filters, case.group, *triples, case.transposed, *layouts, case.winograd, epilogue
     )
     packed = aligned(call(isa, "conv_packed_size_f32", ctypes.byref(conv), returns=I64))
     guards = packed[-64:].copy()
@@ -124,6 +126,9 @@ CASES = {
     "3x3": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 small image": Case(1, 64, 80, 1, [1, 7, 7], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 stride": Case(1, 48, 32, 1, [1, 14, 15], [1, 3, 3], [1, 2, 2], pad=[0, 1, 1], end=[0, 1, 1]),
+    "Winograd 2": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1], winograd=2),
+    "Winograd 4": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1], winograd=4),
+    "Winograd odd": Case(1, 21, 70, 1, [1, 40, 37], [1, 3, 3], pad=[0, 0, 2], end=[0, 1, 0], winograd=4),
     "1x1": Case(2, 40, 50, 1, [1, 9, 9], [1, 1, 1]),
     "1x1 stride": Case(1, 64, 96, 1, [1, 9, 9], [1, 1, 1], [1, 2, 2]),
     "large weights": Case(1, 256, 128, 1, [1, 5, 13], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
