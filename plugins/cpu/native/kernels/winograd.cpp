@@ -89,6 +89,30 @@ struct Cut {
   }
 };
 
+// The epilogue of a tile's outputs for a vector of filters.
+struct Finish {
+  vf bias;
+  const EpkEpilogue &e;
+  const float *add;
+  float *out;
+  int64_t row_size;  // elements between rows
+  bool raw, cheap;   // without the epilogue; its activation is a clip
+  float low, high;   // of the clip
+
+  EPK_INLINE void row(int64_t i, const vf *y, int64_t width) const {
+    for (int64_t j = 0; j < width; j++) {
+      const int64_t at = i * row_size + j * BLOCK;
+      vf value = y[j];
+      if (!raw) {
+        value = value * e.scale + bias;
+        if (add) value += load(add + at);
+        value = cheap ? vmin(splat(high), vmax(splat(low), value)) : activate(value, e);
+      }
+      store(out + at, value);
+    }
+  }
+};
+
 template <int M> struct Winograd {
   static constexpr int N = M + 2, POINTS = N * N;
   const ConvPlan &plan;
@@ -111,17 +135,18 @@ template <int M> struct Winograd {
     const float *from = x + block * plan.in_pixels() * BLOCK + y * row + left * BLOCK;
     float *to = chunk.in + (block * chunk.count + tile) * BLOCK;
     const int64_t plane = plane_of(plan.blocks * BLOCK * chunk.count);
-    const bool inside = y >= 0 && left >= 0 && y + N <= c.in[1] && left + N <= c.in[2];
+    const int64_t y0 = max_of<int64_t>(0, -y), y1 = min_of<int64_t>(N, c.in[1] - y);
+    const int64_t x0 = max_of<int64_t>(0, -left), x1 = min_of<int64_t>(N, c.in[2] - left);
+    const bool inside = y0 == 0 && x0 == 0 && y1 == N && x1 == N;
     for (int lane = 0; lane < BLOCK; lane += VL) {
       vf d[POINTS];
       if (inside) {
 #pragma GCC unroll 36
         for (int i = 0; i < POINTS; i++) d[i] = load(from + i / N * row + i % N * BLOCK + lane);
       } else {
-        for (int i = 0; i < POINTS; i++) {
-          const bool there = (uint64_t)(y + i / N) < (uint64_t)c.in[1] && (uint64_t)(left + i % N) < (uint64_t)c.in[2];
-          d[i] = there ? load(from + i / N * row + i % N * BLOCK + lane) : vf{};
-        }
+        for (int i = 0; i < POINTS; i++) d[i] = vf{};
+        for (int64_t i = y0; i < y1; i++)
+          for (int64_t j = x0; j < x1; j++) d[i * N + j] = load(from + i * row + j * BLOCK + lane);
       }
 #pragma GCC unroll 6
       for (int i = 0; i < N; i++) transform_input<M, N>(d + i);
@@ -168,19 +193,20 @@ template <int M> struct Winograd {
     const int64_t top = tile / cut.columns * M, left = tile % cut.columns * M;
     const int64_t height = min_of<int64_t>(M, c.out[1] - top), width = min_of<int64_t>(M, c.out[2] - left);
     const int64_t place = (filter / BLOCK * plan.out_pixels() + top * c.out[2] + left) * BLOCK + filter % BLOCK;
-    const vf start = load(bias + filter);
+    Finish finish{load(bias + filter), e, add ? add + place : nullptr, out + place, c.out[2] * BLOCK, raw,
+                  is_cheap(e.activation), 0, 0};
+    clip_bounds(e, finish.low, finish.high);
+    if (height == M && width == M) {
+#pragma GCC unroll 4
+      for (int i = 0; i < M; i++) {
+        transform_output<M, 1, 1>(half + i * N, y);
+        finish.row(i, y, M);
+      }
+      return;
+    }
     for (int64_t i = 0; i < height; i++) {
       transform_output<M, 1, 1>(half + i * N, y);
-      for (int64_t j = 0; j < width; j++) {
-        const int64_t at = place + (i * c.out[2] + j) * BLOCK;
-        vf value = y[j];
-        if (!raw) {
-          value = value * e.scale + start;
-          if (add) value += load(add + at);
-          value = activate(value, e);
-        }
-        store(out + at, value);
-      }
+      finish.row(i, y, width);
     }
   }
 
