@@ -87,9 +87,10 @@ def planar(x: Array, channels: int) -> Array:
     return np.moveaxis(x, -1, 2).reshape(x.shape[0], -1, *x.shape[2:-1])[:, :channels]
 
 
-def check(
+def convolve(
     isa: str, case: Case, layouts: tuple[bool, bool], activation: int, add: bool, bias: bool, threads: int
-) -> None:
+) -> tuple[Array, Array]:
+    """The planar result for data by chance, and the exact one."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((case.n, case.channels, *case.size)).astype(np.float32)
     rows, columns = (case.channels, case.filters) if case.transposed else (case.filters, case.channels)
@@ -107,7 +108,15 @@ def check(
         1.0, activation, -0.5, 0.75, None, None, given_residual.ctypes.data if add else None, 0
     )
     conv = Conv(
-        case.n, case.channels, case.filters, case.group, *triples, case.transposed, *layouts, case.winograd, epilogue
+        case.n,
+        case.channels,
+        case.filters,
+        case.group,
+        *triples,
+        case.transposed,
+        *layouts,
+        case.winograd,
+        epilogue,
     )
     packed = aligned(call(isa, "conv_packed_size_f32", ctypes.byref(conv), returns=I64))
     guards = packed[-64:].copy()
@@ -118,7 +127,14 @@ def check(
     assert np.isfinite(found).all()
     y = exact(case, x, w) + (b.reshape(-1, 1, 1, 1) if bias else 0) + (residual if add else 0)
     result = planar(found, case.filters) if layouts[1] else found
-    np.testing.assert_allclose(result, ACTIVATIONS[activation](y), rtol=1e-4, atol=1e-4)
+    return result, ACTIVATIONS[activation](y)
+
+
+def check(
+    isa: str, case: Case, layouts: tuple[bool, bool], activation: int, add: bool, bias: bool, threads: int
+) -> None:
+    found, wanted = convolve(isa, case, layouts, activation, add, bias, threads)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 CASES = {
@@ -126,9 +142,6 @@ CASES = {
     "3x3": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 small image": Case(1, 64, 80, 1, [1, 7, 7], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 stride": Case(1, 48, 32, 1, [1, 14, 15], [1, 3, 3], [1, 2, 2], pad=[0, 1, 1], end=[0, 1, 1]),
-    "Winograd 2": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1], winograd=2),
-    "Winograd 4": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1], winograd=4),
-    "Winograd odd": Case(1, 21, 70, 1, [1, 40, 37], [1, 3, 3], pad=[0, 0, 2], end=[0, 1, 0], winograd=4),
     "1x1": Case(2, 40, 50, 1, [1, 9, 9], [1, 1, 1]),
     "1x1 stride": Case(1, 64, 96, 1, [1, 9, 9], [1, 1, 1], [1, 2, 2]),
     "large weights": Case(1, 256, 128, 1, [1, 5, 13], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),

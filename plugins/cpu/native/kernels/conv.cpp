@@ -137,11 +137,8 @@ struct Convolution {
     if (at.two) double_tile_for((int)at.pixels, vectors, t.a_row)(t);
     else tile_for((int)at.pixels, vectors, t.a_row)(t);
     if (raw || is_cheap(e.activation)) return;
-    for (int64_t r = 0; r < at.pixels * (at.two ? 2 : 1); r++)
-      for (int v = 0; v < vectors; v++) {
-        float *pixel = (r < at.pixels ? t.c + r * t.c_row : t.c_second + (r - at.pixels) * t.c_row) + v * t.c_vector;
-        store(pixel, activate(load(pixel), e));
-      }
+    activate_all(e, t.c, at.pixels, t.c_row, vectors, t.c_vector);
+    if (at.two) activate_all(e, t.c_second, at.pixels, t.c_row, vectors, t.c_vector);
   }
 
   // Rows [first, end) of a phase for one panel.

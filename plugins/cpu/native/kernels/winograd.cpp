@@ -96,8 +96,8 @@ struct Finish {
   const float *add;
   float *out;
   int64_t row_size;  // elements between rows
-  bool raw, cheap;   // without the epilogue; its activation is a clip
-  float low, high;   // of the clip
+  bool raw;          // without the epilogue
+  float low, high;   // of an activation that is a clip; no other is done here
 
   EPK_INLINE void row(int64_t i, const vf *y, int64_t width) const {
     for (int64_t j = 0; j < width; j++) {
@@ -106,7 +106,7 @@ struct Finish {
       if (!raw) {
         value = value * e.scale + bias;
         if (add) value += load(add + at);
-        value = cheap ? vmin(splat(high), vmax(splat(low), value)) : activate(value, e);
+        value = vmin(splat(high), vmax(splat(low), value));
       }
       store(out + at, value);
     }
@@ -193,8 +193,7 @@ template <int M> struct Winograd {
     const int64_t top = tile / cut.columns * M, left = tile % cut.columns * M;
     const int64_t height = min_of<int64_t>(M, c.out[1] - top), width = min_of<int64_t>(M, c.out[2] - left);
     const int64_t place = (filter / BLOCK * plan.out_pixels() + top * c.out[2] + left) * BLOCK + filter % BLOCK;
-    Finish finish{load(bias + filter), e, add ? add + place : nullptr, out + place, c.out[2] * BLOCK, raw,
-                  is_cheap(e.activation), 0, 0};
+    Finish finish{load(bias + filter), e, add ? add + place : nullptr, out + place, c.out[2] * BLOCK, raw, 0, 0};
     clip_bounds(e, finish.low, finish.high);
     if (height == M && width == M) {
 #pragma GCC unroll 4
@@ -202,12 +201,13 @@ template <int M> struct Winograd {
         transform_output<M, 1, 1>(half + i * N, y);
         finish.row(i, y, M);
       }
-      return;
+    } else {
+      for (int64_t i = 0; i < height; i++) {
+        transform_output<M, 1, 1>(half + i * N, y);
+        finish.row(i, y, width);
+      }
     }
-    for (int64_t i = 0; i < height; i++) {
-      transform_output<M, 1, 1>(half + i * N, y);
-      finish.row(i, y, width);
-    }
+    if (!raw && !is_cheap(e.activation)) activate_all(e, out + place, height, c.out[2] * BLOCK, width, BLOCK);
   }
 
   void task(const Chunk &chunk, int64_t panel, int64_t part, int64_t parts, float *sums) const {
