@@ -136,7 +136,7 @@ def conv() -> Iterator[Measure]:
         out = np.zeros((1, -(-filters // 16), o, o, 16), np.float32)
         triples = [(I64 * 3)(*v) for v in ((1, size, size), (1, o, o), (1, kernel, kernel), (1, stride, stride),
                                            (1, 1, 1), (0, pad, pad))]  # fmt: skip
-        c = Conv(1, channels, filters, group, *triples, 0, channels >= 16, 1, Epilogue(1.0))
+        c = Conv(1, channels, filters, group, *triples, 0, channels >= 16, 1, 0, Epilogue(1.0))
         packed = aligned(call(ISA, "conv_packed_size_f32", ctypes.byref(c), returns=I64))
         call(ISA, "conv_pack_f32", ctypes.byref(c), w, b, packed, None)
         space = scratch(ISA, "conv_scratch_f32", ctypes.byref(c), ctypes.c_int(1))

@@ -21,7 +21,8 @@ I64 = ctypes.c_int64
 class Conv(ctypes.Structure):
     _fields_ = [("n", I64), ("channels", I64), ("filters", I64), ("group", I64), ("in_", I64 * 3), ("out", I64 * 3),
                 ("kernel", I64 * 3), ("stride", I64 * 3), ("dilation", I64 * 3), ("pad", I64 * 3), ("transposed", ctypes.c_int32),
-                ("in_blocked", ctypes.c_int32), ("out_blocked", ctypes.c_int32), ("epilogue", Epilogue)]  # fmt: skip
+                ("in_blocked", ctypes.c_int32), ("out_blocked", ctypes.c_int32), ("winograd", ctypes.c_int32),
+                ("epilogue", Epilogue)]  # fmt: skip
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Case:
     pad: list[int] = field(default_factory=lambda: [0, 0, 0])
     end: list[int] = field(default_factory=lambda: [0, 0, 0])
     transposed: bool = False
+    winograd: int = 0
 
     def out(self) -> list[int]:
         sizes = zip(self.size, self.kernel, self.stride, self.dilation, self.pad, self.end, strict=True)
@@ -85,9 +87,10 @@ def planar(x: Array, channels: int) -> Array:
     return np.moveaxis(x, -1, 2).reshape(x.shape[0], -1, *x.shape[2:-1])[:, :channels]
 
 
-def check(
+def convolve(
     isa: str, case: Case, layouts: tuple[bool, bool], activation: int, add: bool, bias: bool, threads: int
-) -> None:
+) -> tuple[Array, Array]:
+    """The planar result for data by chance, and the exact one."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((case.n, case.channels, *case.size)).astype(np.float32)
     rows, columns = (case.channels, case.filters) if case.transposed else (case.filters, case.channels)
@@ -105,7 +108,15 @@ def check(
         1.0, activation, -0.5, 0.75, None, None, given_residual.ctypes.data if add else None, 0
     )
     conv = Conv(
-        case.n, case.channels, case.filters, case.group, *triples, case.transposed, *layouts, epilogue
+        case.n,
+        case.channels,
+        case.filters,
+        case.group,
+        *triples,
+        case.transposed,
+        *layouts,
+        case.winograd,
+        epilogue,
     )
     packed = aligned(call(isa, "conv_packed_size_f32", ctypes.byref(conv), returns=I64))
     guards = packed[-64:].copy()
@@ -116,7 +127,14 @@ def check(
     assert np.isfinite(found).all()
     y = exact(case, x, w) + (b.reshape(-1, 1, 1, 1) if bias else 0) + (residual if add else 0)
     result = planar(found, case.filters) if layouts[1] else found
-    np.testing.assert_allclose(result, ACTIVATIONS[activation](y), rtol=1e-4, atol=1e-4)
+    return result, ACTIVATIONS[activation](y)
+
+
+def check(
+    isa: str, case: Case, layouts: tuple[bool, bool], activation: int, add: bool, bias: bool, threads: int
+) -> None:
+    found, wanted = convolve(isa, case, layouts, activation, add, bias, threads)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 CASES = {

@@ -3,6 +3,7 @@
 
 #include "tile_f32.h"
 #include "transpose.h"
+#include "winograd.h"
 
 namespace EPK_NS {
 namespace {
@@ -136,11 +137,8 @@ struct Convolution {
     if (at.two) double_tile_for((int)at.pixels, vectors, t.a_row)(t);
     else tile_for((int)at.pixels, vectors, t.a_row)(t);
     if (raw || is_cheap(e.activation)) return;
-    for (int64_t r = 0; r < at.pixels * (at.two ? 2 : 1); r++)
-      for (int v = 0; v < vectors; v++) {
-        float *pixel = (r < at.pixels ? t.c + r * t.c_row : t.c_second + (r - at.pixels) * t.c_row) + v * t.c_vector;
-        store(pixel, activate(load(pixel), e));
-      }
+    activate_all(e, t.c, at.pixels, t.c_row, vectors, t.c_vector);
+    if (at.two) activate_all(e, t.c_second, at.pixels, t.c_row, vectors, t.c_vector);
   }
 
   // Rows [first, end) of a phase for one panel.
@@ -219,6 +217,14 @@ void convolve(const Convolution &f, Parallel *p) {
   }
 }
 
+int64_t weights_size(const ConvPlan &plan) {
+  if (plan.depthwise) return round_up(plan.c.filters, BLOCK) * plan.taps();
+  if (plan.winograd) return winograd_packed_size(plan);
+  int64_t size = 0;
+  for (int64_t phase = 0; phase < plan.phases; phase++) size += plan.panels * plan.panel_size(phase);
+  return plan.c.group * size;
+}
+
 int64_t bias_size(const ConvPlan &plan) {
   return plan.depthwise ? round_up(plan.c.filters, BLOCK) : plan.c.group * plan.panels * PANEL;
 }
@@ -253,10 +259,7 @@ using namespace EPK_NS;
 
 extern "C" int64_t EPK(conv_packed_size_f32)(const EpkConv *c) {
   const ConvPlan plan(*c);
-  int64_t size = 0;
-  for (int64_t phase = 0; phase < plan.phases; phase++) size += plan.panels * plan.panel_size(phase);
-  if (plan.depthwise) return (bias_size(plan) * (1 + plan.taps())) * 4;
-  return (bias_size(plan) + c->group * size) * 4;
+  return (bias_size(plan) + weights_size(plan)) * 4;
 }
 
 extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const float *bias, float *packed,
@@ -274,24 +277,26 @@ extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const
   }
   for (int64_t g = 0; bias && g < c->group; g++)
     memcpy(packed + g * plan.panels * PANEL, bias + g * plan.filters, (size_t)plan.filters * 4);
-  int64_t size = 0;
-  for (int64_t phase = 0; phase < plan.phases; phase++) size += plan.panels * plan.panel_size(phase);
+  if (plan.winograd) return winograd_pack(plan, weights, packed + biases, p);
+  const int64_t size = weights_size(plan) / c->group;
   parallel_for(p, c->group, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t g = begin; g < end; g++) pack_group(plan, weights, g, packed + biases + g * size);
   });
 }
 
-extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int) {
+extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads) {
   const ConvPlan plan(*c);
   if (!plan.possible()) return -1;
-  return (plan.table_size + round_up(plan.in_size, 16) + round_up(plan.out_size, 16)) * 4;
+  const int64_t work = plan.winograd ? winograd_scratch(plan, threads) : plan.table_size;
+  return (work + round_up(plan.in_size, 16) + round_up(plan.out_size, 16)) * 4;
 }
 
 extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *packed, float *out, void *scratch,
                               Parallel *p) {
   const ConvPlan plan(*c);
-  int64_t *table = (int64_t *)scratch;
-  float *image = (float *)scratch + plan.table_size, *result = image + round_up(plan.in_size, 16);
+  float *image = (float *)scratch, *result = image + round_up(plan.in_size, 16);
+  float *work = result + round_up(plan.out_size, 16);
+  int64_t *const table = (int64_t *)work;
   const int64_t pixels = plan.out_pixels();
   const int64_t x_size = (c->in_blocked ? round_up(c->channels, BLOCK) : c->channels) * plan.in_pixels();
   const int64_t out_size = (c->out_blocked ? round_up(c->filters, BLOCK) : c->filters) * pixels;
@@ -319,14 +324,15 @@ extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *pac
     return;
   }
   int64_t *entry = table;
-  for (int64_t phase = 0; phase < plan.phases; phase++)
+  for (int64_t phase = 0; phase < plan.phases && !plan.winograd; phase++)
     plan.visit_pieces(phase, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
   for (int64_t n = 0; n < c->n; n++) {
     if (plan.copy_in) copy_image(plan, x + n * x_size, image, p);
     Convolution f{plan, plan.copy_in ? image : x + n * x_size, packed, packed + bias_size(plan),
                   plan.copy_out ? result : out + n * out_size, nullptr, plan.copy_out, table};
     if (!plan.copy_out && c->epilogue.add) f.add = c->epilogue.add + n * out_size;
-    convolve(f, p);
+    if (plan.winograd) winograd(plan, f.x, f.weights, packed, f.add, f.raw, f.out, work, p);
+    else convolve(f, p);
     if (plan.copy_out) copy_result(plan, result, packed, out, n, p);
   }
 }

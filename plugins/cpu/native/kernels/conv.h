@@ -19,12 +19,14 @@ struct EpkConv {
   int64_t pad[3];                       // at the beginnings; those at the ends follow from `out`
   int32_t transposed;
   int32_t in_blocked, out_blocked;      // layouts; the weights are as ONNX has them
+  int32_t winograd;                     // outputs down and across a tile, 2 or 4, of an image (depth 1) with kernels
+                                        // of 3x3 at stride 1 (winograd.h); 0, and anything else: direct
   EpkEpilogue epilogue;                 // `add` has the layout of the output; bias was given to conv_pack_f32
 };
 #endif
 
 extern "C" {
-// Bytes of the packed weights and bias, and the packing. It depends on the geometry except n, in, out and layouts.
+// Bytes of the packed weights and bias, and the packing. It depends on all but n, in, out and layouts.
 int64_t EPK(conv_packed_size_f32)(const EpkConv *c);
 void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const float *bias, float *packed, Parallel *p);
 // Bytes of scratch (64-byte aligned); -1 where the padded image is larger than any memory.

@@ -11,6 +11,7 @@ struct ConvPlan {
   EpkConv c;
   int64_t channels, filters;       // of a group
   bool depthwise;                  // one channel and one filter to a group: a kernel of its own
+  int64_t winograd;                // outputs down and across a tile, or 0: direct
   bool planar;                     // few channels to a group: reduce along image rows, not channel blocks
   int64_t blocks;                  // pieces of channels in a group: channel blocks, or channels where planar
   int64_t block;                   // channels in a piece
@@ -27,7 +28,8 @@ struct ConvPlan {
     flatten();
     channels = c.channels / c.group, filters = c.filters / c.group;
     depthwise = !bytes && channels == 1 && filters == 1 && !c.transposed && c.group > 1;
-    planar = !bytes && channels % BLOCK != 0 && (channels < BLOCK || c.group > 1);
+    winograd = !bytes && can_winograd() ? c.winograd : 0;
+    planar = !winograd && !bytes && channels % BLOCK != 0 && (channels < BLOCK || c.group > 1);
     block = planar ? 1 : bytes && channels <= 4 ? 4 : BLOCK;
     unit = bytes ? block / 4 : block;
     blocks = ceil_div(channels, block);
@@ -35,6 +37,7 @@ struct ConvPlan {
     panels = ceil_div(bytes ? filters : padded_filters, PANEL);
     phases = c.transposed ? c.stride[0] * c.stride[1] * c.stride[2] : 1;
     pad();
+    for (int d = 0; winograd && d < 3; d++) low[d] = 0, padded[d] = c.in[d];  // its tiles know the borders
     const bool padding = padded[0] != c.in[0] || padded[1] != c.in[1] || padded[2] != c.in[2];
     copy_in = padding || (planar ? c.in_blocked : !c.in_blocked) || (bytes && (block != BLOCK || channels % BLOCK != 0));
     copy_out = !c.out_blocked || (c.group > 1 && filters % BLOCK != 0);
@@ -46,7 +49,7 @@ struct ConvPlan {
       in_size = c.in_blocked ? 0 : round_up(c.channels, BLOCK) * in_pixels();
       out_size = c.out_blocked ? 0 : round_up(c.filters, BLOCK) * out_pixels();
     }
-    for (int64_t p = 0; p < phases; p++) table_size += pieces(p);
+    for (int64_t p = 0; p < phases && !winograd; p++) table_size += pieces(p);
     table_size = round_up(2 * table_size, 16);
   }
 
@@ -56,6 +59,12 @@ struct ConvPlan {
     const double image = (double)c.group * (double)blocks * (double)block;
     const double result = (double)c.group * (double)padded_filters * (double)out_pixels();
     return image * (double)padded[0] * (double)padded[1] * (double)padded[2] < MOST && result < MOST;
+  }
+
+  bool can_winograd() const {
+    for (int d = 0; d < 3; d++)
+      if (c.kernel[d] != (d ? 3 : 1) || c.stride[d] != 1 || c.dilation[d] != 1) return false;
+    return (c.winograd == 2 || c.winograd == 4) && c.group == 1 && !c.transposed && c.pad[0] == 0;
   }
 
   int64_t in_pixels() const { return c.in[0] * c.in[1] * c.in[2]; }

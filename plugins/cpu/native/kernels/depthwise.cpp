@@ -27,6 +27,7 @@ struct Depthwise {
     inside(0, z, z0, z1);
     inside(1, y, y0, y1);
     const int64_t step = c.stride[2] * BLOCK;
+    const bool cheap = is_cheap(c.epilogue.activation);
     for (int lane = 0; lane < BLOCK; lane += VL) {
       vf acc[N];
 #pragma GCC unroll 8
@@ -46,12 +47,15 @@ struct Depthwise {
         }
       const int64_t place = ((z * c.out[1] + y) * c.out[2] + column) * BLOCK + lane;
       const vf start = load(bias + lane);
+      float low, high;
+      clip_bounds(c.epilogue, low, high);
 #pragma GCC unroll 8
       for (int i = 0; i < N; i++) {
         vf value = acc[i] * c.epilogue.scale + start;
         if (add) value += load(add + place + i * BLOCK);
-        store(out + place + i * BLOCK, activate(value, c.epilogue));
+        store(out + place + i * BLOCK, vmin(splat(high), vmax(splat(low), value)));
       }
+      if (!cheap) activate_all(c.epilogue, out + place, N, BLOCK, 1, BLOCK);
     }
   }
 

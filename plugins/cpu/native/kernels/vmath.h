@@ -153,7 +153,17 @@ EPK_INLINE vf vgelu(vf x) {
 EPK_INLINE vf vgelu_tanh(vf x) {
   return x * vgate(1.5957691216f * fma_of(x * x * x, splat(0.044715f), x));  // 2 sqrt(2/pi)
 }
-EPK_INLINE vf vsilu(vf x) { return x * vgate(x); }
+// x / (1 + exp(-x)), within 3 units in the last place; 0 where the quotient is denormal.
+EPK_INLINE vf vsilu(vf x) {
+  const vf d = 1.0f + vexp(-vmax(splat(-87.0f), x));
+#if defined(__AVX512F__)
+  vf inverse = (vf)_mm512_rcp14_ps((__m512)d);
+  inverse = fma_of(inverse, 1.0f - d * inverse, inverse);
+#else
+  const vf inverse = 1.0f / d;
+#endif
+  return x * select((vi)(x < -87.0f), splat(0.0f), inverse);
+}
 
 EPK_INLINE vd vround_d(vd x) {
   const double magic = 6755399441055744.0;  // 1.5 * 2^52

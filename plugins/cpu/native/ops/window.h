@@ -20,7 +20,7 @@ struct ConvAttributes {
   int64_t output_padding[3];
   int32_t activation;
   float x, y;
-  int32_t unused;
+  int32_t winograd;  // of EpkConv
 };
 
 // Sizes of the image in three dimensions; false if the rank is not the window's.
@@ -66,6 +66,7 @@ inline void set_geometry(const ConvAttributes &how, EpkConv &c) {
     c.in[i] = c.out[i] = 1;
   }
   c.transposed = int32_t(how.transposed);
+  c.winograd = how.winograd;
   c.n = 1;
   c.epilogue.scale = 1;
 }

@@ -13,6 +13,7 @@ from .epilogue import Epilogue, follow
 from .integer import dequantised_conv
 from .step import Image, Lowering, Step, View, longs
 from .window import three, window
+from .winograd import winograd_tile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,11 +82,12 @@ def _conv(
     if bias is None:
         bias = epilogue.bias
     finish = epilogue.pack()
+    tile = 0 if transposed or group != 1 else winograd_tile(view, weights.shape)
     padding = three(view.attributes.get("output_padding") if transposed else None, rank, 0)
 
     def attributes(in_blocked: int = 0, out_blocked: int = 0) -> bytes:
         numbers = longs(channels, filters, group, int(transposed), in_blocked, out_blocked, *padding)
-        return shape + numbers + finish + struct.pack("<i", 0)
+        return shape + numbers + finish + struct.pack("<i", tile)
 
     packed = view.prepare("conv_pack", attributes(), weights, bias)
     source = view.input(0) if padding_node is None else padding_node.inputs[0]
