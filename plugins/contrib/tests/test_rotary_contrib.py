@@ -62,7 +62,7 @@ def test_three_equal_positions_are_one() -> None:
     inputs = {"x": rand(2, 5, 48), "ids": np.stack([positions] * 3), **caches(16, 8)}
     (y,) = run("MRotaryEmbedding", inputs, mrope_section=[3, 3, 2])
     (z,) = run("RotaryEmbedding", inputs | {"ids": positions})
-    np.testing.assert_array_equal(y, z)
+    np.testing.assert_allclose(y, z, rtol=1e-6, atol=1e-6)  # a kernel may fuse the products
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def attention() -> Iterator[Measure]:
         out = np.zeros_like(q)
         strides = [s // 4 for x in (q, k, v, out) for s in x.strides[:3]]
         a = Attention(1, heads, heads, queries, keys, size, size, *[x.ctypes.data for x in (q, k, v, out)], *strides,
-                      size**-0.5, 0, 0, 0, 0, None, None, 0, 0, 0, None)  # fmt: skip
+                      size**-0.5, 0, -1, -1, 0, None, None, None, 0, 0, 0, None, None)  # fmt: skip
         ours = bound(
             "attention_f32", a, scratch(ISA, "attention_scratch_f32", ctypes.byref(a), ctypes.c_int(1))
         )

@@ -19,8 +19,8 @@ STRIDES = [f"{tensor}_{axis}" for tensor in ("q", "k", "v", "out") for axis in (
 class Attention(ctypes.Structure):
     _fields_ = [*[(name, I64) for name in ("batch", "heads", "kv_heads", "queries", "keys", "size", "value_size")],
                 ("q", P), ("k", P), ("v", P), ("out", P), *[(name, I64) for name in STRIDES], ("scale", F), ("softcap", F),
-                ("causal", ctypes.c_int32), ("past", I64), ("window", I64), ("mask", P), ("allowed", P), ("mask_batch", I64),
-                ("mask_head", I64), ("mask_row", I64), ("lengths", P)]  # fmt: skip
+                ("left", I64), ("right", I64), ("past", I64), ("pasts", P), ("mask", P), ("allowed", P), ("mask_batch", I64),
+                ("mask_head", I64), ("mask_row", I64), ("lengths", P), ("sink", P)]  # fmt: skip
 
 
 def heads_last(
@@ -45,9 +45,8 @@ def test_attention(isa: str, data: Any) -> None:
     queries = pick(st.one_of(st.integers(1, 5), st.sampled_from([14, 29, 130])))
     keys = pick(st.one_of(st.integers(1, 70), st.sampled_from([513, 1200])))
     size, value_size = pick(st.sampled_from([1, 8, 31, 64])), pick(st.sampled_from([5, 32, 64, 80]))
-    causal, softcap = pick(st.booleans()), pick(st.sampled_from([0.0, 3.0]))
-    past = keys - queries if pick(st.booleans()) else 0
-    window = pick(st.sampled_from([0, 0, 7])) if causal else 0
+    softcap = pick(st.sampled_from([0.0, 3.0]))
+    left, right = pick(st.sampled_from([-1, -1, 0, 7])), pick(st.sampled_from([-1, 0, 0, 3]))
     kind, transposed, threads = (
         pick(st.sampled_from(["", "mask", "allowed"])),
         pick(st.booleans()),
@@ -55,6 +54,9 @@ def test_attention(isa: str, data: Any) -> None:
     )
     generator = np.random.default_rng(pick(st.integers(0, 5)))
     heads = kv_heads * share
+    past = keys - queries if pick(st.booleans()) else 0
+    pasts = generator.integers(-3, keys, batch) if pick(st.booleans()) else None
+    sink = generator.standard_normal(heads).astype(np.float32) if pick(st.booleans()) else None
     q = heads_last(generator, batch, heads, queries, size, transposed)
     k = heads_last(generator, batch, kv_heads, keys, size, transposed)
     v = heads_last(generator, batch, kv_heads, keys, value_size, transposed)
@@ -64,9 +66,10 @@ def test_attention(isa: str, data: Any) -> None:
     lengths = generator.integers(1, keys + 1, batch) if pick(st.booleans()) else None
     strides = [s // 4 for x in (q, k, v, out) for s in x.strides[:3]]
     attention = Attention(batch, heads, kv_heads, queries, keys, size, value_size, *[x.ctypes.data for x in (q, k, v, out)],
-                          *strides, 0.5, softcap, causal, past, window, mask.ctypes.data if kind == "mask" else None,
+                          *strides, 0.5, softcap, left, right, past, None if pasts is None else pasts.ctypes.data, mask.ctypes.data if kind == "mask" else None,
                           allowed.ctypes.data if kind == "allowed" else None, queries * keys, 0, keys,
-                          lengths.ctypes.data if lengths is not None else None)  # fmt: skip
+                          lengths.ctypes.data if lengths is not None else None,
+                          sink.ctypes.data if sink is not None else None)  # fmt: skip
     space = scratch(isa, "attention_scratch_f32", ctypes.byref(attention), ctypes.c_int(threads))
     call(isa, "attention_f32", ctypes.byref(attention), space, parallel(threads))
     assert (space[-64:] == 255).all()
@@ -75,16 +78,21 @@ def test_attention(isa: str, data: Any) -> None:
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
     hidden = np.zeros((batch, 1, queries, keys), bool)
-    if causal:
-        place = np.arange(queries)[:, None] + past - np.arange(keys)
-        hidden |= (place < 0) | ((place >= window) if window else False)
+    starts = np.full(batch, past) if pasts is None else pasts
+    place = np.arange(queries)[:, None] + starts[:, None, None, None] - np.arange(keys)
+    if left >= 0:
+        hidden |= place > left
+    if right >= 0:
+        hidden |= place < -right
     if kind == "allowed":
         hidden |= ~allowed
     if lengths is not None:
         hidden |= np.arange(keys) >= lengths[:, None, None, None]
     scores = np.where(hidden, -np.inf, scores + (mask if kind == "mask" else 0))
-    weights = np.exp(scores - np.maximum(scores.max(3, keepdims=True), -1e300))
-    exact = weights @ wide[1] / np.maximum(weights.sum(3, keepdims=True), 1e-300)
+    drain = -np.inf if sink is None else sink.astype(np.float64)[:, None, None]
+    top = np.maximum(np.maximum(scores.max(3, keepdims=True), drain), -1e300)
+    weights = np.exp(scores - top)
+    exact = weights @ wide[1] / np.maximum(weights.sum(3, keepdims=True) + np.exp(drain - top), 1e-300)
     np.testing.assert_allclose(out, exact, rtol=1e-4, atol=2e-5)
 
 

@@ -41,10 +41,9 @@ struct Queries {
 
   // The keys [begin, end) that a row may see.
   void seen(int64_t r, int64_t &begin, int64_t &end) const {
-    begin = 0, end = keys;
-    if (!a.causal) return;
-    end = min_of(keys, max_of<int64_t>(0, query_of(r) + a.past + 1));
-    if (a.window) begin = max_of<int64_t>(0, query_of(r) + a.past + 1 - a.window);
+    const int64_t place = query_of(r) + (a.pasts ? a.pasts[item] : a.past);
+    begin = a.left < 0 ? 0 : max_of<int64_t>(0, place - a.left);
+    end = a.right < 0 ? keys : min_of(keys, max_of<int64_t>(0, place + a.right + 1));
   }
 
   void score_block(int64_t from, int64_t count) {
@@ -127,6 +126,14 @@ struct Queries {
     }
   }
 
+  // What the sums of a row are multiplied by in the end.
+  float share_of(int64_t r) const {
+    if (!a.sink) return 1.0f / total[r];
+    const float sink = a.sink[head + r / span], most = top[r] > sink || top[r] != top[r] ? top[r] : sink;
+    const float kept = expf(top[r] - most);
+    return kept / (total[r] * kept + expf(sink - most));
+  }
+
   void run() {
     const int64_t width = round_up(a.value_size, PANEL);
     int64_t begin = keys, end = 0;
@@ -151,7 +158,7 @@ struct Queries {
     for (int64_t r = 0; r < rows; r++) {
       float *to = a.out + item * a.out_batch + (head + r / span) * a.out_head + query_of(r) * a.out_row;
       if (first_block || total[r] == 0.0f) memset(to, 0, (size_t)a.value_size * 4);
-      else row_scale(sums + r * width, 1.0f / total[r], to, a.value_size);
+      else row_scale(sums + r * width, share_of(r), to, a.value_size);
     }
   }
 };

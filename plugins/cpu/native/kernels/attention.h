@@ -13,13 +13,14 @@ struct EpkAttention {
   int64_t q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, out_batch, out_head, out_row;
   float scale;             // of the scores
   float softcap;           // scores become softcap * tanh(score / softcap); 0: they do not
-  int32_t causal;          // query i sees keys up to i + past
-  int64_t past;
-  int64_t window;          // and only the last `window` of those; 0: all
+  // Query i stands at the key i + past, and sees those from `left` before it to `right` after it; negative: all.
+  int64_t left, right, past;
+  const int64_t *pasts;    // of each batch item, in the place of `past`, or null
   const float *mask;       // added to the scores (after softcap), or null
   const uint8_t *allowed;  // nonzero where a query may see a key, or null; strides as of the mask
   int64_t mask_batch, mask_head, mask_row;  // 0 where broadcast; the last axis has stride 1
   const int64_t *lengths;  // keys of each batch item, or null: all
+  const float *sink;       // a score of each head that takes weight and has no value, or null
 };
 #endif
 

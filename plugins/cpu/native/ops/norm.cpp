@@ -37,6 +37,31 @@ EPK_OPERATOR(softmax) {
   return EPK_OK;
 }
 
+// Everything from the axis on is a row. The bias has fewer rows: each counts for several neighbours (flag), or all of
+// them begin again.
+EPK_OPERATOR(bias_softmax) {
+  const auto &how = *static_cast<const NormAttributes *>(attributes);
+  const DLTensor &x = in[0], &bias = in[1];
+  const int axis = normal_axis(how.axis, x.ndim);
+  if (axis < 0) return EPK_UNSUPPORTED;
+  const int64_t rows = product(x.shape, axis), n = product(x.shape + axis, x.ndim - axis);
+  const int64_t own = n ? epk_size(&bias) / n : 0;
+  if (own * n != epk_size(&bias) || (own && rows % own) || (!own && rows * n != 0)) return EPK_UNSUPPORTED;
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  const auto *from = static_cast<const float *>(x.data), *terms = static_cast<const float *>(bias.data);
+  if (rows * n == 0) return EPK_OK;
+  in_parallel(ctx, rows, grain_of(ctx, rows, ceil_div(8192, n)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) {
+      const float *row = from + r * n, *term = terms + (how.flag ? r / (rows / own) : r % own) * n;
+      float *to = y + r * n;
+      for (int64_t i = 0; i < n; i++) to[i] = row[i] + term[i];
+      EPK(softmax_f32)(to, to, 1, n, 1, 0, nullptr);
+    }
+  });
+  return EPK_OK;
+}
+
 // Inputs: x, scale, bias, skip, skip bias (all but x may be absent; skip may repeat). Outputs: y, mean, inverse, sum.
 EPK_OPERATOR(layer_norm) {
   const auto &how = *static_cast<const NormAttributes *>(attributes);

@@ -291,7 +291,8 @@ class _Builder:
             return False
         node = step.nodes[0]
         same = len(step.inputs) == len(node.inputs) and len(step.outputs) == len(node.outputs)
-        pairs = zip((*step.inputs, *step.outputs), (*node.inputs, *node.outputs), strict=same)
+        theirs = (value if value.name else None for value in node.outputs)
+        pairs = zip((*step.inputs, *step.outputs), (*node.inputs, *theirs), strict=same)
         return same and all(ours is theirs for ours, theirs in pairs)
 
     def _python(self, step: Step) -> Callable[[RunContext | None, list[Any]], tuple[Any, ...]]:

@@ -29,6 +29,14 @@ def softmax(view: View, logarithm: int) -> Step | None:
     return view.step("softmax", norm_attributes(axis, logarithm, flat=int(flat)))
 
 
+def bias_softmax(view: View) -> Step | None:
+    """com.microsoft.BiasSoftmax: the bias lacks some of the axes before the axis."""
+    if set(view.types()) != {"float32"}:
+        return None
+    inner = int(view.attributes["is_inner_broadcast"] != 0)
+    return view.step("bias_softmax", norm_attributes(int(view.attributes.get("axis", 1)), inner))
+
+
 def layer_norm(view: View) -> Step | None:
     """Scale and bias have the shape of what is normalised."""
     if set(view.types()) != {"float32"} or view.attributes.get("stash_type", 1) != STASH_FLOAT:
@@ -47,6 +55,11 @@ def rms_norm(view: View) -> Step | None:
     if not _covers(view, 1, axis):
         return None
     return view.step("layer_norm", norm_attributes(axis, 1, float(view.attributes.get("epsilon", 1e-5))))
+
+
+def simplified_norm(view: View) -> Step | None:
+    """onnxruntime's name for RMSNormalization."""
+    return rms_norm(view) if len([value for value in view.outputs if value is not None]) == 1 else None
 
 
 def _covers(view: View, index: int, axis: int) -> bool:
@@ -122,9 +135,11 @@ NORM: dict[tuple[str, str], Lowering] = {
     ("", "LogSoftmax"): lambda view: softmax(view, 1),
     ("", "LayerNormalization"): layer_norm,
     ("", "RMSNormalization"): rms_norm,
+    ("", "SimplifiedLayerNormalization"): simplified_norm,
     ("", "GroupNormalization"): group_norm,
     ("", "InstanceNormalization"): instance_norm,
     ("", "BatchNormalization"): batch_norm,
+    ("com.microsoft", "BiasSoftmax"): bias_softmax,
     ("com.microsoft", "SkipLayerNormalization"): lambda view: skip_norm(view, 0),
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): lambda view: skip_norm(view, 1),
 }
