@@ -26,14 +26,6 @@ GROUP = 64
 WIDE = 32
 """From this size on, the last axis has a dimension of the range for itself."""
 
-AS_HALF = """inline float as_half(float x) {
-  ushort bits;
-  vstore_half_rte(x, 0, (half*)&bits);
-  return vload_half(0, (half*)&bits);
-}
-"""
-"""The nearest number that float16 has: a chain rounds after every node, as separate kernels would."""
-
 
 def _computed(value: ir.Value) -> str:
     """The C type in which a value is computed."""
@@ -134,7 +126,7 @@ class Chain:
         lines = _place(rank, far, wide)
         lines += self._numbers(modes, stored, types)
         body = "\n  ".join(lines)
-        head = pragma([*types, result]) + (AS_HALF if "as_half(" in body else "") + mathematics(body)
+        head = pragma([*types, result]) + mathematics(body)
         return f"{head}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"
 
     def _numbers(self, modes: tuple[str, ...], stored: Sequence[str], types: Sequence[str]) -> list[str]:

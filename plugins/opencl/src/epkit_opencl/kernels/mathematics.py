@@ -1,4 +1,4 @@
-"""Functions of float32 without branches and calls, of which the compilers of CPUs make vectors.
+"""Functions of float32 without branches and calls, of which the compilers of CPUs make vectors; rounding to float16.
 
 Within 2 ULP of the exact value; the polynomials are minimax fits, those of the CPU provider. A driver's own ``erf``
 may be a call for each element, which takes over ten times as long.
@@ -43,7 +43,16 @@ ERROR = """inline float error_of(const float x) {
 }
 """
 
+AS_HALF = """inline float as_half(float x) {
+  ushort bits;
+  vstore_half_rte(x, 0, (half*)&bits);
+  return vload_half(0, (half*)&bits);
+}
+"""
+"""The nearest number that float16 has: what is computed in steps rounds after each, as separate kernels would."""
+
 
 def mathematics(body: str) -> str:
     """The definitions that a kernel's body needs."""
-    return EXPONENTIAL + ERROR if "error_of(" in body else ""
+    found = EXPONENTIAL + ERROR if "error_of(" in body else ""
+    return found + (AS_HALF if "as_half(" in body else "")
