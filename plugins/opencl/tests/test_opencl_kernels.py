@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,7 +58,7 @@ def data(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:
     return np.asarray(np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
 
-SIZES = st.sampled_from([1, 2, 3, 5, 17, 40])
+SIZES = st.sampled_from([1, 2, 3, 5, 17, 40, 70])
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,6 +85,17 @@ def test_chains_with_any_broadcasting(draw: st.DataObject) -> None:
     (found,) = ours(model_of(nodes, feeds, ["y"]), feeds)
     assert found.shape == want.shape
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_error_function_over_all_numbers() -> None:
+    """Within 2 ULP of the exact value, where that is no denormal number."""
+    x = np.arange(0, 2**32, 40009, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    (found,) = ours(model_of([helper.make_node("Erf", ["x"], ["y"])], {"x": x}, ["y"]), {"x": x})
+    want = np.array([math.erf(float(v)) for v in x])
+    normal = np.abs(want) > 1.2e-38
+    error = np.abs(found[normal] - want[normal]) / np.spacing(np.abs(want[normal]).astype(np.float32))
+    assert error.max() <= 2
+    assert np.isnan(found[np.isnan(x)]).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,6 +137,9 @@ CONVOLUTIONS: list[tuple[Sequence[int], Sequence[int], dict[str, Any]]] = [
     ((2, 3, 8, 9), (6, 1, 3, 5), {"group": 3, "pads": [1, 2, 1, 2]}),
     ((2, 3, 20), (4, 3, 5), {"strides": [3]}),
     ((1, 2, 5, 6, 7), (3, 2, 2, 3, 2), {"pads": [1, 0, 1, 0, 1, 0]}),
+    ((1, 5, 3, 70), (4, 5, 3, 5), {"pads": [1, 2, 1, 2], "strides": [1, 1]}),
+    ((1, 3, 5, 80), (4, 3, 3, 3), {"pads": [2, 9, 2, 9], "strides": [2, 2], "dilations": [1, 4]}),
+    ((2, 130, 5, 13), (3, 130, 1, 1), {}),
 ]
 
 

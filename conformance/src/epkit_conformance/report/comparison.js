@@ -10,8 +10,7 @@ if (differing) {
 /* ---- case by case ---- */
 const held = $("#data");
 const filters = $("#filters");
-if (held && filters) {
-  const data = JSON.parse(held.textContent);
+const list = (data) => {
   const STEP = 100;
   let shown = STEP;
   const { text, level, left, right, same } = filters.elements;
@@ -80,4 +79,5 @@ if (held && filters) {
     draw();
   };
   draw();
-}
+};
+if (held && filters) unpack(held.textContent).then(list, untold);

@@ -26,8 +26,7 @@ if (operators) {
 
 /* ---- the list of cases ---- */
 const filters = $("#filters");
-if (held && filters) {
-  const data = JSON.parse(held.textContent);
+const list = (data) => {
   const bytes = (n) => {
     if (n === null) return "";
     for (const unit of ["B", "kB", "MB", "GB"]) {
@@ -153,4 +152,5 @@ if (held && filters) {
     });
   }
   draw();
-}
+};
+if (held && filters) unpack(held.textContent).then(list, untold);

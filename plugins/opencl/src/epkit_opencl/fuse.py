@@ -14,6 +14,7 @@ from epkit.dtypes import numpy_dtype
 from epkit.kernels.attributes import attribute_values
 
 from .kernels.formulas import Formula, Site
+from .kernels.mathematics import mathematics
 from .launch import C_TYPES, empty, launch, pragma
 from .memory import Tensor
 from .strides import broadcast, collapse
@@ -22,19 +23,38 @@ GROUP = 64
 """Work-items of a group; the size is rounded up to it."""
 
 
-AS_HALF = """inline float as_half(float x) {
-  ushort bits;
-  vstore_half_rte(x, 0, (half*)&bits);
-  return vload_half(0, (half*)&bits);
-}
-"""
-"""The nearest number that float16 has: a chain rounds after every node, as separate kernels would."""
+WIDE = 32
+"""From this size on, the last axis has a dimension of the range for itself."""
 
 
 def _computed(value: ir.Value) -> str:
     """The C type in which a value is computed."""
     found = C_TYPES[element_type(value)]
     return "float" if found == "half" else found
+
+
+def _place(rank: int, far: Sequence[int], wide: bool) -> list[str]:
+    """The statements that find the element's place in every input that is broadcast.
+
+    Where the last axis is long it has a dimension of the range for itself: its index needs no division, and the
+    compilers of CPUs make vectors of it.
+    """
+    if not wide:
+        lines = ["const int i = get_global_id(0);", "if (i >= n) return;"]
+        lines += ["int rest = i;", *(f"int at{index} = 0;" for index in far)] if far else []
+    else:
+        last = rank - 1
+        lines = [
+            "const int column = get_global_id(0);",
+            f"if (column >= d{last}) return;",
+            f"int rest = get_global_id(1); const int i = rest * d{last} + column;",
+            *(f"int at{index} = column * s{index}_{last};" for index in far),
+        ]
+    for axis in reversed(range(rank - 1 if wide else rank)):
+        lines.append("{ const int c = " + ("rest" if axis == 0 else f"rest % d{axis}") + ";")
+        lines += [f"at{index} += c * s{index}_{axis};" for index in far]
+        lines.append("}" if axis == 0 else f"rest /= d{axis}; }}")
+    return lines
 
 
 @dataclass
@@ -68,15 +88,20 @@ class Chain:
             for tensor, walk in zip(tensors, strides, strict=True)
         )
         rank = len(dims) if "far" in modes else 0
-        key = (rank, modes)
+        wide = rank > 1 and dims[-1] >= WIDE
+        key = (rank, modes, wide)
         if key not in self.sources:
-            self.sources[key] = self._source(rank, modes)
+            self.sources[key] = self._source(rank, modes, wide)
         arguments: list[Any] = [out.size, *tensors, out]
         if rank:
             arguments += dims
             for mode, walk in zip(modes, strides, strict=True):
                 arguments += walk if mode == "far" else []
-        launch(context, self.sources[key], "chain", [-(-out.size // GROUP) * GROUP], arguments, group=[GROUP])
+        row = dims[-1] if wide else out.size
+        size, group = [-(-row // GROUP) * GROUP], [GROUP]
+        if wide:
+            size, group = [*size, out.size // row], [*group, 1]
+        launch(context, self.sources[key], "chain", size, arguments, group=group)
         return out
 
     def _channelled(self, value: ir.Value, tensor: Tensor) -> tuple[int, ...]:
@@ -88,7 +113,7 @@ class Chain:
                     return (*tensor.shape, *[1] * max(0, rank - 2))
         return tensor.shape
 
-    def _source(self, rank: int, modes: tuple[str, ...]) -> str:
+    def _source(self, rank: int, modes: tuple[str, ...], wide: bool) -> str:
         stored = [C_TYPES[element_type(value)] for value in self.inputs]
         types = [_computed(value) for value in self.inputs]
         result = C_TYPES[element_type(self.output)]
@@ -98,16 +123,10 @@ class Chain:
         parameters += [f"const int d{axis}" for axis in range(rank)]
         far = [index for index, mode in enumerate(modes) if mode == "far"]
         parameters += [f"const int s{index}_{axis}" for index in far for axis in range(rank)]
-        lines = ["const int i = get_global_id(0);", "if (i >= n) return;"]
-        if far:
-            lines += ["int rest = i;", *(f"int at{index} = 0;" for index in far)]
-            for axis in reversed(range(rank)):
-                lines.append("{ const int c = " + ("rest" if axis == 0 else f"rest % d{axis}") + ";")
-                lines += [f"at{index} += c * s{index}_{axis};" for index in far]
-                lines.append("}" if axis == 0 else f"rest /= d{axis}; }}")
+        lines = _place(rank, far, wide)
         lines += self._numbers(modes, stored, types)
         body = "\n  ".join(lines)
-        head = pragma([*types, result]) + (AS_HALF if "as_half(" in body else "")
+        head = pragma([*types, result]) + mathematics(body)
         return f"{head}__kernel void chain({', '.join(parameters)}) {{\n  {body}\n}}\n"
 
     def _numbers(self, modes: tuple[str, ...], stored: Sequence[str], types: Sequence[str]) -> list[str]:

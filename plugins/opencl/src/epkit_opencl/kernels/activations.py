@@ -13,13 +13,18 @@ from .arithmetic import clip
 from .formulas import FLOATS, SIGNED, Site, Write, formula
 
 
+def erf(site: Site, x: str) -> str:
+    """The error function; that of float32 is ours (see ``mathematics``)."""
+    return f"{'error_of' if site.out == 'float' else 'erf'}({x})"
+
+
 def gelu(site: Site) -> str:
     """x Phi(x), exact or by tanh."""
     x, half = site[0], site.literal(0.5)
     if site.attributes.get("approximate", "none") == "tanh":
         inner = f"{site.literal(math.sqrt(2 / math.pi))} * ({x} + {site.literal(0.044715)} * {x} * {x} * {x})"
         return f"{half} * {x} * ({site.literal(1)} + tanh({inner}))"
-    return f"{half} * {x} * ({site.literal(1)} + erf({x} * {site.literal(math.sqrt(0.5))}))"
+    return f"{half} * {x} * ({site.literal(1)} + {erf(site, f'{x} * {site.literal(math.sqrt(0.5))}')})"
 
 
 def softplus(site: Site) -> str:
@@ -70,7 +75,7 @@ def single(node: Any) -> bool | str:
 
 
 UNARY: dict[str, tuple[int, str | Write]] = {
-    "Erf": (9, "erf({0})"),
+    "Erf": (9, lambda s: erf(s, s[0])),
     "Softsign": (1, "{0} / ({one} + fabs({0}))"),
     "Tanh": (6, "tanh({0})"),
     "Mish": (18, lambda s: f"{s[0]} * tanh({softplus(s)})"),

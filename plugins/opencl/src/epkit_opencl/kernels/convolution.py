@@ -18,19 +18,15 @@ from ..launch import c_type, launch, pragma
 from ..memory import Tensor
 from .activations import MICROSOFT, activated, single
 from .formulas import FLOATS
-from .gemm import PACKING, Side, multiply, padded, temporary
+from .gemm import Side, multiply
 from .gemm_source import WIDTH, End
 from .indexing import rows
 from .movement import fresh
+from .patches import in_three, laid_out
 
 TYPES = {"T": FLOATS}
 LARGEST_PANELS = 256 << 20
 """Bytes; where all pictures together need more, they are done one by one."""
-
-
-def in_three(values: Sequence[int], missing: int) -> list[int]:
-    """Per-axis values with so many more axes in front."""
-    return [*[missing] * (3 - len(values)), *values]
 
 
 def spatial(node: Any) -> bool | str:
@@ -149,55 +145,6 @@ def convolved(
             addend=addend,
             end=end,
         )
-    return out
-
-
-def laid_out(
-    context: RunContext, x: Tensor, view: Window, group: int, k: int, n: int, count: int, start: int
-) -> Tensor:
-    """Panels: row (channel, kernel position), column output position; zeros where the padding is read."""
-    t = c_type(x.dtype)
-    panels = -(-n // WIDTH)
-    out = temporary(context, "panels", (count, panels, k, WIDTH), x, keep=False)
-    plain = all(v == 1 for v in (*view.kernel, *view.strides)) and not any((*view.begin, *view.end))
-    inner = (
-        "q[to + j] = p[from + c];"
-        if plain
-        else """
-      const int ow = c % W, oh = c / W % H, od = c / W / H;
-      const int d = od * sd + kd * dd - pd, h = oh * sh + kh * dh - ph, w = ow * sw + kw * dw - pw;
-      q[to + j] = d >= 0 && d < ID && h >= 0 && h < IH && w >= 0 && w < IW ? p[from + (d * IH + h) * IW + w] : 0;"""
-    )
-    taps = "" if plain else "const int kw = i % KW, kh = i / KW % KH, kd = i / KW / KH % KD;"
-    source = f"""{pragma([t])}
-__kernel void lay(const int k, const int n, const int panels, const int channels, const int start,
-                  __global const {t}* p, const long op, __global {t}* q, const long oq,
-                  const int D, const int H, const int W, const int ID, const int IH, const int IW,
-                  const int KD, const int KH, const int KW, const int sd, const int sh, const int sw,
-                  const int dd, const int dh, const int dw, const int pd, const int ph, const int pw) {{
-  const int i = get_global_id(0), panel = get_global_id(1), z = get_global_id(2);
-  if (i >= k) return;
-  const int channel = i / (KD * KH * KW);
-  {taps}
-  const long from = op + ((long)start + (long)z * channels + channel) * ID * IH * IW;
-  const long to = oq + (((long)z * panels + panel) * k + i) * {WIDTH};
-  for (int j = 0; j < {WIDTH}; j++) {{
-    const int c = panel * {WIDTH} + j;
-    if (c >= n) {{ q[to + j] = 0; continue; }}
-    {inner}
-  }}
-}}
-"""
-    sizes = [
-        *in_three(view.output, 1), *in_three(x.shape[2:], 1), *in_three(view.kernel, 1),
-        *in_three(view.strides, 1), *in_three(view.dilations, 1), *in_three(view.begin, 0),
-    ]  # fmt: skip
-    channels = x.shape[1] // group
-    launch(
-        context, source, "lay", padded(k, panels, count),
-        [k, n, panels, channels, start * x.shape[1], x, out, *sizes],
-        group=PACKING,
-    )  # fmt: skip
     return out
 
 

@@ -150,14 +150,8 @@ def block_source(text: Text, way: Way) -> str:
         f"l{r} = FMA(x, lo, l{r}); h{r} = FMA(x, hi, h{r}); }}"
         for r in span
     )
-    finish = "" if text.plain else "for (int c = 0; c < w; c++) v[c] = FINISH(v[c], i + r, j + c);"
-    stores = "\n  ".join(
-        f"if (i + {r} < m) {{ const int r = {r}; {t} v[{WIDTH}]; vstore16(l{r}, 0, v); vstore16(h{r}, 1, v); "
-        f"{finish} __global {t}* o = q + (long)(i + r) * n + j; "
-        f"if (w == {WIDTH}) {{ vstore16(vload16(0, v), 0, o); vstore16(vload16(1, v), 1, o); }} "
-        f"else for (int c = 0; c < w; c++) o[c] = v[c]; }}"
-        for r in span
-    )
+    keep = "\n  ".join(f"vstore16(l{r}, {2 * r}, v); vstore16(h{r}, {2 * r + 1}, v);" for r in span)
+    finish = "" if text.plain else "for (int c = 0; c < w; c++) row[c] = FINISH(row[c], i + r, j + c);"
     return f"""{text.macros}
 __kernel void gemm({text.parameters}) {{
   const int i = get_global_id(0) * {way.rows}, panel = get_global_id(1), z = get_global_id(2);
@@ -173,7 +167,16 @@ __kernel void gemm({text.parameters}) {{
     {steps}
     {f"a += {way.rows};" if blocks else ""}
   }}
-  {stores}
+  {t} v[{way.rows * WIDTH}]; /* left to the compiler as an array: all accumulators stay in registers until here */
+  {keep}
+  const int rows = min({way.rows}, m - i);
+  for (int r = 0; r < rows; r++) {{
+    {t}* row = v + r * {WIDTH};
+    __global {t}* o = q + (long)(i + r) * n + j;
+    {finish}
+    if (w == {WIDTH}) {{ vstore16(vload16(0, row), 0, o); vstore16(vload16(1, row), 1, o); }}
+    else for (int c = 0; c < w; c++) o[c] = row[c];
+  }}
 }}
 """
 

@@ -18,11 +18,12 @@ from epkit.kernels._window import window
 
 from ..launch import c_type, empty, launch, pragma
 from ..memory import ClStream, Tensor
-from .convolution import in_three, spatial
+from .convolution import spatial
 from .gemm import PACKING, padded, temporary
 from .gemm_source import WIDTH
 from .indexing import rows
 from .matmul import batch_offsets
+from .patches import in_three
 
 BYTES = frozenset({"int8", "uint8"})
 ROWS = 8

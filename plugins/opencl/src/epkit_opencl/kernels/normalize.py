@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from epkit.backend import Kernel, RunContext, kernel
+from epkit.backend import Kernel, RunContext, element_type, kernel
 
 from ..launch import c_type, launch, pragma
 from ..memory import Tensor
 from .formulas import FLOATS
+from .mathematics import mathematics
 from .movement import fresh
 from .views import whole_axes
 
@@ -17,12 +18,17 @@ TYPES = {"T": FLOATS}
 
 
 def softmax_rows(context: RunContext, node: Any, x: Tensor, sizes: tuple[int, int, int], log: bool) -> Tensor:
-    """Along the middle of (outer, size, inner)."""
+    """Along the middle of (outer, size, inner). float16 rounds the exponentials and their sum, as the operator's
+    definition in steps does.
+    """
     out = fresh(context, node, x.shape, x)
     outer, size, inner = sizes
     t = c_type(x.dtype)
     end = "q[oq + at] = p[op + at] - top - total;" if log else "q[oq + at] = q[oq + at] / s;"
-    source = f"""{pragma([t])}
+    halves = element_type(node.outputs[0]) == "float16" and not log
+    number = "as_half(exp(p[op + at] - top))" if halves else "exp(p[op + at] - top)"
+    rounded = "if (s <= 65504) s = as_half(s);" if halves else ""
+    source = f"""{pragma([t])}{mathematics(number)}
 __kernel void softmax(const int size, const int inner, __global const {t}* p, const long op,
                       __global {t}* q, const long oq) {{
   const int i = get_global_id(0);
@@ -31,11 +37,11 @@ __kernel void softmax(const int size, const int inner, __global const {t}* p, co
   for (int j = 0; j < size; j++) {{ const {t} v = p[op + start + (long)j * inner]; top = v != v || v > top ? v : top; }}
   for (int j = 0; j < size; j++) {{
     const long at = start + (long)j * inner;
-    const {t} e = exp(p[op + at] - top);
+    const {t} e = {number};
     {"" if log else "q[oq + at] = e;"}
     s += e;
   }}
-  {"const " + t + " total = log(s);" if log else ""}
+  {"const " + t + " total = log(s);" if log else rounded}
   for (int j = 0; j < size; j++) {{ const long at = start + (long)j * inner; {end} }}
 }}
 """

@@ -10,10 +10,11 @@ from epkit.kernels._window import Window, window
 
 from ..launch import c_type, launch, pragma
 from ..memory import Tensor
-from .convolution import in_three, spatial
+from .convolution import spatial
 from .formulas import FLOATS
 from .indexing import rows
 from .movement import fresh
+from .patches import in_three
 
 TYPES = {"T": FLOATS}
 
