@@ -14,6 +14,7 @@ from . import (
     gemv,
     grouped,
     indexing,
+    integer,
     multi_head,
     pooling,
     portable,
@@ -24,9 +25,9 @@ from . import (
     skips,
 )
 
-FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing)
+FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
 
-OWN = (rows, skips, rotary, pooling, indexing, quantised)
+OWN = (rows, skips, rotary, pooling, indexing, integer, quantised)
 WITH_SOURCES = (*OWN, attention, caches, grouped, gemv, products, convolution)
 
 
