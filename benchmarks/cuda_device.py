@@ -106,7 +106,7 @@ class OnDevice:
 
     def memory(self) -> int:
         """Bytes held for weights, values and the captured graph."""
-        return self._memory + int(self.replay.recording.memory.total_bytes())
+        return self._memory + sum(int(item.memory.total_bytes()) for item in self.replay.recordings)
 
     def close(self) -> None:
         """Give everything back."""

@@ -10,301 +10,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import cuda_emulator
+import cuda_standin_library as library
 import numpy as np
+from cuda_standin_arrays import WAITS, DeviceArray, Namespace
+from cuda_standin_streams import LateStream
 
 from epkit_cuda.arrays import Arrays
 from epkit_cuda.machine import Machine
-
-METHODS = [
-    "reshape",
-    "astype",
-    "transpose",
-    "copy",
-    "sum",
-    "min",
-    "max",
-    "mean",
-    "any",
-    "all",
-    "argmax",
-    "argmin",
-    "cumsum",
-    "swapaxes",
-    "squeeze",
-    "ravel",
-    "flatten",
-    "prod",
-    "clip",
-    "round",
-    "take",
-    "repeat",
-    "nonzero",
-    "conj",
-]
-BINARY = [
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "and_",
-    "or_",
-    "xor",
-    "lshift",
-    "rshift",
-    "matmul",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-]
-
-
-class DeviceArray:
-    """An array of the pretended device."""
-
-    __array_priority__ = 1000
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, data: np.ndarray[Any, Any], machine: StandIn) -> None:
-        self._data, self._machine = data, machine
-
-    def __array__(self, *args: Any, **options: Any) -> Any:
-        raise TypeError("implicit conversion of a device array to a NumPy array is not allowed")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        return self._machine.call(getattr(ufunc, method), inputs, options)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        return self._machine.call(function, args, options)
-
-    shape = property(lambda self: self._data.shape)
-    dtype = property(lambda self: self._data.dtype)
-    ndim = property(lambda self: self._data.ndim)
-    size = property(lambda self: self._data.size)
-    nbytes = property(lambda self: self._data.nbytes)
-    strides = property(lambda self: self._data.strides)
-    flags = property(lambda self: self._data.flags)
-    itemsize = property(lambda self: self._data.itemsize)
-    data = property(lambda self: SimpleNamespace(ptr=self._data.ctypes.data))
-    T = property(lambda self: DeviceArray(self._data.T, self._machine))
-    real = property(lambda self: DeviceArray(self._data.real, self._machine))
-    imag = property(lambda self: DeviceArray(self._data.imag, self._machine))
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in METHODS:
-            raise AttributeError(f"device arrays have no {name}")
-        return lambda *args, **options: self._machine.call(getattr(self._data, name), args, options)
-
-    def view(self, dtype: Any) -> DeviceArray:
-        return DeviceArray(self._data.view(dtype), self._machine)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._machine.call(operator.getitem, (self, key), {})
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._machine.call(operator.setitem, (self, key, value), {})
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator[DeviceArray]:
-        return (self[index] for index in range(len(self)))
-
-    def _read(self) -> np.ndarray[Any, Any]:
-        self._machine.implicit()
-        return self._data
-
-    def item(self) -> Any:
-        return self._read().item()
-
-    def tolist(self) -> Any:
-        return self._read().tolist()
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._data.__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, self._machine.index)
-
-    __int__ = __index__ = lambda self: int(self._read())
-
-    def __float__(self):
-        return float(self._read())
-
-    def __bool__(self):
-        return bool(self._read())
-
-    def __neg__(self):
-        return self._machine.call(operator.neg, (self,), {})
-
-    def __abs__(self):
-        return self._machine.call(operator.abs, (self,), {})
-
-    def __invert__(self):
-        return self._machine.call(operator.invert, (self,), {})
-
-
-def _add_operators() -> None:
-    for name in BINARY:
-        plain = getattr(operator, name)
-
-        def forward(self: DeviceArray, other: Any, plain: Any = plain) -> Any:
-            return self._machine.call(plain, (self, other), {})
-
-        def backward(self: DeviceArray, other: Any, plain: Any = plain) -> Any:
-            return self._machine.call(plain, (other, self), {})
-
-        def inplace(self: DeviceArray, other: Any, plain: Any = plain) -> Any:
-            self[...] = self._machine.call(plain, (self, other), {})
-            return self
-
-        bare = name.rstrip("_")
-        setattr(DeviceArray, f"__{bare}__", forward)
-        setattr(DeviceArray, f"__r{bare}__", backward)
-        if bare not in ("lt", "le", "gt", "ge", "eq", "ne"):
-            setattr(DeviceArray, f"__i{bare}__", inplace)
-
-
-_add_operators()
-
-
-class Namespace:
-    """NumPy's functions over device arrays; what CuPy lacks is missing here, too."""
-
-    MISSING = frozenset({"bfloat16", "unstack", "vecdot", "object_", "str_", "bytes_"})
-
-    def __init__(self, machine: StandIn, source: Any = np) -> None:
-        self._machine, self._source = machine, source
-
-    def __getattr__(self, name: str) -> Any:
-        lacking = name in self.MISSING or (self._source is np.linalg and name == "diagonal")
-        if lacking or name.startswith("__"):
-            raise AttributeError(f"the array namespace has no {name}")
-        found = getattr(self._source, name)
-        if self._source is np and name in ("linalg", "fft"):
-            return Namespace(self._machine, found)
-        if isinstance(found, type) or not callable(found):
-            return found
-        if name in ("finfo", "iinfo", "result_type", "isdtype", "dtype", "broadcast_shapes", "can_cast"):
-            return lambda *args, **options: found(*map(_bare_dtype, args), **options)
-        return Function(self._machine, found)
-
-
-WAITS = frozenset(
-    [
-        "nonzero",
-        "unique",
-        "flatnonzero",
-        "argwhere",
-        "unique_values",
-        "unique_inverse",
-        "unique_all",
-        "compress",
-    ]
-)
-"""Functions whose result has a size that the data decide, so that CuPy waits for them."""
-
-CREATES = frozenset(
-    ["asarray", "array", "ascontiguousarray", "full", "full_like", "asanyarray", "from_dlpack"]
-)
-"""Functions that take NumPy arrays."""
-
-
-class Function:
-    """One function of the namespace. Ufuncs have ``at`` where CuPy has it."""
-
-    def __init__(self, machine: StandIn, function: Any) -> None:
-        self._machine, self._function = machine, function
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        creates = self._function.__name__ in CREATES
-        return self._machine.call(self._function, args, options, creates=creates)
-
-    @property
-    def at(self) -> Any:
-        if self._function.__name__ not in ("add", "subtract", "maximum", "minimum"):
-            raise NotImplementedError(f"{self._function.__name__}.at is not supported")
-        return lambda *args: self._machine.call(self._function.at, args, {}, creates=True)
-
-
-def _bare_dtype(value: Any) -> Any:
-    return value.dtype if isinstance(value, DeviceArray) else value
-
-
-class Event:
-    """A point in a pretended stream: reached once everything before it was run."""
-
-    def __init__(self, stream: LateStream) -> None:
-        self.stream, self.place = stream, stream.enqueued
-
-    def wait(self) -> None:
-        self.stream.flush()
-
-
-class Graph:
-    """Recorded work; running it touches what was recorded, and nothing else."""
-
-    def __init__(self, machine: StandIn) -> None:
-        self.machine = machine
-        self.work: list[Callable[[], None]] = []
-
-    def launch(self, stream: LateStream) -> None:
-        self.machine.graph_launches += 1
-        for work in self.work:
-            stream.put(work)
-
-
-class LateStream:
-    """Copies and kernels wait until somebody waits for them; array operations happen at once, after a flush."""
-
-    def __init__(self, machine: StandIn, address: int) -> None:
-        self.machine, self.address = machine, address
-        self.pending: list[Callable[[], None]] = []
-        self.enqueued = 0
-        self.graph: Graph | None = None
-
-    def put(self, work: Callable[[], None]) -> None:
-        if self.graph is not None:
-            self.graph.work.append(work)
-            return
-        self.enqueued += 1
-        self.pending.append(work)
-
-    def flush(self) -> None:
-        work, self.pending = self.pending, []
-        for item in work:
-            item()
-
-    def record(self) -> Event:
-        return Event(self)
-
-    def wait(self, event: Event) -> None:
-        self.put(event.stream.flush if event.stream is not self else lambda: None)
-
-    def synchronize(self) -> None:
-        if self.graph is not None:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        self.flush()
-        self.machine.synchronizations += 1
-
-    @contextmanager
-    def capture(self) -> Iterator[list[Graph]]:
-        graphs: list[Graph] = []
-        self.graph = Graph(self.machine)
-        try:
-            yield graphs
-            graphs.append(self.graph)
-        finally:
-            self.graph = None
 
 
 class StandIn(Machine):
@@ -317,7 +32,7 @@ class StandIn(Machine):
         self.xp = Arrays(Namespace(self))
         self.current: LateStream | None = None
         self.sources: list[str] = []
-        self.in_use = self.copies_in = self.copies_out = self.launches = 0
+        self.in_use = self.copies_in = self.copies_out = self.copies_between = self.launches = 0
         self.products: list[Any] = []
         self.convolutions: list[Any] = []
         self.attentions = 0
@@ -393,6 +108,7 @@ class StandIn(Machine):
         stream.put(lambda: np.copyto(target, source._data))
 
     def copy(self, source: Any, target: Any, stream: Any) -> None:
+        self.copies_between += 1
         stream.put(lambda: np.copyto(target._data, source._data))
 
     def stream(self, address: int = 0) -> LateStream:
@@ -433,7 +149,7 @@ class StandIn(Machine):
             if inside and c is not None:
                 found = found + c.astype(wide)
             if inside and activation:
-                found = np.maximum(found, 0) if activation == "relu" else _gelu_tanh(found)
+                found = np.maximum(found, 0) if activation == "relu" else library.gelu_tanh(found)
             np.copyto(z, found, casting="unsafe")
 
         assert self.current is not None
@@ -450,7 +166,7 @@ class StandIn(Machine):
             return False
         self.convolutions.append((x.strides, bias is not None, residual is not None, relu))
         arrays = [None if item is None else item._data for item in (x, w, out, bias, residual)]
-        stream.put(lambda: _convolve(arrays, strides, pads, dilations, groups, relu))
+        stream.put(lambda: library.convolve(arrays, strides, pads, dilations, groups, relu))
         return True
 
     def attend(
@@ -461,40 +177,8 @@ class StandIn(Machine):
             return False
         self.attentions += 1
         arrays = [None if item is None else item._data for item in (q, k, v, mask, out)]
-        stream.put(lambda: _attend(arrays, scale, causal))
+        stream.put(lambda: library.attend(arrays, scale, causal))
         return True
-
-
-def _gelu_tanh(x: Any) -> Any:
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def _convolve(arrays: Any, strides: Any, pads: Any, dilations: Any, groups: int, relu: float) -> None:
-    source, weight, target, bias, residual = arrays
-    wide = np.pad(source.astype(np.float32), [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
-    each, found = source.shape[1] // groups, np.zeros(target.shape, np.float32)
-    rows, columns = target.shape[2:]
-    for group in range(groups):
-        made = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
-        part = wide[:, group * each : (group + 1) * each]
-        for i, j in np.ndindex(*weight.shape[2:]):
-            down, right = i * dilations[0], j * dilations[1]
-            seen = part[:, :, down :: strides[0], right :: strides[1]][:, :, :rows, :columns]
-            found[:, made] += np.einsum("nchw,mc->nmhw", seen, weight[made, :, i, j].astype(np.float32))
-    for extra in (bias, residual):
-        found = found if extra is None else found + extra
-    target[...] = np.clip(found, 0, relu) if relu else found
-
-
-def _attend(arrays: Any, scale: float, causal: bool) -> None:
-    q, k, v, mask, out = (None if item is None else item.astype(np.float32) for item in arrays)
-    each = q.shape[1] // k.shape[1]
-    scores = q @ k.repeat(each, 1).swapaxes(2, 3) * scale
-    scores = scores if mask is None else scores + mask
-    if causal:
-        scores += np.triu(np.full(scores.shape[2:], -np.inf), 1)
-    share = np.exp(scores - scores.max(-1, keepdims=True))
-    arrays[4][...] = share / share.sum(-1, keepdims=True) @ v.repeat(each, 1)
 
 
 def _again(function: Any, args: Any, options: Any, result: Any) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 
 import epkit
-from epkit_cuda.device import Options, find_devices, open_machine
+from epkit_cuda.device import Options, find_devices
 
 FOUND = find_devices(Options())
 EXPECTED = "EPKIT_EXPECT_CUDA"
@@ -158,11 +158,23 @@ def test_a_residual_block_agrees_with_the_cpu(precision: str) -> None:
 def test_a_value_goes_to_cupy_and_back_without_a_copy() -> None:
     import cupy
 
-    from epkit_cuda.memory import imported
+    from epkit.runtime.on_device import DeviceArray
 
-    array = cupy.arange(6, dtype=np.float32)
-    tensor = imported(open_machine(0), array)
-    assert cupy.from_dlpack(tensor).data.ptr == array.data.ptr
+    options = epkit.RunOptions(on_device=["y"])
+    with (
+        epkit.load(MODEL, ["cuda"], fallback="error", capture=True) as session,
+        epkit.load(MODEL, ["cpu"]) as reference,
+    ):
+        for run in range(6):
+            given = feeds(3, run)
+            mine = {name: cupy.asarray(value) for name, value in given.items()}
+            found = session.run(None, mine, options)
+            assert isinstance(found["y"], DeviceArray) and isinstance(found["t"], np.ndarray)
+            array = cupy.from_dlpack(found["y"])
+            assert array.data.ptr == found["y"].tensor.array.data.ptr
+            want = reference.run(None, given)["y"]
+            np.testing.assert_allclose(cupy.asnumpy(array), want, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found["y"].numpy(), want, rtol=1e-4, atol=1e-4)
 
 
 def test_published_node_tests() -> None:

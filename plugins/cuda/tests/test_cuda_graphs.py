@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_standin import DeviceArray, StandIn
+from cuda_standin import StandIn
+from cuda_standin_arrays import DeviceArray
 
 from epkit_cuda.cudnn_graphs import Graphs
 

@@ -9,7 +9,8 @@ import fake_cublaslt
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_standin import DeviceArray, StandIn
+from cuda_standin import StandIn
+from cuda_standin_arrays import DeviceArray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper

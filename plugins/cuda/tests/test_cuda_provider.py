@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx.parser
 import pytest
-from cuda_standin import DeviceArray, StandIn
+from cuda_standin import StandIn
+from cuda_standin_arrays import DeviceArray
 
 import epkit
 import epkit.errors
 import epkit_cuda.device as device
 from epkit_cuda.device import Options
-from epkit_cuda.memory import CudaAllocator, StreamPool, Tensor, imported
+from epkit_cuda.memory import CudaAllocator, StreamPool, Tensor
 
 MODEL = onnx.parser.parse_model("""
     <ir_version: 10, opset_import: ["" : 21]>
@@ -107,14 +108,61 @@ def test_what_needs_the_host_in_between_is_not_captured(gpu: StandIn) -> None:
             assert session(x=x)["y"].tolist() == [np.flatnonzero(x > 0).tolist()]
 
 
-def test_a_value_goes_to_and_from_another_library_without_a_copy(gpu: StandIn) -> None:
-    array = gpu.xp.asarray(np.arange(6, dtype=np.float32))
-    tensor = imported(gpu, array)
-    assert gpu.copies_in == gpu.copies_out == 0 and tensor.__dlpack_device__() == (2, 0)
-    with pytest.raises(ValueError, match="DLPack device"):
-        imported(gpu, np.arange(3))
-    tensor.array[0] = 7
-    assert array.tolist()[0] == 7
+def test_values_stay_on_the_device_and_come_from_another_library_without_a_copy(gpu: StandIn) -> None:
+    options = epkit.RunOptions(on_device=True)
+    with epkit.load(MODEL, ["cuda"], fallback="error", capture=True) as session:
+        kept = []
+        for run in range(6):
+            x = np.random.default_rng(run).standard_normal((4, 3)).astype(np.float32)
+            kept.append((session.run(None, {"x": gpu.xp.asarray(x)}, options)["y"], wanted(x)))
+        assert (gpu.copies_in, gpu.copies_out, gpu.implicit_reads) == (0, 0, 0)
+        assert gpu.graph_launches == 4
+        shared = gpu.xp.from_dlpack(kept[0][0])
+        assert shared.data.ptr == kept[0][0].tensor.array.data.ptr
+        again = session.run(None, {"x": session.run(None, {"x": x.T[:, :3]}, options)["y"].numpy()})["y"]
+        assert again.shape == (3, 3)
+        for found, want in kept:
+            assert found.__dlpack_device__() == (2, 0)
+            np.testing.assert_allclose(found.numpy(), want, rtol=2e-5, atol=1e-6)
+        with pytest.raises(epkit.errors.InputError, match=r"DLPack device \(2, 1\)"):
+            session.run(None, {"x": DeviceArray(np.zeros((4, 3), np.float32), StandIn(1))})
+
+
+def test_a_replay_copies_nothing_that_lies_where_it_was_recorded(gpu: StandIn) -> None:
+    with epkit.load(MODEL, ["cuda"], fallback="error", capture=True) as session:
+        for run in range(5):
+            x = np.random.default_rng(run).standard_normal((4, 3)).astype(np.float32)
+            np.testing.assert_allclose(session(x=x)["y"], wanted(x), rtol=2e-5, atol=1e-6)
+        assert (gpu.graph_launches, gpu.copies_between) == (3, 0)
+        given = [gpu.xp.asarray(np.full((4, 3), value, np.float32)) for value in (1, 2)]
+        for run in range(6):  # elsewhere: copied to a second recording's own place
+            x = np.full((4, 3), 1 + run % 2, np.float32)
+            found = session.run(None, {"x": given[run % 2]})["y"]
+            np.testing.assert_allclose(found, wanted(x), rtol=2e-5, atol=1e-6)
+        assert (gpu.graph_launches, gpu.copies_between) == (9, 6)
+
+
+def test_a_run_that_comes_while_a_graph_s_results_are_read_does_without_it(gpu: StandIn) -> None:
+    with epkit.load(MODEL, ["cuda"], fallback="error", capture=True) as session:
+        for _ in range(4):
+            session(x=np.zeros((4, 3), np.float32))
+        launched, inner = gpu.graph_launches, []
+        plain = gpu.copy_out
+
+        def in_between(source: Any, target: Any, stream: Any) -> None:
+            gpu.copy_out = plain  # type: ignore[method-assign]
+            inner.append(session(x=np.ones((4, 3), np.float32))["y"])
+            plain(source, target, stream)
+
+        gpu.copy_out = in_between  # type: ignore[method-assign]
+        outer = session(x=np.full((4, 3), 2, np.float32))["y"]
+        assert gpu.graph_launches == launched + 1
+        for found, value in ((outer, 2), (inner[0], 1)):
+            np.testing.assert_allclose(
+                found, wanted(np.full((4, 3), value, np.float32)), rtol=2e-5, atol=1e-6
+            )
+        session(x=np.zeros((4, 3), np.float32))
+        assert gpu.graph_launches == launched + 2
 
 
 def test_staging_memory_is_reused_and_copies_arrive_at_synchronise(gpu: StandIn) -> None:

@@ -1,7 +1,8 @@
 """Replay of a whole program as one CUDA graph: everything that it touches stays at the address it was recorded with.
 
-Inputs are copied to where the recording read them, outputs from where it wrote them. Runs that replay the same
-graph follow one another on the device, whatever stream they are in.
+A recording reads its inputs where they were when it was made: a session that one thread uses has them there again.
+Where they are not, there is a second recording with places of its own, to which inputs are copied. Results stay where
+the recording wrote them until the run that asked for them ends; a run that comes meanwhile does without the graph.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .memory import CudaStream, Tensor, Watch
 
 if TYPE_CHECKING:
     from .compile import CudaProgram
-    from .machine import Machine, RawEvent, RawGraph
+    from .machine import RawGraph
 
 
 class RecordingContext(RunContext):
@@ -54,6 +55,7 @@ class Recording:
         known: values of inputs that the host was asked for: sizes that the recording has in it.
         graph: the work.
         watch: where its kernels report wrong indices.
+        owned: True if the inputs' places are the recording's own, so that it may write there.
     """
 
     memory: Any
@@ -62,69 +64,89 @@ class Recording:
     known: list[np.ndarray[Any, Any] | None]
     graph: RawGraph
     watch: Watch
+    owned: bool
+
+    def fits(self, inputs: Sequence[Tensor]) -> bool:
+        """True if the inputs lie where the recording reads them, or may be copied there."""
+        return self.owned or all(map(_same_place, inputs, self.inputs))
 
 
-def record(program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
+def record(
+    program: CudaProgram, context: RunContext, inputs: Sequence[Tensor], *, owned: bool
+) -> Recording | None:
     """Record the program for inputs like these; None where it needs the host in between."""
     stream = stream_of(context)
     machine = stream.machine
     stream.synchronize()
     try:
         with machine.using(stream.raw), machine.private_memory() as memory:
-            copies = [Tensor(machine.xp.empty(item.shape, item.dtype), item.host) for item in inputs]
+            read = [item.array if not owned else machine.xp.empty(item.shape, item.dtype) for item in inputs]
+            places = [Tensor(array, item.host) for array, item in zip(read, inputs, strict=True)]
             stream.recorded = watch = stream.new_watch()
             stream.synchronize()
             stream.capturing = True
             with stream.raw.capture() as graphs:
-                outputs = list(program.run(RecordingContext(context), copies))
+                outputs = list(program.run(RecordingContext(context), places))
                 outputs = [Tensor(stream.dense(item.array)) for item in outputs]
     except (RunError, RuntimeError):
         return None  # what the run needs of the host, an ordinary run does; nothing was executed here
     finally:
         stream.capturing, stream.recorded = False, None
-    known = [copy.host if copy.asked else None for copy in copies]
-    return Replay(program, machine, Recording(memory, copies, outputs, known, graphs[0], watch))
+    known = [place.host if place.asked else None for place in places]
+    return Recording(memory, places, outputs, known, graphs[0], watch, owned)
 
 
 class Replay(Program):
     """The program, as one launch."""
 
-    def __init__(self, program: CudaProgram, machine: Machine, recording: Recording) -> None:
+    def __init__(self, program: CudaProgram, recording: Recording) -> None:
         self.program = program
-        self.machine = machine
-        self.recording = recording
+        self.recordings = [recording]
         self._lock = threading.Lock()
-        self._done: RawEvent | None = None
+        self._user: CudaStream | None = None
+
+    @classmethod
+    def of(cls, program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) -> Replay | None:
+        """A replay for inputs like these; None where there can be none."""
+        found = record(program, context, inputs, owned=False)
+        return None if found is None else cls(program, found)
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        recording, stream = self.recording, stream_of(context)
-        if not all(map(_agrees, recording.known, inputs)):
+        stream = stream_of(context)
+        with self._lock:
+            recording = self._recording(context, inputs) if self._user in (None, stream) else None
+            if recording is not None and self._user is None:
+                self._user = stream
+                stream.when_closed(self._leave)
+        if recording is None:
             return self.program.run(context, inputs)
-        results = [
-            context.empty(value, tensor.shape, tensor.dtype)
-            for value, tensor in zip(self.program.output_values, recording.outputs, strict=True)
-        ]
-        with self._lock:
-            if self._done is not None:
-                stream.raw.wait(self._done)
-            for given, kept in zip(inputs, recording.inputs, strict=True):
-                self._copy(given.array, kept.array, stream)
-            recording.graph.launch(stream.raw)
-            if recording.watch.nodes:
-                stream.watch(recording.watch)
-            for kept, result in zip(recording.outputs, results, strict=True):
-                self._copy(kept.array, result.array, stream)
-            self._done = stream.raw.record()
-        return results
+        for given, kept in zip(inputs, recording.inputs, strict=True):
+            if given.size and not _same_place(given, kept):
+                stream.machine.copy(stream.dense(given.array), kept.array, stream.raw)
+        recording.graph.launch(stream.raw)
+        if recording.watch.nodes:
+            stream.watch(recording.watch)
+        return [Tensor(kept.array) for kept in recording.outputs]
 
-    def _copy(self, source: Any, target: Any, stream: CudaStream) -> None:
-        if source.size:
-            self.machine.copy(stream.dense(source), target, stream.raw)
+    def _recording(self, context: RunContext, inputs: Sequence[Tensor]) -> Recording | None:
+        """The first that fits; a second one with places of its own, once the first does not."""
+        if not all(map(_agrees, self.recordings[0].known, inputs)):
+            return None
+        for recording in self.recordings:
+            if recording.fits(inputs):
+                return recording
+        made = record(self.program, context, inputs, owned=True)
+        if made is not None:
+            self.recordings.append(made)
+        return made
 
-    def close(self) -> None:
+    def _leave(self) -> None:
         with self._lock:
-            if self._done is not None:
-                self._done.wait()
+            self._user = None
+
+
+def _same_place(given: Tensor, kept: Tensor) -> bool:
+    return bool(given.array.data.ptr == kept.array.data.ptr and given.array.strides == kept.array.strides)
 
 
 def _agrees(known: np.ndarray[Any, Any] | None, tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from epkit.backend import Kernel, MemoryStep, Program, RunContext, Subgraph
 from epkit.errors import EpkitError
 from epkit.kernels.attributes import attribute_values
 
-from .capture import record
+from .capture import Replay
 from .epilogue import absorb
 from .fuse import Chain
 from .kernels.formulas import Formula, formula_of
@@ -183,7 +183,7 @@ class CudaProgram(Program):
         return [slots[slot] for slot in self._outputs]  # type: ignore[misc]
 
     def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
-        return record(self, context, inputs)
+        return Replay.of(self, context, inputs)
 
 
 def weights_of_products(subgraph: Subgraph) -> set[ir.Value]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,20 +69,13 @@ class Tensor:
         return int(kind), int(index)
 
 
-def imported(machine: Machine, foreign: Any) -> Tensor:
-    """A tensor over the memory of another library's array (torch, CuPy, ...), without a copy.
-
-    Raises:
-        ValueError: if the array is not on this device.
-    """
-    device = tuple(map(int, foreign.__dlpack_device__()))
-    if device != (KIND_CUDA, machine.index):
-        raise ValueError(f"the array is on DLPack device {device}, expected {(KIND_CUDA, machine.index)}")
-    return Tensor(machine.xp.from_dlpack(foreign))
-
-
 KIND_CUDA = 2
 """DLPack's number for CUDA devices."""
+
+
+def _is_here(machine: Machine, foreign: Any) -> bool:
+    """True for an array on this GPU."""
+    return tuple(map(int, foreign.__dlpack_device__())) == (KIND_CUDA, machine.index)
 
 
 class CudaAllocator(Allocator):
@@ -107,6 +100,18 @@ class CudaAllocator(Allocator):
         if array.nbytes <= MIRRORED:
             tensor.host = array.copy()
         stream.send(array, tensor.array)
+
+    def copy(self, source: Tensor, target: Tensor, stream: Stream) -> None:
+        assert isinstance(stream, CudaStream)
+        if source.size:
+            self.machine.copy(stream.dense(source.array), target.array, stream.raw)
+
+    def imported(self, array: Any, stream: Stream) -> Tensor | None:
+        assert isinstance(stream, CudaStream)
+        if isinstance(array, np.ndarray) or not _is_here(self.machine, array):
+            return None
+        with self.machine.using(stream.raw):  # the other library makes this stream wait for its own
+            return Tensor(self.machine.xp.from_dlpack(array))
 
     def copy_out(self, tensor: Tensor, array: np.ndarray[Any, Any], stream: Stream) -> None:
         assert isinstance(stream, CudaStream)
@@ -142,6 +147,7 @@ class CudaStream(Stream):
         self._idle: list[np.ndarray[Any, Any]] = []
         self._landing: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._own: Watch | None = None
+        self._at_close: list[Callable[[], None]] = []
         self._watched: list[Watch] = []
 
     def send(self, array: np.ndarray[Any, Any], target: Any) -> None:
@@ -235,9 +241,18 @@ class CudaStream(Stream):
             remedy="check the indices of this node against the size of the axis that it reads",
         )
 
+    def when_closed(self, action: Callable[[], None]) -> None:
+        """Do something once the run is over and its work is done."""
+        self._at_close.append(action)
+
     def close(self) -> None:
-        self.synchronize()
-        self._streams.give(self)
+        try:
+            self.synchronize()
+        finally:
+            actions, self._at_close = self._at_close, []
+            for action in actions:
+                action()
+            self._streams.give(self)
 
 
 STAGES_KEPT = 16

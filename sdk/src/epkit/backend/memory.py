@@ -74,6 +74,23 @@ class Allocator(ABC):
         Complete after a synchronise.
         """
 
+    def copy(self, source: Tensor, target: Tensor, stream: Stream) -> None:
+        """Copy between two tensors of equal shape and dtype on the device; by default through the host."""
+        array = np.empty(tuple(source.shape), source.dtype)
+        self.copy_out(source, array, stream)
+        stream.synchronize()
+        self.copy_in(array, target, stream)
+        stream.synchronize()
+
+    def imported(self, array: Any, stream: Stream) -> Tensor | None:
+        """A tensor over the memory of another library's array, without a copy; None if this device cannot read it.
+
+        ``array`` has ``__dlpack__`` and ``__dlpack_device__``; it is alive and unchanged until the run ends. Work
+        that the other library enqueued must be done before later work of ``stream``. Tensors that have these two
+        methods themselves can leave the session: their memory must live as long as the capsules that they gave.
+        """
+        return None
+
 
 class HostEvent:
     """The event of a stream that never lags."""

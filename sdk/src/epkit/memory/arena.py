@@ -8,6 +8,7 @@ never exceeds what was in use at the busiest moment, however many sizes come by.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Arena:
         self._used: dict[int, tuple[int, Any]] = {}
         self._held = self._idle = self._peak = self._busiest = self._allocations = self._reused = 0
         self._closed = False
+        self._late: deque[Any] = deque()
 
     def take(self, nbytes: int) -> Any:
         """A buffer of at least ``nbytes``.
@@ -66,6 +68,7 @@ class Arena:
         """
         nbytes = max(nbytes, 1)
         with self._lock:
+            self._collect()
             fitting = [item for item in self._free if fits(item[0], nbytes)]
             if fitting:
                 item = min(fitting, key=lambda item: item[0])
@@ -81,13 +84,34 @@ class Arena:
     def give(self, buffer: Any) -> None:
         """Give back what ``take`` returned, for reuse."""
         with self._lock:
-            item = self._used.pop(id(buffer))
-            if self._closed:
-                self._release(item)
-            else:
-                self._free.append(item)
-                self._idle += item[0]
-                self._trim(self._busiest)
+            self._give(buffer)
+
+    def give_later(self, buffer: Any) -> None:
+        """The same from a finalizer, which may run in the middle of anything: at once only if nobody is in here."""
+        self._late.append(buffer)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._collect()
+            finally:
+                self._lock.release()
+
+    def leave(self, buffer: Any) -> None:
+        """Forget a buffer: another library has its memory, which goes with the last reference there."""
+        with self._lock:
+            self._held -= self._used.pop(id(buffer))[0]
+
+    def _collect(self) -> None:
+        while self._late:
+            self._give(self._late.popleft())
+
+    def _give(self, buffer: Any) -> None:
+        item = self._used.pop(id(buffer))
+        if self._closed:
+            self._release(item)
+        else:
+            self._free.append(item)
+            self._idle += item[0]
+            self._trim(self._busiest)
 
     def _allocate(self, nbytes: int) -> Any:
         if self.budget is not None and self._held + nbytes > self.budget:
@@ -131,6 +155,7 @@ class Arena:
     def statistics(self) -> ArenaStatistics:
         """A snapshot."""
         with self._lock:
+            self._collect()
             in_use = self._held - self._idle
             return ArenaStatistics(
                 self.device, self._held, in_use, self._peak, self._allocations, self._reused
@@ -140,4 +165,5 @@ class Arena:
         """Free what no run uses; what a run still uses is freed when it is given back."""
         with self._lock:
             self._closed = True
+            self._collect()
             self._trim(0)

@@ -18,6 +18,8 @@ from ..memory.planner import MemoryPlan
 from ..partition.schedule import HOST_PLACE, RunPartition
 from .context import RunState
 from .executor import Executor, make_arenas
+from .feeds import Foreign
+from .on_device import placed
 from .options import RunOptions
 from .replay import Replays
 
@@ -61,11 +63,14 @@ class Engine:
             plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays
         )
 
-    def run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
-        """Compute the model's outputs."""
+    def run(
+        self, values: Sequence[Any], options: RunOptions, kept: frozenset[int] = frozenset()
+    ) -> list[Any]:
+        """Compute the model's outputs; ``kept``: indices of those that stay on the device that has them."""
         state = RunState(options, self.bounds)
         try:
-            results = own(self.main.run(state, values), values)
+            given = [placed(value, state) if isinstance(value, Foreign) else value for value in values]
+            results = own(self.main.run(state, given, kept=kept), given)
         except BaseException:
             with suppress(EpkitError):  # the first error says what happened
                 state.close()

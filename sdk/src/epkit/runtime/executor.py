@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..backend.bound import Bound
 from ..backend.kernel_provider import describe_argument
@@ -19,6 +20,7 @@ from ..memory.graph_memory import GraphMemory
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
 from .context import Context, RunState, located
 from .control import CONTROL
+from .on_device import DeviceArray
 from .replay import Replays
 from .space import Lease, Space
 
@@ -44,6 +46,7 @@ class Executor:
         self._replays = replays
         self.spaces = {place: Space(found, arenas[place]) for place, found in memory[schedule].items()}
         self._static = all(space.memory.complete for space in self.spaces.values())
+        self._host_read = _read_on_host(schedule)
         self._template: Frame = [None] * schedule.n_slots
         for slot, value in schedule.constants:
             self._template[slot] = constant_of(value)
@@ -61,15 +64,28 @@ class Executor:
             *(space for body in self._bodies.values() for space in body.all_spaces()),
         ]
 
-    def run(self, state: RunState, inputs: Sequence[Any], captures: Sequence[Any] = ()) -> list[Any]:
-        """Compute the graph's outputs (host values) from its inputs and captured values (host values)."""
+    def run(
+        self,
+        state: RunState,
+        inputs: Sequence[Any],
+        captures: Sequence[Any] = (),
+        kept: frozenset[int] = frozenset(),
+    ) -> list[Any]:
+        """Compute the graph's outputs from its inputs and captured values.
+
+        All are host values, but for inputs that lie on a device and outputs that stay there (``kept``: indices).
+        """
         frame = self._template.copy()
         for slot, value in zip(
             (*self.schedule.inputs, *self.schedule.captures), (*inputs, *captures), strict=True
         ):
-            frame[slot] = value
+            brought = isinstance(value, DeviceArray) and slot in self._host_read
+            frame[slot] = self._brought(value, state) if brought else value
         key = () if self._static else tuple(_shape_of(value) for value in (*inputs, *captures))
-        leases = {place: space.open(key) for place, space in self.spaces.items()}
+        staying = self._staying(kept) if kept else {}
+        leases = {
+            place: space.open(key, staying.get(place, frozenset())) for place, space in self.spaces.items()
+        }
         complete = False
         try:
             for index, action in enumerate(self.schedule.actions):
@@ -84,6 +100,15 @@ class Executor:
             return results
         finally:
             _finish(state, leases, complete)
+
+    def _staying(self, kept: frozenset[int]) -> dict[int, frozenset[ir.Value]]:
+        """By device, the values of outputs that are not copied to the host; those that it needs itself are."""
+        slots = {self.schedule.outputs[index] for index in kept} - self._host_read
+        found: dict[int, set[ir.Value]] = {}
+        for action in self.schedule.actions:
+            if isinstance(action, Transfer) and action.to_place == HOST_PLACE and action.target in slots:
+                found.setdefault(action.from_place, set()).add(action.value)
+        return {place: frozenset(values) for place, values in found.items()}
 
     def _act(self, index: int, action: Action, frame: Frame, state: RunState, leases: Leases) -> None:
         if isinstance(action, RunPartition):
@@ -145,8 +170,12 @@ class Executor:
     def _transfer(self, action: Transfer, frame: Frame, state: RunState, leases: Leases) -> None:
         start = time.perf_counter_ns()
         source = frame[action.source]
+        staying = leases[action.from_place] if action.to_place == HOST_PLACE else None
         device = action.from_place if action.to_place == HOST_PLACE else action.to_place
         try:
+            if staying is not None and action.value in staying.kept and hasattr(source, "shape"):
+                frame[action.target] = self._stay(action, source, state, staying)
+                return
             if action.to_place == HOST_PLACE:
                 frame[action.target] = self._to_host(source, action.from_place, state)
             else:
@@ -184,8 +213,23 @@ class Executor:
         stream.synchronize()
         return result
 
+    def _stay(self, action: Transfer, source: Tensor, state: RunState, lease: Lease) -> DeviceArray:
+        """An output in the device's memory, which is the caller's from now on."""
+        place = action.from_place
+        tensor, buffer = lease.hand_over(action.value, source, state.stream(place))
+        return DeviceArray(self._bounds[place], tensor, lease.space.arena, buffer)
+
+    def _brought(self, value: DeviceArray, state: RunState) -> Any:
+        """A device's value in the host's memory."""
+        place = next(index for index, bound in enumerate(self._bounds) if bound is value.bound)
+        return self._to_host(value.tensor, place, state)
+
     def _to_device(self, action: Transfer, source: Any, state: RunState, lease: Lease) -> Tensor:
         bound = self._bounds[action.to_place]
+        if isinstance(source, DeviceArray):
+            if source.bound is bound:
+                return source.tensor
+            source = self._brought(source, state)
         source = np.asarray(source) if isinstance(source, np.generic) else source
         if not isinstance(source, np.ndarray) or source.dtype.kind == "O":
             raise RunError(
@@ -194,6 +238,9 @@ class Executor:
                 where=Where(stage="run", provider=bound.name, value=str(action.value.name)),
                 remedy="the provider must refuse nodes that read strings, sequences or maps",
             )
+        imported = bound.allocator.imported(source, state.stream(action.to_place))
+        if imported is not None:
+            return imported
         array = np.ascontiguousarray(source).reshape(source.shape)
         state.keep(array)
         tensor = lease.empty(action.value, array.shape, array.dtype)
@@ -239,6 +286,17 @@ def make_arenas(bounds: Sequence[Bound], budgets: Mapping[str, int]) -> dict[int
         if not bound.device.host_memory:
             arenas[index] = Arena(bound.device.name, bound.allocator, budgets.get(bound.name))
     return arenas
+
+
+def _read_on_host(schedule: Schedule) -> frozenset[int]:
+    """Slots whose values must be the host's: what runs there reads them, or an input is an output as it is."""
+    found = set(schedule.inputs) & set(schedule.outputs)
+    for action in schedule.actions:
+        if isinstance(action, RunControl):
+            found.update(action.inputs, *action.captures.values())
+        elif isinstance(action, RunPartition) and action.place == HOST_PLACE:
+            found.update(action.inputs)
+    return frozenset(found)
 
 
 def _finish(state: RunState, leases: Leases, complete: bool) -> None:

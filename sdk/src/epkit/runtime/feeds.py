@@ -70,7 +70,7 @@ def _dtype_name(dtype: ir.DataType) -> str:
 def check_feeds(
     feeds: Mapping[str, Any], inputs: Sequence[ir.Value], infos: Sequence[ValueInfo], model: str
 ) -> list[Any]:
-    """The values in the order of the graph's inputs.
+    """The values in the order of the graph's inputs; what lies on a device, as :class:`Foreign`.
 
     Raises:
         InputError: for an unknown or missing name, a wrong dtype, rank or dimension.
@@ -115,11 +115,45 @@ def _listing(infos: Sequence[ValueInfo]) -> str:
 def _fit(given: Any, info: ValueInfo, value: ir.Value, where: Where) -> Any:
     if not isinstance(value.type, ir.TensorType):
         return _fit_other(given, info, value.type, where)
+    if is_on_device(given):
+        return Foreign(given, info)
     array = as_array(given, info, where)
+    check_fit(array, info, where)
+    return array
+
+
+HOST_KINDS = frozenset({1, 3, 11, 13})
+"""DLPack's device types whose memory the host can read."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An input in the memory of some device, perhaps one of the session's.
+
+    Attributes:
+        given: what the caller passed.
+        info: the input that it is for.
+    """
+
+    given: Any
+    info: ValueInfo
+
+
+def is_on_device(given: Any) -> bool:
+    """True for an array that the host cannot read."""
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack_device__"):
+        return False
+    try:
+        return int(given.__dlpack_device__()[0]) not in HOST_KINDS
+    except BufferError:  # a device whose tensors do not speak DLPack
+        return True
+
+
+def check_fit(array: Any, info: ValueInfo, where: Where) -> None:
+    """Refuse a wrong dtype, rank or fixed dimension; ``array`` has ``dtype`` and ``shape``."""
     _check_dtype(array, info, where)
     if info.shape is not None:
         _check_shape(array, info, where)
-    return array
 
 
 def _spelling(dtype: str) -> str:
@@ -193,9 +227,9 @@ def _check_dtype(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> 
 
 def _check_shape(array: np.ndarray[Any, Any], info: ValueInfo, where: Where) -> None:
     assert info.shape is not None
-    if array.ndim != len(info.shape):
+    if len(array.shape) != len(info.shape):
         raise InputError(
-            f"input {info.name!r} has rank {array.ndim} (shape {list(array.shape)}), the "
+            f"input {info.name!r} has rank {len(array.shape)} (shape {list(array.shape)}), the "
             f"model wants rank {len(info.shape)}",
             where=where,
             remedy=f"the input is declared as {info}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .profile import Profile
@@ -32,8 +33,11 @@ class RunOptions:
         tag: a name for this run in the profile, in notices and in errors.
         cancel: a switch that stops the run.
         profile: collects what ran where and for how long.
+        on_device: outputs that stay on the device that computed them, all or by name: each is a
+            :class:`~epkit.runtime.on_device.DeviceArray`. What the host holds is a NumPy array as ever.
     """
 
     tag: str = ""
     cancel: Cancellation | None = None
     profile: Profile | None = None
+    on_device: bool | Collection[str] = False

@@ -87,9 +87,9 @@ class Session:
         Args:
             outputs: names of the outputs wanted; None for all.
             feeds: inputs by name. Tensors are NumPy arrays (or anything with ``__array__`` or
-                ``__dlpack__``),
+                ``__dlpack__``; what lies on a device of this session is read there),
                 sequences are lists.
-            options: tag, cancellation, profile.
+            options: tag, cancellation, profile, what stays on its device.
 
         Returns:
             The outputs by name. The arrays belong to the caller.
@@ -109,7 +109,7 @@ class Session:
         values = check_feeds(feeds, self._graph_inputs, self.inputs, self.name)
         start = time.perf_counter()
         try:
-            results = self._run(values, options)
+            results = self._run(values, options, self._kept(options))
         except EpkitError as error:
             self._registry.notify(
                 Notice("error", self.name, time.perf_counter() - start, {"error": error.what})
@@ -119,13 +119,20 @@ class Session:
         self._registry.notify(Notice("run", self.name, time.perf_counter() - start, {"tag": options.tag}))
         return {name: results[index] for name, index in wanted.items()}
 
-    def _run(self, values: Sequence[Any], options: RunOptions) -> list[Any]:
+    def _kept(self, options: RunOptions) -> frozenset[int]:
+        """Places of the outputs that stay on their device."""
+        chosen = options.on_device
+        if isinstance(chosen, bool):
+            return frozenset(self._index.values()) if chosen else frozenset()
+        return frozenset(self._wanted(chosen).values())
+
+    def _run(self, values: Sequence[Any], options: RunOptions, kept: frozenset[int]) -> list[Any]:
         """Run; where the application wants it, move a partition that failed, and run again."""
         while True:
             engine = self._enter()
             shadow = self._shadow
             try:
-                results = engine.run(values, options)
+                results = engine.run(values, options, kept)
                 if shadow is None or not shadow.wrong:
                     return results
                 faults = dict(shadow.wrong)

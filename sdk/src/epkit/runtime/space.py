@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..backend.memory import HostAllocator, Tensor
+from ..backend.memory import HostAllocator, Stream, Tensor
 from ..memory.arena import Arena, fits
 from ..memory.graph_memory import GraphMemory, Marker
 from ..memory.planner import MemoryPlan
@@ -35,15 +35,15 @@ class Space:
         self._lock = threading.Lock()
         self._plans: OrderedDict[Hashable, MemoryPlan] = OrderedDict()
 
-    def open(self, key: Hashable) -> Lease:
-        """The memory for one run under a shape key."""
+    def open(self, key: Hashable, kept: frozenset[ir.Value] = frozenset()) -> Lease:
+        """The memory for one run under a shape key; ``kept``: values that outlive it."""
         if self.memory.complete:
-            return Lease(self, self.memory.plan, None)
+            return Lease(self, self.memory.plan, None, kept)
         with self._lock:
             plan = self._plans.get(key)
             if plan is not None:
                 self._plans.move_to_end(key)
-        return Lease(self, self.memory.plan if plan is None else plan, key if plan is None else None)
+        return Lease(self, self.memory.plan if plan is None else plan, key if plan is None else None, kept)
 
     def learn(self, key: Hashable, sizes: dict[ir.Value, int]) -> None:
         """Remember the plan for sizes that a whole run under the key has shown."""
@@ -66,14 +66,22 @@ class Lease:
     does, and nothing keeps another run's stream from being earlier.
     """
 
-    def __init__(self, space: Space, plan: MemoryPlan, learning: Hashable | None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        plan: MemoryPlan,
+        learning: Hashable | None,
+        kept: frozenset[ir.Value] = frozenset(),
+    ) -> None:
         self.space = space
+        self.kept = kept
         self.plan = plan
         self.learning = learning
         self._block: Any = None
         self._buffers: dict[ir.Value, tuple[int, Any]] = {}
         self._spare: list[tuple[int, Any]] = []
         self._sizes: dict[ir.Value, int] = {}
+        self._own: dict[ir.Value, tuple[Tensor, int, Any]] = {}
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """Memory for a value: its planned place, else a buffer of its own.
@@ -86,6 +94,8 @@ class Lease:
         nbytes = math.prod(shape) * dtype.itemsize
         if self.learning is not None:
             self._sizes[value] = nbytes
+        if value in self.kept:
+            return self._of_its_own(value, shape, dtype)
         place = self.plan.places.get(value)
         if place is not None and nbytes <= place.nbytes:
             if self._block is None:
@@ -95,6 +105,24 @@ class Lease:
             self._spare.append(self._buffers.pop(value))
         self._buffers[value] = self._buffer(nbytes)
         return arena.allocator.view(self._buffers[value][1], 0, shape, dtype)
+
+    def _of_its_own(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        """Memory that no plan and no other value has."""
+        if value in self._own:
+            self._spare.append(self._own.pop(value)[1:])
+        arena, nbytes = self.space.arena, math.prod(shape) * dtype.itemsize
+        buffer = arena.take(nbytes)
+        tensor = arena.allocator.view(buffer, 0, tuple(shape), dtype)
+        self._own[value] = (tensor, nbytes, buffer)
+        return tensor
+
+    def hand_over(self, value: ir.Value, tensor: Tensor, stream: Stream) -> tuple[Tensor, Any]:
+        """A kept value in memory of its own, which is the caller's from now on; copied if it lies elsewhere."""
+        if value not in self._own or self._own[value][0] is not tensor:
+            target = self._of_its_own(value, tuple(tensor.shape), tensor.dtype)
+            self.space.arena.allocator.copy(tensor, target, stream)
+        found, _, buffer = self._own.pop(value)
+        return found, buffer
 
     def _buffer(self, nbytes: int) -> tuple[int, Any]:
         """A spare buffer of about the size, else one of the arena's."""
@@ -122,8 +150,10 @@ class Lease:
 
     def close(self, complete: bool) -> None:
         """End of the run. ``complete``: it ended well, so its sizes are worth a plan."""
-        for _, buffer in (*self._buffers.values(), *self._spare):
+        own = [item[1:] for item in self._own.values()]
+        for _, buffer in (*self._buffers.values(), *self._spare, *own):
             self.space.arena.give(buffer)
+        self._own.clear()
         self._buffers.clear()
         self._spare.clear()
         if self._block is not None:

@@ -7,11 +7,15 @@ from epkit.backend import Kernel
 from ..machine import Machine
 from . import (
     attention,
+    caches,
     codes,
     convolution,
     formulas,
     gemv,
+    grouped,
     indexing,
+    integer,
+    multi_head,
     pooling,
     portable,
     products,
@@ -21,9 +25,10 @@ from . import (
     skips,
 )
 
-FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing)
+FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
 
-WITH_SOURCES = (rows, skips, rotary, pooling, indexing, quantised, attention, gemv, products, convolution)
+OWN = (rows, skips, rotary, pooling, indexing, integer, quantised)
+WITH_SOURCES = (*OWN, attention, caches, grouped, gemv, products, convolution)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
@@ -31,7 +36,9 @@ def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     own = [item for family in FAMILIES for item in family.KERNELS]
     libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
     own.append(quantised.matmul_n_bits_of(precision))
-    return [*own, *attention.attention_kernels(precision), *libraries, *portable.kernels(machine.xp)]
+    own += attention.attention_kernels(precision)
+    own += [*grouped.group_query_kernels(precision), *multi_head.multi_head_kernels(precision)]
+    return [*own, *libraries, *portable.kernels(machine.xp)]
 
 
 def all_sources() -> list[str]:

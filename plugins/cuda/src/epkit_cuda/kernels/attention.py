@@ -18,6 +18,7 @@ from epkit.kernels.attributes import attribute_values
 from ..launch import dense, launch, stream_of
 from ..memory import Tensor
 from .attention_sources import CHUNK, THREADS, WIDEST, few_source, softmax_source
+from .caches import appended
 from .products import ROUNDED, multiply
 
 FEW = 8
@@ -193,23 +194,6 @@ def check(q: Any, k: Any, v: Any) -> None:
         raise ValueError(f"queries {q.shape}, keys {k.shape} and values {v.shape} do not fit")
 
 
-def joined(context: RunContext, node: Any, index: int, past: Tensor | None, fresh: Any) -> Tensor:
-    """What was kept and what is new, along the length; memory of the core where it is a result."""
-    xp = stream_of(context).machine.xp
-    if past is None:
-        return Tensor(fresh)
-    shape = (*fresh.shape[:2], past.shape[2] + fresh.shape[2], fresh.shape[3])
-    named = len(node.outputs) > index and bool(node.outputs[index].name)
-    made: Tensor = (
-        context.empty(node.outputs[index], shape, past.dtype)
-        if named
-        else Tensor(xp.empty(shape, past.dtype))
-    )
-    made.array[:, :, : past.shape[2]] = past.array
-    made.array[:, :, past.shape[2] :] = fresh
-    return made
-
-
 def attend_rounded(context: RunContext, operands: list[Any], mask: Any, out: Any, how: Scores) -> None:
     """Attention whose float32 operands are rounded as the option ``precision`` says; its result is as wide as ever."""
     wanted = ROUNDED.get(how.precision)
@@ -249,10 +233,7 @@ def attention_kernels(precision: str) -> list[Kernel]:
         queries = split(dense(context, q), q_num_heads, "Q")
         fresh = [split(dense(context, item), kv_num_heads, name) for item, name in ((k, "K"), (v, "V"))]
         past = 0 if past_key is None else past_key.shape[2]
-        keys, values = (
-            joined(context, node, index, old, new)
-            for index, old, new in zip((1, 2), (past_key, past_value), fresh, strict=True)
-        )
+        keys, values = appended(context, node, (past_key, past_value), fresh)
         check(queries, keys.array, values.array)
         shape = (*queries.shape[:3], values.shape[3])
         out, view = result(context, node, q, shape)
