@@ -110,6 +110,8 @@ class KernelTable:
         self._kernels: dict[tuple[str, str], list[Kernel]] = {}
         for item in kernels:
             self._kernels.setdefault((item.domain, item.op_type), []).append(item)
+        self._asked = {key for key, kernels in self._kernels.items() if any(each.when for each in kernels)}
+        self._taken: dict[tuple[object, ...], Kernel] = {}
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for kernels in self._kernels.values():
@@ -121,6 +123,18 @@ class KernelTable:
 
     def find(self, node: ir.Node, graph: Subgraph) -> Kernel | Refusal:
         """The first declared kernel that takes the node, or the refusal of the one that came closest."""
+        operator = node.domain, node.op_type
+        if operator not in self._kernels or operator in self._asked:
+            return self._find(node, graph)
+        look = (*operator, graph.opset(node), *map(_look, node.inputs), None, *map(_look, node.outputs))
+        found = self._taken.get(look) or self._find(node, graph)
+        if isinstance(
+            found, Kernel
+        ):  # whether it is taken depends on no more than this; the reason why not does
+            self._taken[look] = found
+        return found
+
+    def _find(self, node: ir.Node, graph: Subgraph) -> Kernel | Refusal:
         refusal = Refusal(node, "no-kernel", f"no kernel for {operator_name(node)}")
         for candidate in self._kernels.get((node.domain, node.op_type), ()):
             problem = refuse(candidate, node, graph.opset(node))
@@ -152,6 +166,10 @@ def refuse(candidate: Kernel, node: ir.Node, opset: int) -> Refusal | None:
         )
         return Refusal(node, "attribute", reason)
     return None
+
+
+def _look(value: ir.Value | None) -> str:
+    return "" if value is None or not value.name else element_type(value) or "?"
 
 
 def types_of(node: ir.Node, variable: str, opset: int) -> list[str]:

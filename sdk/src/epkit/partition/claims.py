@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
 from ..backend.custom import CustomOperator
-from ..backend.subgraph import Subgraph, constant_of, opset_of
+from ..backend.subgraph import Subgraph, is_constant, opset_of
 from ..errors import BrokenProviderError, InvalidModelError, Where
 from ..model.infer import infer
 from ..model.inline import inline_call, schema_function
@@ -158,11 +158,11 @@ def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
 
 
 def _view(graph: ir.Graph, model: ir.Model, depth: int) -> Subgraph:
-    outside = tuple(value for value in captured(graph) if constant_of(value) is None)
+    outside = tuple(value for value in captured(graph) if not is_constant(value)) if depth else ()
     return Subgraph(
         graph.name or "graph",
         tuple(graph),
-        tuple(value for value in graph.inputs if constant_of(value) is None) + outside,
+        tuple(value for value in graph.inputs if not is_constant(value)) + outside,
         tuple(value for value in graph.outputs if value is not None),
         model.opset_imports,
         depth,
