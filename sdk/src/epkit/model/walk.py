@@ -73,4 +73,4 @@ def reads(node: ir.Node) -> tuple[ir.Value, ...]:
 
 def writes(node: ir.Node) -> tuple[ir.Value, ...]:
     """The outputs that have a name; an optional output that is left out has none."""
-    return tuple(value for value in node.outputs if value.name)
+    return tuple([value for value in node.outputs if value.name])

@@ -141,6 +141,8 @@ def _ask(
 
 def _restricted(offer: Offer, bound: Bound, pins: Pins) -> Offer:
     """The offer without the claims that pins exclude; their nodes are refused with that reason."""
+    if not pins:
+        return offer
     excluded = {claim: found for claim in offer.claims if (found := pins.exclude(claim, bound.name))}
     if not excluded:
         return offer
@@ -208,11 +210,14 @@ def _explained(offer: Offer, bound: Bound, view: Subgraph) -> Offer:
 
 
 def _calls_to_inline(claims: Claims) -> list[ir.Node]:
+    claimed = frozenset[ir.Node]().union(
+        *(offer.claimed for offers in claims.offers.values() for offer in offers)
+    )
     unclaimed = [
         node
-        for graph, offers in claims.offers.items()
+        for graph in claims.offers
         for node in graph
-        if not any(node in offer.claimed for offer in offers)
+        if node not in claimed
         and not is_control_flow(node)
         and function_of(claims.model, node, claims.custom) is not None
     ]
