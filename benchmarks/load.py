@@ -108,12 +108,15 @@ def row(name: str, times: Times) -> str:
 
 def table(rows: list[str]) -> str:
     """The results as Markdown."""
-    head = "| model | read + check | onnx.load | session | onnxruntime | read / onnx.load | session / onnxruntime | CPU time |"
+    head = (
+        "| model | read + check | onnx.load | session | onnxruntime | read / onnx.load | session / onnxruntime "
+        "| CPU time |"
+    )
     lines = [
         "# Loading",
         "",
-        f"`python -m benchmarks load`; medians of {ROUNDS} alternating rounds in one process, in seconds, without a cache;",
-        f"the last column is session / onnxruntime in processor time. {machine()}.",
+        f"`python -m benchmarks load`; medians of {ROUNDS} alternating rounds in one process, in seconds, without a",
+        f"cache; the last column is session / onnxruntime in processor time. {machine()}.",
         "",
         head,
         "|" + "---|" * 8,
