@@ -9,7 +9,7 @@ from . import cpu, cuda, load, opencl, optimiser, placement, trees
 BENCHMARKS = {
     "cuda": cuda.main,
     "cpu": lambda: cpu.main(sys.argv[2:]),
-    "load": load.main,
+    "load": lambda: load.main(sys.argv[2:]),
     "opencl": opencl.main,
     "optimiser": lambda: optimiser.main(sys.argv[2:]),
     "placement": placement.main,

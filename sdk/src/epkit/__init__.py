@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import EpkitError
-from .late import import_onnx_ir
+from .late import import_onnx_ir as _import_onnx_ir
 
 if TYPE_CHECKING:
     from .api import load, operator
@@ -63,7 +63,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'epkit' has no attribute {name!r}; it has {', '.join(__all__)}")
-    import_onnx_ir()
+    _import_onnx_ir()
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value

@@ -1,7 +1,7 @@
 """Imports onnx_ir without sympy, which it uses for arithmetic with symbolic dimensions only.
 
-sympy is 36 MB of memory and most of the time of the import. So while onnx_ir is imported, two modules are stand-ins that
-import the real ones when somebody asks them for anything. Nobody else sees them: they do not stay in ``sys.modules``.
+sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, two modules are stand-ins,
+which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
 """
 
 from __future__ import annotations

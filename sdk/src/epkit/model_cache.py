@@ -25,6 +25,7 @@ from .errors import EpkitError
 from .model.check import CheckedModel
 from .model.infer import weightless
 from .model.limits import Limits
+from .model.long_lists import LongAttr
 from .model.read import ReadModel, read
 from .model.seal import Seal, is_settled, seal, set_back, stamp_of
 from .model.walk import all_graphs
@@ -184,7 +185,11 @@ def _weights(model: ir.Model) -> Iterator[Any]:
 
 def _attribute_bytes(attributes: Mapping[str, ir.Attr]) -> Iterator[Any]:
     for name, attribute in attributes.items():
-        if not attribute.is_ref() and attribute.type.name == "TENSOR":
+        if isinstance(attribute, LongAttr):
+            yield name.encode()
+            yield attribute.value.array
+            yield repr(attribute.value.words).encode()
+        elif not attribute.is_ref() and attribute.type.name == "TENSOR":
             yield name.encode()
             yield from _bytes(attribute.value)
 

@@ -72,9 +72,11 @@ bool read_constant(PyObject *item, Program &program) {
   if (!PyArg_ParseTuple(item, "iO", &constant.slot, &array)) return false;
   if (!slots_in_range(program, {constant.slot}, 0)) return false;
   bool numeric = program.slots[constant.slot].dtype.bits != 0;
-  if (numeric && (!PyArray_Check(array) || !PyArray_ISCARRAY_RO((PyArrayObject *)array) ||
-                  PyArray_NDIM((PyArrayObject *)array) > EPK_MAX_RANK)) {
-    PyErr_SetString(PyExc_ValueError, "a constant must be a contiguous, aligned array");
+  auto fits = [](PyArrayObject *a) {  // alignment is the compiler's business: what only copies bytes needs none
+    return PyArray_IS_C_CONTIGUOUS(a) && PyArray_ISNOTSWAPPED(a) && PyArray_NDIM(a) <= EPK_MAX_RANK;
+  };
+  if (numeric && (!PyArray_Check(array) || !fits((PyArrayObject *)array))) {
+    PyErr_SetString(PyExc_ValueError, "a constant must be a contiguous array in the machine's byte order");
     return false;
   }
   constant.tensor = DLTensor{nullptr, DLDevice{1, 0}, 0, program.slots[constant.slot].dtype, nullptr, nullptr, 0};

@@ -23,6 +23,7 @@ PyObject *array_over(const Frame &frame, int slot, PyObject *base) {  // steals 
     Py_DECREF(array);
     return nullptr;
   }
+  PyArray_UpdateFlags((PyArrayObject *)array, NPY_ARRAY_ALIGNED);  // a constant may lie anywhere in a file
   return array;
 }
 

@@ -22,6 +22,7 @@ from .lower import LOWERINGS
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import cpus, engine, kernels
+from .pages import Scratch
 from .prepared import Prepared
 from .shared import shared
 
@@ -154,6 +155,7 @@ class _Builder:
         self._precision = precision
         self._prepared = prepared
         self._cpus = cpus()
+        self._scratch = Scratch()
         self._slots: dict[Any, int] = {}
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
@@ -179,6 +181,7 @@ class _Builder:
                 pending.append(node)
             else:
                 pending.append(Step("", tuple(node.inputs), view.outputs, nodes=(node,)))
+        self._scratch = Scratch()  # all is prepared
         self.steps = keep_blocked(self._needed(pending, fuser), self.graph)
 
     def _needed(self, pending: Sequence[Step | ir.Node], fuser: Fuser) -> list[Step]:
@@ -206,7 +209,10 @@ class _Builder:
     ) -> np.ndarray[Any, Any]:
         """The bytes that a kernel makes of constants."""
         return self._prepared.get(
-            kernel, attributes, arrays, lambda: prepare(self._table[kernel], attributes, arrays, self._cpus)
+            kernel,
+            attributes,
+            arrays,
+            lambda: prepare(self._table[kernel], attributes, arrays, self._cpus, self._scratch),
         )
 
     def _compute(self, node: ir.Node, inputs: list[Any]) -> np.ndarray[Any, Any]:
@@ -264,7 +270,10 @@ class _Builder:
         for number, kind in enumerate(self._types):
             code, bits = native_type(kind)
             slots.append((code, bits, numpy_dtype(kind) if bits else None, number in escapes))
-        constants = [(slot, _settled(self._constants[slot])) for slot in sorted(self._constants)]
+        moved = self._moved(rows)
+        constants = [
+            (slot, _settled(self._constants[slot], slot in moved)) for slot in sorted(self._constants)
+        ]
         return module.Program(slots, inputs, constants, steps, outputs, threads)
 
     def _result(self, value: Operand) -> int:
@@ -285,6 +294,13 @@ class _Builder:
                 found.add(reads[0])
         return found
 
+    def _moved(self, rows: Sequence[tuple[list[int], list[int]]]) -> set[int]:
+        """Slots that only Gather reads, row by row, or NumPy: a table of words is not copied to be aligned."""
+        pairs = [(step, reads) for step, (reads, _) in zip(self.steps, rows, strict=True) if step.kernel]
+        return set(self._constants) - {
+            slot for step, reads in pairs for slot in reads[step.kernel == "gather" :]
+        }
+
     def _may_fall_back(self, step: Step) -> bool:
         """True if the step is just one node, whose portable kernel can take over where the native one cannot."""
         if not step.kernel or len(step.nodes) != 1 or step.kernel in LAYOUT:
@@ -304,7 +320,11 @@ class _Builder:
 
 @shared
 def prepare(
-    kernel: int, attributes: bytes, arrays: Sequence[np.ndarray[Any, Any] | None], threads: int
+    kernel: int,
+    attributes: bytes,
+    arrays: Sequence[np.ndarray[Any, Any] | None],
+    threads: int,
+    scratch: Scratch,
 ) -> np.ndarray[Any, Any]:
     """Run one kernel on constants: an array of the bytes that it gives."""
     module: Any = engine()
@@ -313,7 +333,8 @@ def prepare(
     numbers = iter(range(len(given)))
     reads = [ABSENT if array is None else next(numbers) for array in arrays]
     step: tuple[Any, ...] = (kernel, attributes, reads, [len(given)], [])
-    constants = [(index, _settled(array)) for index, array in enumerate(given)]
+    largest = max(given, key=lambda array: array.nbytes)
+    constants = [(i, scratch.aligned(a) if a is largest else _settled(a)) for i, a in enumerate(given)]
     program = module.Program(slots, [], constants, [step], [("y", len(given))], threads)
     (result,) = program.run([], None, None, None)
     return result  # type: ignore[no-any-return]
@@ -358,9 +379,9 @@ def _declared(value: ir.Value) -> tuple[int, ...] | None:
     return tuple(d if isinstance(d, int) else -1 for d in value.shape)
 
 
-def _settled(array: np.ndarray[Any, Any]) -> Any:
-    """A constant as the engine wants it: contiguous and aligned."""
-    if array.dtype.kind == "O" or (array.flags.c_contiguous and array.flags.aligned):
+def _settled(array: np.ndarray[Any, Any], is_moved: bool = False) -> Any:
+    """A constant as the engine wants it: contiguous, and aligned unless it is only moved."""
+    if array.dtype.kind == "O" or (array.flags.c_contiguous and (is_moved or array.flags.aligned)):
         return array
     return np.require(array, requirements=["C", "A"])
 

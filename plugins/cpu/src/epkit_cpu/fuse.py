@@ -35,15 +35,15 @@ class Shapes:
             self._classes[value] = _inferred(value) or object()
         return self._classes[value]
 
-    def note(self, node: ir.Node) -> None:
-        """An elementwise node: its result may have the class of an input."""
-        self._classes[node.outputs[0]] = self.after(node)
+    def note(self, node: ir.Node, found: object) -> None:
+        """Keep what :meth:`after` found for a node."""
+        self._classes[node.outputs[0]] = found
 
     def after(self, node: ir.Node) -> object:
-        """The class of an elementwise node's result."""
-        inputs = [value for value in node.inputs if value is not None]
+        """The class of an elementwise node's result; it may be that of an input."""
         known: object = _inferred(node.outputs[0])
         if known is None:
+            inputs = [value for value in node.inputs if value is not None]
             wide = [value for value in inputs if not self._gives_way(value, inputs)]
             classes = {self.of(value) for value in wide}
             known = classes.pop() if len(classes) == 1 else object()
@@ -69,8 +69,11 @@ def _inferred(value: ir.Value) -> tuple[Any, ...] | None:
     """The inferred shape as a class, if every dimension is a number or has a name."""
     if value.shape is None:
         return None
-    dims = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-    return None if any(d is None for d in dims) else dims
+    dims = value.shape.dims  # of numbers and names, which are equal if they have one name
+    for dim in dims:
+        if not isinstance(dim, int) and dim.value is None:
+            return None
+    return dims
 
 
 class Fuser:
@@ -87,6 +90,7 @@ class Fuser:
         node = view.node
         found = {id(c): c for value in node.inputs if value is not None and (c := self._open.get(value))}
         joined: list[Chain] = []
+        wanted: object = None
         if meaning_of(view) is not None:
             wanted = self._shapes.after(node)
             joined = [c for c in found.values() if self._shapes.of(c.nodes[-1].outputs[0]) == wanted]
@@ -94,7 +98,7 @@ class Fuser:
         if chain is None:
             self.read(node.inputs)
             return False
-        self._shapes.note(node)
+        self._shapes.note(node, wanted)
         for other in found.values():
             self._close(other)  # merged, or read from outside
             if other in joined:

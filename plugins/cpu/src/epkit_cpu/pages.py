@@ -13,6 +13,24 @@ LEAST = 1 << 16
 """Bytes of an array that are worth a system call."""
 
 
+class Scratch:
+    """Memory for aligned copies of weights, the same for all: fresh memory for each would stay with the allocator."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def aligned(self, array: Array) -> Array:
+        """The array, or a copy that holds until the next call; then the array's own pages are given back."""
+        if array.flags.aligned and array.flags.c_contiguous:
+            return array
+        if self._memory.nbytes < array.nbytes:
+            self._memory = np.empty(array.nbytes, np.uint8)
+        copy = self._memory[: array.nbytes].view(array.dtype).reshape(array.shape)
+        np.copyto(copy, array)
+        let_go(array)
+        return copy
+
+
 def let_go(array: Array) -> None:
     """Give back the pages that an array fills alone, if it is a view of a mapped file."""
     mapping = _mapping(array)

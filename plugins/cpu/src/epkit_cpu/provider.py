@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 
@@ -107,7 +107,13 @@ class CpuProvider(KernelProvider):
 
     @cached_property
     def table(self) -> KernelTable:
-        return KernelTable((*custom_kernels(np, self._custom), *standard_kernels()))
+        return _table(self._custom)
+
+
+@lru_cache(maxsize=8)
+def _table(custom: tuple[CustomOperator, ...]) -> KernelTable:
+    """The kernels of the standard's operators and of custom ones, the same for every session that has these."""
+    return KernelTable((*custom_kernels(np, custom), *standard_kernels()))
 
 
 @cache

@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .claim import Refusal
@@ -33,6 +34,9 @@ Shapes = Callable[..., Sequence[tuple[Sequence[int], "np.dtype[Any]"]]]
 
 CLOSENESS = ("no-kernel", "opset", "dtype", "attribute")
 """What a kernel may lack to take a node, the most first."""
+
+BODIES = (5, 10)
+"""AttributeProto.GRAPH and GRAPHS."""
 
 FILLED = frozenset({"node", "opset", "n_outputs", "context", "out"})
 
@@ -110,6 +114,7 @@ class KernelTable:
         self._kernels: dict[tuple[str, str], list[Kernel]] = {}
         for item in kernels:
             self._kernels.setdefault((item.domain, item.op_type), []).append(item)
+        self._taken: dict[tuple[object, ...], Kernel] = {}
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for kernels in self._kernels.values():
@@ -121,10 +126,17 @@ class KernelTable:
 
     def find(self, node: ir.Node, graph: Subgraph) -> Kernel | Refusal:
         """The first declared kernel that takes the node, or the refusal of the one that came closest."""
+        candidates = self._kernels.get((node.domain, node.op_type), ())
+        types = map(_look, node.inputs), (None,), map(_look, node.outputs)
+        look = (node.domain, node.op_type, graph.opset(node), *chain.from_iterable(types))
+        if (taken := self._taken.get(look)) is not None and (taken.when is None or not _has_bodies(node)):
+            return taken
         refusal = Refusal(node, "no-kernel", f"no kernel for {operator_name(node)}")
-        for candidate in self._kernels.get((node.domain, node.op_type), ()):
+        for candidate in candidates:
             problem = refuse(candidate, node, graph.opset(node))
             if problem is None:
+                if all(each.when in (None, has_no_subgraph) for each in candidates) and not _has_bodies(node):
+                    self._taken[look] = candidate  # and whatever else looks like this
                 return candidate
             if CLOSENESS.index(problem.code) > CLOSENESS.index(refusal.code):
                 refusal = problem
@@ -152,6 +164,20 @@ def refuse(candidate: Kernel, node: ir.Node, opset: int) -> Refusal | None:
         )
         return Refusal(node, "attribute", reason)
     return None
+
+
+def has_no_subgraph(node: ir.Node) -> bool | str:
+    """Portable functions take arrays only; operators with subgraphs run through their function bodies."""
+    names = [name for name, attribute in node.attributes.items() if attribute.type in BODIES]
+    return not names or f"the portable kernel takes no subgraph, and {names[0]} is one"
+
+
+def _has_bodies(node: ir.Node) -> bool:
+    return any(attribute.type in BODIES for attribute in node.attributes.data.values())
+
+
+def _look(value: ir.Value | None) -> str:
+    return "" if value is None or not value.name else element_type(value) or "?"
 
 
 def types_of(node: ir.Node, variable: str, opset: int) -> list[str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..kernels import Operator, OperatorTable, make_operator, table
 from .custom import CustomOperator
-from .kernel import Kernel
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from .kernel import Kernel, has_no_subgraph
 
 
 def portable_kernels(
@@ -51,14 +48,6 @@ def as_kernel(xp: Any, item: Operator, until: int | None) -> Kernel:
         attributes=item.attributes,
         wants=item.wants,
     )
-
-
-def has_no_subgraph(node: ir.Node) -> bool | str:
-    """Portable functions take arrays only; operators with subgraphs run through their function bodies."""
-    names = [
-        name for name, attribute in node.attributes.items() if attribute.type.name in ("GRAPH", "GRAPHS")
-    ]
-    return not names or f"the portable kernel takes no subgraph, and {names[0]} is one"
 
 
 def custom_kernels(xp: Any, operators: Iterable[CustomOperator]) -> list[Kernel]:

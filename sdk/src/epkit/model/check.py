@@ -15,6 +15,7 @@ from epkit.model.node_rules import check_call, check_shape_of_node, check_types,
 from epkit.model.order import sort_graphs
 from epkit.model.read import ReadModel, describe
 from epkit.model.schemas import Signature, hint, newest_versions, signature
+from epkit.model.walk import all_nodes
 
 Operators = Callable[[str, str, int], bool]
 
@@ -80,13 +81,15 @@ class _Checker:
         if unsorted:
             self.warnings.append("nodes were not in topological order: sorted")
         for owner in owners:
-            self._opsets(owner)
-            for node in owner.all_nodes():
+            nodes = all_nodes(owner)
+            self._opsets(owner, nodes)
+            for node in nodes:
                 self._node(node, owner.opset_imports)
         skeleton = None if unsorted else self.read.skeleton
         self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
-        for node in self.model.graph.all_nodes():
-            if node.op_identifier() not in self.model.functions:
+        functions = self.model.functions
+        for node in all_nodes(self.model.graph):
+            if not functions or node.op_identifier() not in functions:
                 self._types(node)
         return self.warnings
 
@@ -99,8 +102,8 @@ class _Checker:
                     remedy="export the model anew, or set the type of the input",
                 )
 
-    def _opsets(self, owner: ir.Graph | ir.Function) -> None:
-        used = {node.domain for node in owner.all_nodes()}
+    def _opsets(self, owner: ir.Graph | ir.Function, nodes: list[ir.Node]) -> None:
+        used = {node.domain for node in nodes}
         for domain, version in owner.opset_imports.items():
             newest = newest_versions().get(domain)
             if newest is None or 0 < version <= newest:
@@ -116,7 +119,8 @@ class _Checker:
             self.warnings.append(f"{said[0].lower()}{said[1:]}, newer than known, but no node uses it")
 
     def _node(self, node: ir.Node, imports: dict[str, int]) -> None:
-        function = self.model.functions.get(node.op_identifier())
+        functions = self.model.functions
+        function = functions.get(node.op_identifier()) if functions else None
         if function is not None:
             check_call(node, function)
             return

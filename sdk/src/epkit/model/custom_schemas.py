@@ -6,15 +6,20 @@ from collections.abc import Iterable
 
 import onnx.defs
 
+_seen: set[tuple[str, str, int]] = set()
+"""The schemas that were looked for in this process: each load brings those of all packages."""
+
 
 def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
     """Register schemas with onnx for this process; one that is known already (same version) stays as it is."""
     for schema in schemas:
-        if not _known(schema):
+        key = schema.domain, schema.name, schema.since_version
+        if key not in _seen and not _known(schema):
             # onnx.reference refuses to be imported once two domains have an operator of one name.
             import onnx.reference
 
             onnx.defs.register_schema(schema)
+        _seen.add(key)
 
 
 def _known(schema: onnx.defs.OpSchema) -> bool:

@@ -12,12 +12,11 @@ import onnx_ir as ir
 from epkit.errors import InvalidModelError, Where
 from epkit.model import hazards, maptypes, misread
 from epkit.model.foreign import wrap_foreign
+from epkit.model.long_lists import LongAttr
 from epkit.model.names import free_name
-from epkit.model.walk import all_graphs
+from epkit.model.walk import CONTROL_FLOW, all_graphs
 
 Dim: TypeAlias = int | ir.SymbolicDim
-
-_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 SMALL = 1024  # bytes; tensors up to this keep their elements, since shapes may depend on them
 
@@ -103,46 +102,36 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
             output.type.tensor_type.ClearField("shape")
     if b"ai.onnx.ml" in text:
         for node in copy.graph.node:
-            if (
-                node.domain == "ai.onnx.ml" and node.op_type != "TreeEnsemble"
-            ):  # inference compares its lengths
+            if node.domain == "ai.onnx.ml" and node.op_type != "TreeEnsemble":  # its lengths are compared
                 _drop_long_lists(node)
     if b"RMSNormalization" in text:
         _give_scale_its_type(copy.graph)
     hazards.hide_references(copy)
     hazards.hide_lengths(copy)
     data = copy.SerializeToString()
-    inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
+    result = onnx_inference.infer_shapes(data, False, False, False)
+    inferred.ParseFromString(result)
     if b"Attention" in text and misread.forget_misread(inferred, copy):
         data = copy.SerializeToString()
-        inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, False))
-    if not _is_whole(inferred) and hazards.may_propagate(inferred):
+        result = onnx_inference.infer_shapes(data, False, False, False)
+        inferred.ParseFromString(result)
+    if (INVENTED.encode() in result or not _is_whole(inferred)) and hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
 
 
 def _is_whole(inferred: onnx.ModelProto) -> bool:
-    """Whether every value has a shape of numbers and of names that the model gave, so that nothing is left to find."""
-    if inferred.functions:
-        return False
+    """Whether every value has a shape, and there are no bodies and functions, in which one might have none.
+
+    Each dimension is a number or a name then, and if inference had to invent no name, nothing is left to find.
+    """
     graph = inferred.graph
-    found = {info.name: info.type for info in (*graph.value_info, *graph.output)}
-    for node in graph.node:
-        if any(attribute.type in _GRAPHS for attribute in node.attribute):
-            return False
-        for name in node.output:
-            if name and not (name in found and _is_known(found[name])):
-                return False
-    return True
-
-
-def _is_known(kind: onnx.TypeProto) -> bool:
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+    if inferred.functions or any(node.op_type in CONTROL_FLOW for node in graph.node):
         return False
-    for dim in kind.tensor_type.shape.dim:
-        if not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith(INVENTED)):
-            return False
-    return True
+    shaped = (
+        info.name for info in (*graph.value_info, *graph.output) if info.type.tensor_type.HasField("shape")
+    )
+    return {name for node in graph.node for name in node.output if name}.issubset(shaped)
 
 
 def _give_scale_its_type(graph: onnx.GraphProto) -> None:
@@ -350,6 +339,12 @@ def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
     proto.input.extend("" if value is None else value.name or "" for value in node.inputs)
     proto.output.extend(value.name or "" for value in node.outputs)
     for attribute in node.attributes.values():
+        if (
+            isinstance(attribute, LongAttr) and node.op_type != "TreeEnsemble"
+        ):  # whose inference compares lengths
+            attribute = (
+                attribute.shortened()
+            )  # the type of a result may depend on what there is, no shape does
         _attribute(attribute, proto.attribute.add())
 
 

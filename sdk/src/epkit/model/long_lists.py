@@ -72,6 +72,10 @@ class LongAttr(ir.Attr):
     def value(self) -> LongList:
         return self._list
 
+    def shortened(self) -> ir.Attr:
+        """The attribute with the first entry only."""
+        return ir.Attr(self.name, self.type, self._list[:1])
+
 
 @contextmanager
 def set_aside(model: onnx.ModelProto) -> Iterator[list[tuple[int, LongAttr]]]:

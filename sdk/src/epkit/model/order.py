@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
+from epkit.model.walk import all_graphs, bodies
 
 
 def sort_graphs(owner: ir.Graph | ir.Function) -> bool:
@@ -16,7 +17,7 @@ def sort_graphs(owner: ir.Graph | ir.Function) -> bool:
         InvalidModelError: nodes depend on one another in a cycle.
     """
     graph = owner.graph if isinstance(owner, ir.Function) else owner
-    if all(_sorted(each) for each in (graph, *graph.subgraphs())):
+    if all(_sorted(each) for each in all_graphs(graph)):
         return False
     for each in (graph, *graph.subgraphs()):
         _refuse_cycle(each)
@@ -54,8 +55,10 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 def _sorted(graph: ir.Graph) -> bool:
     seen: set[ir.Node] = set()
     for node in graph:
-        if any(source not in seen for source in sources(node)):
-            return False
+        for value in reads(node) if any(bodies(node)) else node.inputs:
+            source = None if value is None else value.producer()
+            if source is not None and source not in seen and source.graph is graph:
+                return False
         seen.add(node)
     return True
 

@@ -41,7 +41,7 @@ class ReadModel:
         warnings: what was settled or repaired, one sentence each.
         overridable: initializers that were also graph inputs, now constants.
         limits: those that it was read under; `check` keeps them too.
-        skeleton: the same model as protobuf without large weights; None if given as onnx_ir.Model.
+        skeleton: the same model as protobuf without large weights; None if given as onnx_ir.Model, and if it is large.
         external: whether weights lie in other files.
     """
 
@@ -122,7 +122,8 @@ def _read_opened(
         files.close()
         opened.close()
         raise
-    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, skeleton, files.used)
+    kept = None if lists else skeleton  # with those lists it is most of the file
+    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, kept, files.used)
 
 
 def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut]]:

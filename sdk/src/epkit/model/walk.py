@@ -45,6 +45,12 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
                     yield from all_graphs(body)
 
 
+def all_nodes(owner: ir.Graph | ir.Function) -> list[ir.Node]:
+    """The nodes of a graph or function, and of every body below it."""
+    graph = owner.graph if isinstance(owner, ir.Function) else owner
+    return [node for each in all_graphs(graph) for node in each]
+
+
 def captured(graph: ir.Graph) -> tuple[ir.Value, ...]:
     """Values that a body uses from outside, in order of first use."""
     own: set[ir.Value] = set(graph.inputs) | set(graph.initializers.values())
@@ -58,12 +64,13 @@ def captured(graph: ir.Graph) -> tuple[ir.Value, ...]:
 
 def reads(node: ir.Node) -> tuple[ir.Value, ...]:
     """Everything a node needs: its inputs, then what its bodies capture; each once."""
-    found = dict.fromkeys(value for value in node.inputs if value is not None)
+    found: dict[ir.Value | None, None] = dict.fromkeys(node.inputs)
+    found.pop(None, None)
     for _, body in bodies(node):
         found.update(dict.fromkeys(captured(body)))
-    return tuple(found)
+    return tuple(found)  # type: ignore[arg-type]  # None is out
 
 
 def writes(node: ir.Node) -> tuple[ir.Value, ...]:
     """The outputs that have a name; an optional output that is left out has none."""
-    return tuple(value for value in node.outputs if value.name)
+    return tuple([value for value in node.outputs if value.name])

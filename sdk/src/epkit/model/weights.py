@@ -17,6 +17,7 @@ from epkit.errors import ExternalDataError, InvalidModelError, ModelError, NotOn
 from epkit.model.external import ExternalFiles
 from epkit.model.limits import Limits
 from epkit.model.tensor import Source, ViewTensor
+from epkit.model.walk import all_graphs
 from epkit.model.wire import SMALL, Cut
 
 # which field may hold the elements of which type (onnx.proto, TensorProto)
@@ -27,6 +28,7 @@ _FIELD_TYPES: dict[str, frozenset[str]] = {
     "uint64_data": frozenset({"UINT32", "UINT64"}),
     "string_data": frozenset({"STRING"}),
 }
+TENSOR, TENSORS = ir.AttributeType.TENSOR, ir.AttributeType.TENSORS
 _WHOLE_BYTES = frozenset(
     kind.value
     for kind in ir.DataType
@@ -161,14 +163,15 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 def attach(model: ir.Model, payloads: list[Payload]) -> None:
     """Replace the tensors of a freshly deserialized model by views of their bytes, wherever these lie."""
-    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for graph in [model.graph, *(inner for owner in owners for inner in owner.subgraphs())]:
+    owners = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in (graph for owner in owners for graph in all_graphs(owner)):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _view(value.const_value, payloads)
-    for owner in owners:
-        for node in owner.all_nodes():
-            _attach_attributes(node.attributes, payloads)
+        for node in graph:
+            attributes = node.attributes
+            if attributes.data:
+                _attach_attributes(attributes, payloads)
     for function in model.functions.values():
         _attach_attributes(function.attributes, payloads)
 
@@ -197,14 +200,13 @@ def _attribute_tensors(owner: str, attribute: onnx.AttributeProto) -> Iterator[t
 
 
 def _attach_attributes(attributes: MutableMapping[str, ir.Attr], payloads: list[Payload]) -> None:
-    for name, attribute in list(attributes.items()):
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.TENSOR:
+    held = [(n, a) for n, a in attributes.items() if a.type in (TENSOR, TENSORS) and not a.is_ref()]
+    for name, attribute in held:
+        if attribute.type is TENSOR:
             view = _view(attribute.value, payloads)
             if view is not attribute.value:
                 attributes[name] = ir.AttrTensor(name, view, doc_string=attribute.doc_string)
-        elif attribute.type == ir.AttributeType.TENSORS:
+        else:
             views = [_view(tensor, payloads) for tensor in attribute.value]
             attributes[name] = ir.AttrTensors(name, views, doc_string=attribute.doc_string)
 

@@ -15,7 +15,10 @@ def remove_dead_code(model: ir.Model) -> int:
 def _sweep(graph: ir.Graph) -> int:
     changes = 0
     for node in reversed(list(graph)):
-        if not any(output.uses() or output.is_graph_output() for output in node.outputs):
+        for output in node.outputs:
+            if output.uses() or output.is_graph_output():
+                break
+        else:
             graph.remove(node, safe=True)
             changes += 1
     for name, value in list(graph.initializers.items()):  # readers in bodies count as uses too

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
 from ..backend.custom import CustomOperator
-from ..backend.subgraph import Subgraph, constant_of, opset_of
+from ..backend.subgraph import Subgraph, is_constant, opset_of
 from ..errors import BrokenProviderError, InvalidModelError, Where
 from ..model.infer import infer
 from ..model.inline import inline_call, schema_function
@@ -141,6 +141,8 @@ def _ask(
 
 def _restricted(offer: Offer, bound: Bound, pins: Pins) -> Offer:
     """The offer without the claims that pins exclude; their nodes are refused with that reason."""
+    if not pins:
+        return offer
     excluded = {claim: found for claim in offer.claims if (found := pins.exclude(claim, bound.name))}
     if not excluded:
         return offer
@@ -158,11 +160,11 @@ def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
 
 
 def _view(graph: ir.Graph, model: ir.Model, depth: int) -> Subgraph:
-    outside = tuple(value for value in captured(graph) if constant_of(value) is None)
+    outside = tuple(value for value in captured(graph) if not is_constant(value)) if depth else ()
     return Subgraph(
         graph.name or "graph",
         tuple(graph),
-        tuple(value for value in graph.inputs if constant_of(value) is None) + outside,
+        tuple(value for value in graph.inputs if not is_constant(value)) + outside,
         tuple(value for value in graph.outputs if value is not None),
         model.opset_imports,
         depth,
@@ -208,11 +210,14 @@ def _explained(offer: Offer, bound: Bound, view: Subgraph) -> Offer:
 
 
 def _calls_to_inline(claims: Claims) -> list[ir.Node]:
+    claimed = frozenset[ir.Node]().union(
+        *(offer.claimed for offers in claims.offers.values() for offer in offers)
+    )
     unclaimed = [
         node
-        for graph, offers in claims.offers.items()
+        for graph in claims.offers
         for node in graph
-        if not any(node in offer.claimed for offer in offers)
+        if node not in claimed
         and not is_control_flow(node)
         and function_of(claims.model, node, claims.custom) is not None
     ]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..backend.bound import Bound
 from ..backend.claim import Refusal
-from ..backend.subgraph import Subgraph, constant_of, describe_node
+from ..backend.subgraph import Subgraph, describe_node, is_constant
 from ..errors import PlacementError, Where
 from ..model.walk import bodies, captured, is_control_flow, reads, writes
 from .claims import Claims
@@ -110,7 +110,7 @@ class _Builder:
             for region in group_regions(edges, resolution.units)
         )
         return PartitionedGraph(
-            graph, partitions, inner, tuple(v for v in captured(graph) if constant_of(v) is None)
+            graph, partitions, inner, tuple(v for v in captured(graph) if not is_constant(v)) if depth else ()
         )
 
     def _note(self, node: ir.Node, rank: int, refusal: Refusal) -> None:
@@ -136,9 +136,7 @@ def cut(
     """Some nodes of a graph as a subgraph with its inputs and outputs."""
     inside = set(nodes)
     made = {value for node in nodes for value in writes(node)}
-    inputs = dict.fromkeys(
-        v for node in nodes for v in reads(node) if v not in made and constant_of(v) is None
-    )
+    inputs = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made and not is_constant(v))
     outputs = tuple(
         value
         for node in nodes

@@ -238,6 +238,8 @@ def _simple(op: str, *names: str) -> Emit:
     defaults = [(name.partition("=")[0], float(name.partition("=")[2])) for name in names]
 
     def emit(view: View, chain: Chain, operands: list[Register]) -> Register:
+        if not defaults:
+            return chain.emit(op, *operands)
         found = [float(view.attributes.get(name, default)) for name, default in defaults] + [0.0, 0.0]
         return chain.emit(op, *operands, x=found[0], y=found[1])
 

@@ -1,0 +1,25 @@
+"""Memory and time of an import: what nobody needs is not imported, and is there when somebody asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+import epkit
+epkit.load
+assert "onnx_ir" in sys.modules
+print([name for name in sys.modules if name.partition(".")[0] == "sympy"])
+import onnx_ir as ir
+dim = ir.SymbolicDim("n") + 1
+import sympy
+print(dim, dim.evaluate({"n": 2}), ir.SymbolicDim(sympy.Symbol("m") * 2), sympy is sys.modules["sympy"])
+import onnx_ir._symbolic_shapes
+print(onnx_ir._symbolic_shapes.parse_symbolic_expression("max(a, 3)"))
+"""
+
+
+def test_onnx_ir_comes_without_sympy_and_uses_it_when_asked() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "n + 1 3 2*m True", "Max(3, a)"]
