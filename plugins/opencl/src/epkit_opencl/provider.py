@@ -27,7 +27,7 @@ from epkit.backend import (
 from .compile import ClProgram, Step, steps_of
 from .device import Gpu, Limits, Options, find_devices, handle_of, limits_of, open_device
 from .kernels import all_kernels
-from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor
+from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor, weight_buffer
 
 SHAPE_MAKERS = ("Shape", "Size")
 
@@ -87,16 +87,8 @@ class OpenClProvider(KernelProvider):
         return ClProgram(subgraph, self._steps(subgraph), self.constant)
 
     def constant(self, array: Any) -> Tensor:
-        import pyopencl as cl
-
-        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
         flat = np.ascontiguousarray(array)
-        try:
-            buffer = cl.Buffer(
-                self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8)
-            )
-        except (cl.MemoryError, cl.LogicError) as error:
-            raise MemoryError(f"the device has no {flat.nbytes} bytes for a weight: {error}") from error
+        buffer = weight_buffer(self.gpu, self.limits, flat if flat.nbytes else np.zeros(1, np.uint8))
         self._weights.append(buffer)
         host = np.array(array) if array.nbytes <= MIRRORED else None
         tensor = Tensor(buffer, 0, tuple(array.shape), array.dtype, host)
