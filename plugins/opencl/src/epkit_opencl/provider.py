@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class OpenClProvider(KernelProvider):
 
     @cached_property
     def table(self) -> KernelTable:
-        return KernelTable(all_kernels(self.limits))
+        return table_of(self.limits)
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         host = shape_arithmetic(graph)
@@ -109,6 +109,12 @@ class OpenClProvider(KernelProvider):
             buffer.release()
         self._weights.clear()
         self.lanes.shrink()
+
+
+@cache
+def table_of(limits: Limits) -> KernelTable:
+    """The kernels for such devices; made once, since every session asks."""
+    return KernelTable(all_kernels(limits))
 
 
 def shape_arithmetic(graph: Subgraph) -> set[ir.Node]:
