@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from .device import Gpu
@@ -30,22 +31,6 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 """Result and parameters of each function."""
 
 
-class Functions:
-    """The extension's functions, as a device's driver has them."""
-
-    def __init__(self, gpu: Gpu) -> None:
-        address = _loader().clGetExtensionFunctionAddressForPlatform
-        address.restype, address.argtypes = POINTER, [POINTER, ctypes.c_char_p]
-        for name, (result, parameters) in SIGNATURES.items():
-            found = address(gpu.handle.platform.int_ptr, name.encode())
-            if not found:
-                raise AttributeError(f"the driver has no {name}")
-            setattr(self, name, ctypes.CFUNCTYPE(result, *parameters)(found))
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
-
-
 def _loader() -> Any:
     """The OpenCL library that pyopencl is linked to: looked up in its module, whose dependencies are searched too."""
     import pyopencl as cl
@@ -53,8 +38,8 @@ def _loader() -> Any:
     return ctypes.CDLL(cl._cl.__file__)
 
 
-def functions_of(gpu: Gpu) -> Functions | None:
-    """The functions, or None where the device has no command buffers of the kind that a replay needs: for a plain
+def functions_of(gpu: Gpu) -> SimpleNamespace | None:
+    """The functions by name, or None where the device has no command buffers of the kind that a replay needs: for a plain
     queue, and to be enqueued again before the last time has ended.
     """
     if "cl_khr_command_buffer" not in gpu.handle.extensions.split():
@@ -68,9 +53,21 @@ def functions_of(gpu: Gpu) -> Functions | None:
             if ask(gpu.handle.int_ptr, question, 8, ctypes.byref(answer), None):
                 return None
             answers.append(answer.value)
-        return Functions(gpu) if answers[0] & SIMULTANEOUS_USE and not answers[1] else None
+        return _functions(gpu) if answers[0] & SIMULTANEOUS_USE and not answers[1] else None
     except (AttributeError, OSError):
         return None
+
+
+def _functions(gpu: Gpu) -> SimpleNamespace:
+    address = _loader().clGetExtensionFunctionAddressForPlatform
+    address.restype, address.argtypes = POINTER, [POINTER, ctypes.c_char_p]
+    found = {}
+    for name, (result, parameters) in SIGNATURES.items():
+        place = address(gpu.handle.platform.int_ptr, name.encode())
+        if not place:
+            raise AttributeError(f"the driver has no {name}")
+        found[name] = ctypes.CFUNCTYPE(result, *parameters)(place)
+    return SimpleNamespace(**found)
 
 
 class CommandBuffer:
@@ -80,7 +77,7 @@ class CommandBuffer:
         RuntimeError: if the driver does not take them.
     """
 
-    def __init__(self, functions: Functions, queue: Any, launches: Sequence[Launch]) -> None:
+    def __init__(self, functions: SimpleNamespace, queue: Any, launches: Sequence[Launch]) -> None:
         self.functions, self.kept = functions, list(launches)
         self._queue = (POINTER * 1)(queue.int_ptr)
         error = INT()
