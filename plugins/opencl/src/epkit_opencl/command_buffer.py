@@ -39,8 +39,8 @@ def _loader() -> Any:
 
 
 def functions_of(gpu: Gpu) -> SimpleNamespace | None:
-    """The functions by name, or None where the device has no command buffers of the kind that a replay needs: for a plain
-    queue, and to be enqueued again before the last time has ended.
+    """The functions by name, or None where the device has no command buffers of the kind that a replay needs: for a
+    plain queue, and to be enqueued again before the last time has ended.
     """
     if "cl_khr_command_buffer" not in gpu.handle.extensions.split():
         return None
