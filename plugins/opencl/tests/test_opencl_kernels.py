@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -235,45 +234,6 @@ def test_without_a_driver_the_provider_is_absent_with_a_remedy(monkeypatch: pyte
     assert not found.found
     assert "PLATFORM_NOT_FOUND" in found.reason
     assert "pocl" in found.remedy
-
-
-def test_a_captured_run_gives_the_same_from_several_threads() -> None:
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["m"]),
-        helper.make_node("Shape", ["m"], ["s"]),
-        helper.make_node("Reshape", ["x", "s"], ["r"]),
-        helper.make_node("Add", ["m", "r"], ["a"]),
-        helper.make_node("Softmax", ["a"], ["y"]),
-    ]
-    w = data(40, 40, seed=3)
-    model = model_of(nodes, {"x": data(2, 3, 40), "w": w}, ["y"])
-    with epkit.load(model, ["opencl"], fallback="error", optimise="none", capture=True) as session:
-
-        def check(seed: int) -> None:
-            x = data(2, 3, 40, seed=seed)
-            a = x @ w + x
-            e = np.exp(a - a.max(-1, keepdims=True))
-            np.testing.assert_allclose(
-                session(x=x, w=w)["y"], e / e.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6
-            )
-
-        for seed in range(5):
-            check(seed)
-        profile = epkit.Profile()
-        session.run(None, {"x": data(2, 3, 40), "w": w}, epkit.RunOptions(profile=profile))
-        assert any(e.details.get("replay") for e in profile.recorder.events if e.category == "partition")
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(check, range(12)))
-
-
-def test_what_depends_on_data_is_not_captured() -> None:
-    node = helper.make_node("Expand", ["x", "shape"], ["y"])
-    model = model_of([node], {"x": data(1, 3), "shape": np.array([2, 3])}, ["y"])
-    with epkit.load(model, ["opencl"], fallback="error", optimise="none", capture=True) as session:
-        for rows in (2, 2, 2, 2, 5, 1):
-            x = data(1, 3, seed=rows)
-            found = session(x=x, shape=np.array([rows, 3]))["y"]
-            np.testing.assert_array_equal(found, np.broadcast_to(x, (rows, 3)))
 
 
 def test_a_result_never_shows_what_the_host_knew_of_its_memory_before() -> None:

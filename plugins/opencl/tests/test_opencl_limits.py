@@ -18,7 +18,8 @@ from onnx import helper
 import epkit
 import epkit.errors
 from epkit_opencl import tuning
-from epkit_opencl.device import Gpu, all_handles, open_device
+from epkit_opencl.device import Gpu, Options, all_handles, limits_of, open_device
+from epkit_opencl.memory import weight_buffer
 
 TINY = {"work_items": 64, "local_memory": 16384, "fp64": False, "int64": False}
 
@@ -215,3 +216,20 @@ def test_a_forked_process_is_told_so(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) 
                 epkit.load(model, ["opencl"], fallback="error")
             assert "spawn" in caught.value.remedy
         np.testing.assert_array_equal(session.run(None, feeds)["y"], np.maximum(feeds["x"], 0))
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_weights_lie_once_in_memory_that_host_and_device_share(gpu: Gpu, shift: int) -> None:
+    """Where the address is one that the device can read; elsewhere they are copied."""
+    limits = limits_of(gpu.handle, Options())
+    room = np.zeros(limits.alignment + (1 << 16), np.uint8)
+    start = -room.ctypes.data % limits.alignment + shift
+    weight = room[start : start + (1 << 15)].view(np.float32)
+    weight[:] = np.arange(weight.size)
+    weight.flags.writeable = False  # as those of a mapped file
+    buffer = weight_buffer(gpu, limits, weight)
+    shared = bool(buffer.flags & cl.mem_flags.USE_HOST_PTR)
+    assert shared == (gpu.shares_memory and not shift)
+    found = np.empty_like(weight)
+    cl.enqueue_copy(cl.CommandQueue(gpu.context), found, buffer)
+    np.testing.assert_array_equal(found, weight)

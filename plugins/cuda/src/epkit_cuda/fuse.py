@@ -11,13 +11,14 @@ import onnx_ir as ir
 
 from epkit.backend import RunContext, Subgraph, element_type
 from epkit.dtypes import numpy_dtype
+from epkit.kernels._strides import collapse
 from epkit.kernels.attributes import attribute_values
 
 from .kernels.formulas import Formula, Site
 from .launch import launch
 from .memory import Tensor
 from .source import NARROW, PRELUDE, computed, stored
-from .strides import collapse, walk
+from .strides import walk
 
 BLOCK = 256
 """Threads of a block."""

@@ -17,7 +17,7 @@ from .kernels.formulas import Formula, Site
 from .kernels.mathematics import mathematics
 from .launch import C_TYPES, empty, launch, pragma
 from .memory import Tensor
-from .strides import broadcast, collapse
+from .strides import broadcast, collapsed
 
 GROUP = 64
 """Work-items of a group; the size is rounded up to it."""
@@ -82,7 +82,7 @@ class Chain:
         shape = np.broadcast_shapes(*shapes)
         dtype = numpy_dtype(element_type(self.output))
         out: Tensor = empty(context, self.output, shape, dtype)
-        dims, strides = collapse(shape, [broadcast(own, shape) for own in shapes])
+        dims, strides = collapsed(shape, [broadcast(own, shape) for own in shapes])
         modes = tuple(
             "one" if tensor.size == 1 else "dense" if len(dims) <= 1 and walk == [1] else "far"
             for tensor, walk in zip(tensors, strides, strict=True)

@@ -15,7 +15,7 @@ from epkit.errors import CompileError, Where
 
 from .device import Gpu
 from .memory import ClStream, Tensor
-from .recording import NotCapturableError
+from .recording import Launch, NotCapturableError
 
 C_TYPES = {
     "float32": "float",
@@ -91,8 +91,6 @@ def launch(
     loop, and one compiled form serves every size; elsewhere, and where the device has no group so large, the driver
     chooses.
     """
-    import pyopencl as cl
-
     stream = context.stream
     assert isinstance(stream, ClStream)
     if 0 in size:
@@ -107,11 +105,10 @@ def launch(
         else:
             flat.append(argument)
     kernel.set_args(*flat)
-    whole = tuple(size)
     one = group is not None and set(group) == {1}
     free = group is None or (one and not stream.gpu.is_cpu) or math.prod(group) > stream.limits.work_items
     local = None if free or group is None else tuple(group)
-    enqueue(stream, lambda queue: cl.enqueue_nd_range_kernel(queue, kernel, whole, local), arguments)
+    enqueue(stream, Launch(kernel, tuple(size), local), arguments)
 
 
 def kernel_of(stream: ClStream, source: str, name: str) -> Any:

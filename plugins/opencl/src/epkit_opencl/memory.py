@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from epkit.backend import Allocator, Event, Stream
 from .device import Gpu, Limits
 from .recording import Recording
 from .staging import Staging
+
+SHARED = 1 << 12
+"""Bytes from which on a weight is read where it lies; smaller ones are copied."""
 
 MIRRORED = 512
 """Bytes up to which a tensor that came from the host, or that only says shapes, is remembered there."""
@@ -74,6 +78,26 @@ def new_buffer(gpu: Gpu, nbytes: int) -> Any:
         return cl.Buffer(gpu.context, cl.mem_flags.READ_WRITE, max(1, nbytes))
     except (cl.MemoryError, cl.LogicError) as error:  # too much in all, or for one buffer
         raise MemoryError(f"{gpu.handle.name.strip()} has no {nbytes} bytes: {error}") from error
+
+
+def weight_buffer(gpu: Gpu, limits: Limits, array: np.ndarray[Any, Any]) -> Any:
+    """Read-only memory with these values. A device that shares the host's memory reads the array itself, where its
+    address allows it: the weights of a mapped file are then in memory once, and only if they are read.
+
+    Raises:
+        MemoryError: if the device has too little.
+    """
+    import pyopencl as cl
+
+    flags, shared = cl.mem_flags.READ_ONLY, cl.mem_flags.USE_HOST_PTR
+    aligned = array.ctypes.data % limits.alignment == 0
+    if gpu.shares_memory and aligned and array.nbytes >= SHARED:
+        with suppress(cl.Error):  # such as a driver that wants to write to what it maps
+            return cl.Buffer(gpu.context, flags | shared, hostbuf=array)
+    try:
+        return cl.Buffer(gpu.context, flags | cl.mem_flags.COPY_HOST_PTR, hostbuf=array)
+    except (cl.MemoryError, cl.LogicError) as error:
+        raise MemoryError(f"the device has no {array.nbytes} bytes for a weight: {error}") from error
 
 
 class ClAllocator(Allocator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from epkit.backend import (
 from .compile import ClProgram, Step, steps_of
 from .device import Gpu, Limits, Options, find_devices, handle_of, limits_of, open_device
 from .kernels import all_kernels
-from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor
+from .memory import MIRRORED, ClAllocator, ClStream, Lanes, Tensor, weight_buffer
 
 SHAPE_MAKERS = ("Shape", "Size")
 
@@ -63,7 +63,7 @@ class OpenClProvider(KernelProvider):
 
     @cached_property
     def table(self) -> KernelTable:
-        return KernelTable(all_kernels(self.limits))
+        return table_of(self.limits)
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         host = shape_arithmetic(graph)
@@ -87,16 +87,8 @@ class OpenClProvider(KernelProvider):
         return ClProgram(subgraph, self._steps(subgraph), self.constant)
 
     def constant(self, array: Any) -> Tensor:
-        import pyopencl as cl
-
-        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
         flat = np.ascontiguousarray(array)
-        try:
-            buffer = cl.Buffer(
-                self.gpu.context, flags, hostbuf=flat if flat.nbytes else np.zeros(1, np.uint8)
-            )
-        except (cl.MemoryError, cl.LogicError) as error:
-            raise MemoryError(f"the device has no {flat.nbytes} bytes for a weight: {error}") from error
+        buffer = weight_buffer(self.gpu, self.limits, flat if flat.nbytes else np.zeros(1, np.uint8))
         self._weights.append(buffer)
         host = np.array(array) if array.nbytes <= MIRRORED else None
         tensor = Tensor(buffer, 0, tuple(array.shape), array.dtype, host)
@@ -117,6 +109,12 @@ class OpenClProvider(KernelProvider):
             buffer.release()
         self._weights.clear()
         self.lanes.shrink()
+
+
+@cache
+def table_of(limits: Limits) -> KernelTable:
+    """The kernels for such devices; made once, since every session asks."""
+    return KernelTable(all_kernels(limits))
 
 
 def shape_arithmetic(graph: Subgraph) -> set[ir.Node]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import onnx_ir as ir
 
 from epkit.backend import Program, RunContext, Subgraph
 
+from .command_buffer import CommandBuffer, functions_of
 from .memory import ClStream, Tensor, new_buffer
-from .recording import NotCapturableError, Recording
+from .recording import Launch, NotCapturableError, Recording
+
+Command = Callable[[Any], Any]
+"""Something to enqueue."""
 
 
 class RecordContext(RunContext):
@@ -44,10 +49,16 @@ class Replay(Program):
     """A recorded run. Its buffers serve one run at a time: the next one waits on the device, not on the host."""
 
     def __init__(
-        self, subgraph: Subgraph, recording: Recording, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+        self,
+        subgraph: Subgraph,
+        recording: Recording,
+        commands: Sequence[Command],
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
     ) -> None:
         self.subgraph, self.recording = subgraph, recording
         self.inputs, self.outputs = inputs, outputs
+        self.commands = commands
         self._lock = threading.Lock()
         self._last: Any = None
 
@@ -65,7 +76,7 @@ class Replay(Program):
                 cl.enqueue_barrier(queue, wait_for=[self._last])
             for given, own in zip(inputs, self.inputs, strict=True):
                 _copy(queue, given, own)
-            for command in self.recording.commands:
+            for command in self.commands:
                 command(queue)
             for own, result in zip(self.outputs, fresh, strict=True):
                 _copy(queue, own, result)
@@ -106,4 +117,20 @@ def record(
         return None
     recorder.recording.kept += [*own, *outputs]
     context.stream.queue.finish()
-    return Replay(subgraph, recorder.recording, own, outputs)
+    commands = joined(recorder.recording.commands, context.stream)
+    return Replay(subgraph, recorder.recording, commands, own, outputs)
+
+
+def joined(commands: Sequence[Command], stream: ClStream) -> list[Command]:
+    """The commands with neighbouring launches as command buffers, where the device has such."""
+    functions = functions_of(stream.gpu)
+    if functions is None:
+        return list(commands)
+    found: list[Command] = []
+    for launches, group in groupby(commands, lambda command: isinstance(command, Launch)):
+        own = list(group)
+        try:
+            found += [CommandBuffer(functions, stream.queue, own)] if launches and len(own) > 1 else own  # type: ignore[arg-type]
+        except RuntimeError:  # the driver does not take them: one by one, then
+            found += own
+    return found

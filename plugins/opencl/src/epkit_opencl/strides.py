@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from epkit.kernels._strides import collapse
 
 LARGEST = 2**31 - 1
 """Elements; kernels count in 32 bits."""
@@ -24,28 +27,13 @@ def broadcast(shape: Sequence[int], target: Sequence[int]) -> list[int]:
     return [0] * missing + [0 if size == 1 else step for size, step in zip(shape, own, strict=True)]
 
 
-def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """Join neighbouring axes that all operands walk through in one stride; axes of size 1 go.
+def collapsed(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """The axes that remain where all operands walk through neighbouring ones in one stride.
 
     Raises:
         ValueError: if there are more elements than kernels can count.
     """
-    total = 1
-    for size in shape:
-        total *= size
+    total = math.prod(shape)
     if total > LARGEST:
         raise ValueError(f"a tensor of {total} elements exceeds the {LARGEST} that the kernels count")
-    dims: list[int] = []
-    kept: list[list[int]] = [[] for _ in strides]
-    for axis, size in enumerate(shape):
-        if size == 1:
-            continue
-        if dims and all(own[-1] == other[axis] * size for own, other in zip(kept, strides, strict=True)):
-            dims[-1] *= size
-            for own, other in zip(kept, strides, strict=True):
-                own[-1] = other[axis]
-        else:
-            dims.append(size)
-            for own, other in zip(kept, strides, strict=True):
-                own.append(other[axis])
-    return dims, kept
+    return collapse(shape, strides)

@@ -12,7 +12,7 @@ from epkit.backend import RunContext, kernel
 
 from ..launch import download, empty, enqueue, launch
 from ..memory import Tensor
-from ..strides import collapse, contiguous
+from ..strides import collapsed, contiguous
 from .formulas import ANY
 from .views import whole_axes
 
@@ -31,7 +31,7 @@ def copy(
     start: int = 0,
 ) -> None:
     """target[start + writes . i] = source[first + reads . i] for every i below ``shape``."""
-    dims, (walk, put) = collapse(shape, [reads, writes])
+    dims, (walk, put) = collapsed(shape, [reads, writes])
     bits = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong"}[source.dtype.itemsize]
     count = math.prod(shape)
     arguments = [count, source, first, target, start, *dims, *walk, *put]

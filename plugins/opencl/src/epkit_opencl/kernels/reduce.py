@@ -12,7 +12,7 @@ from epkit.backend import Kernel, RunContext, kernel
 
 from ..launch import c_type, download, empty, launch, pragma
 from ..memory import Tensor
-from ..strides import collapse, contiguous
+from ..strides import collapsed, contiguous
 from .formulas import FLOATS
 from .indexing import rows
 from .movement import fresh
@@ -46,8 +46,8 @@ def reduced(
     out = fresh(context, node, shape if keepdims else [n for a, n in enumerate(shape) if a not in gone], x)
     own = contiguous(x.shape)
     kept = [axis for axis in range(x.ndim) if axis not in gone]
-    outer, (walk,) = collapse([x.shape[a] for a in kept], [[own[a] for a in kept]])
-    inner, (step,) = collapse([x.shape[a] for a in gone], [[own[a] for a in gone]])
+    outer, (walk,) = collapsed([x.shape[a] for a in kept], [[own[a] for a in kept]])
+    inner, (step,) = collapsed([x.shape[a] for a in gone], [[own[a] for a in gone]])
     count = math.prod(x.shape[a] for a in gone)
     source = _source(name, c_type(x.dtype), len(outer), len(inner))
     size, group = rows(out.size)
