@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from cuda_standin import StandIn
+from fake_cudnn import FakeCudnn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -130,3 +131,57 @@ def test_wrong_lengths_and_shapes_are_told(gpu: StandIn) -> None:
     wrong = {**feeds, "r": feeds["r"][:, :-1]}
     with pytest.raises(epkit.errors.EpkitError):
         ours(model_of("GRU", wrong), wrong)
+
+
+@FEW
+@given(st.data())
+def test_what_cudnn_is_asked_for(gpu: StandIn, draw: st.DataObject) -> None:
+    choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
+    fake = gpu.use_cudnn(FakeCudnn())
+    op, direction = choose("RNN", "GRU", "LSTM"), choose("forward", "bidirectional")
+    extra = ["b", "lens", "h", *(["c"] if op == "LSTM" else [])]
+    feeds = inputs(
+        op, 1 + (direction == "bidirectional"), set(draw.draw(st.lists(st.sampled_from(extra), unique=True)))
+    )
+    attributes = {"linear_before_reset": 1} if op == "GRU" else {}
+    if op == "RNN" and choose(True, False):
+        attributes["activations"] = ["Relu"] * feeds["w"].shape[0]
+    constants = tuple({"w", "r", "b"} & set(feeds)) if choose(True, False) else ()
+    model, launched = model_of(op, feeds, constants, direction=direction, **attributes), gpu.launches
+    before = len(fake.calls)
+    for have, want in zip(ours(model, feeds), theirs(model, feeds), strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+    assert fake.calls[before:].count("cudnnRNNForward") == 1 and gpu.launches == launched
+
+
+def test_cudnn_in_a_graph_with_the_batch_in_front(gpu: StandIn) -> None:
+    fake = gpu.use_cudnn(FakeCudnn())
+    feeds = inputs("LSTM", 1, {"b", "lens"})
+    want = theirs(model_of("LSTM", feeds), feeds)
+    mine = {**feeds, "x": np.ascontiguousarray(feeds["x"].transpose(1, 0, 2))}
+    model = model_of("LSTM", mine, ("w", "r", "b"), layout=1)
+    with epkit.load(model, ["cuda"], fallback="error", capture=True) as session:
+        for _ in range(5):
+            found = session.run(None, {name: mine[name] for name in ("x", "lens")})
+            np.testing.assert_allclose(found["y"].transpose(1, 2, 0, 3), want[0], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found["yc"].transpose(1, 0, 2), want[2], rtol=1e-4, atol=1e-5)
+    assert gpu.graph_launches == 3 and fake.calls.count("cudnnGetRNNWeightParams") == 8
+
+
+@pytest.mark.parametrize("status", [0, 3000])
+def test_what_cudnn_has_not_is_the_kernel_s(gpu: StandIn, status: int) -> None:
+    fake = gpu.use_cudnn(FakeCudnn(status))
+    layers = [("LSTM", {"b", "p"}, {}), ("GRU", {"b"}, {}), ("RNN", set(), {"direction": "reverse"})]
+    for op, chosen, attributes in layers if not status else [("LSTM", {"b"}, {})]:
+        feeds = inputs(op, 1, chosen)
+        model = model_of(op, feeds, **attributes)
+        for have, want in zip(ours(model, feeds), theirs(model, feeds), strict=True):
+            np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+    assert "cudnnRNNForward" not in fake.calls
+
+
+def test_an_error_of_cudnn_is_told(gpu: StandIn) -> None:
+    gpu.use_cudnn(FakeCudnn(2000))
+    feeds = inputs("LSTM", 1, set())
+    with pytest.raises(epkit.errors.RunError, match="cudnnSetRNNDescriptor_v8 of cuDNN gave status 2000"):
+        ours(model_of("LSTM", feeds), feeds)

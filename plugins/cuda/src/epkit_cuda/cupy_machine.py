@@ -16,6 +16,7 @@ from . import nvrtc
 from .arrays import Arrays
 from .cublaslt import Products
 from .cudnn_graphs import Graphs
+from .cudnn_recurrent import Recurrent, library
 from .machine import Machine, RawGraph
 
 Made = TypeVar("Made")
@@ -53,6 +54,7 @@ class CupyStream:
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        self.address = int(raw.ptr)
 
     def record(self) -> CupyEvent:
         """A point at the present end."""
@@ -121,6 +123,8 @@ class CupyMachine(Machine):
         self._functions: dict[tuple[str, str], Any] = {}
         self._products = optional("nvmath.bindings.cublasLt", Products)
         self._graphs = optional("cudnn", Graphs)
+        self._recurrent: Recurrent | None = None
+        self._looked = False
 
     def allocate(self, nbytes: int) -> Any:
         try:
@@ -179,6 +183,16 @@ class CupyMachine(Machine):
                 self._functions[key] = module.get_function(name)
             return self._functions[key]
 
+    @property
+    def recurrent(self) -> Recurrent | None:
+        with self._lock:
+            if not self._looked:
+                found = library()
+                upload = cupy.asarray
+                self._recurrent = None if found is None else Recurrent(found, new_bytes, upload)
+                self._looked = True
+            return self._recurrent
+
     def multiply(
         self, a: Any, b: Any, out: Any, precision: str, *, bias: Any = None, activation: str = ""
     ) -> bool:
@@ -212,4 +226,9 @@ def optional(module: str, made: Callable[[Any, Callable[[int], Any]], Made]) -> 
     """A library's part, or None where the library is not installed."""
     if find_spec(module.partition(".")[0]) is None:
         return None
-    return made(import_module(module), lambda nbytes: cupy.empty(nbytes, np.uint8))
+    return made(import_module(module), new_bytes)
+
+
+def new_bytes(nbytes: int) -> Any:
+    """Memory of the pool, in the order of the current stream."""
+    return cupy.empty(nbytes, np.uint8)

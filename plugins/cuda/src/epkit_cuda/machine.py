@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .cudnn_recurrent import Recurrent
+
 
 class RawEvent(Protocol):
     """A point in a stream."""
@@ -29,7 +31,13 @@ class RawGraph(Protocol):
 
 
 class RawStream(Protocol):
-    """An in-order queue."""
+    """An in-order queue.
+
+    Attributes:
+        address: of its ``cudaStream_t``.
+    """
+
+    address: int
 
     def record(self) -> RawEvent:
         """A point at its present end."""
@@ -158,3 +166,8 @@ class Machine(ABC):
         self, q: Any, k: Any, v: Any, mask: Any, out: Any, *, scale: float, causal: bool, stream: RawStream
     ) -> bool:
         """out = softmax(scale q k' + mask) v for [batch, heads, length, size]; False where there is no plan."""
+
+    @property
+    def recurrent(self) -> Recurrent | None:
+        """Recurrent layers by a library, or None where there is none."""
+        return None

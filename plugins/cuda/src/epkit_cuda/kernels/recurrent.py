@@ -11,6 +11,7 @@ from epkit.backend import Kernel, RunContext, kernel
 from epkit.kernels.attributes import attribute_values
 from epkit.kernels.recurrent import DEFAULTS
 
+from ..cudnn_recurrent import Job
 from ..launch import dense, launch, stream_of
 from ..memory import Tensor
 from ..source import computed, stored
@@ -115,10 +116,81 @@ def sequence(
     for index, (name, shape) in enumerate((("y", whole), ("yh", state), ("yc", state))):
         wanted = len(node.outputs) > index and bool(node.outputs[index].name)
         made[name] = context.empty(node.outputs[index], shape, x.dtype) if wanted else None
+    if steps and batch and size and by_library(context, (cell, layer), weights, {**given, **made}, precision):
+        return tuple(made.values())
     if batch and size:
         gates = input_gates(context, x, w, (steps * batch, cell.gates * size), precision)
         _recur(context, node, (cell, layer), gates, r, {**given, **made}, (steps, batch, size))
     return tuple(made.values())
+
+
+def library_mode(cell: Cell, layer: Layer, given: Mapping[str, Tensor | None]) -> str:
+    """The library's name of a layer; "" where its equations are others."""
+    slots = len(cell.defaults)
+    odd = layer.clip or layer.coupled or layer.backward == 1 or given.get("p") is not None
+    if (
+        odd
+        or layer.names[:slots] * layer.directions != layer.names
+        or (layer.by_batch and layer.directions > 1)
+    ):
+        return ""
+    if cell is RNN:
+        return layer.names[0] if layer.names[0] in ("relu", "tanh") else ""
+    named = {id(LSTM): "LSTM", id(GRU_LINEAR): "GRU"}
+    return named.get(id(cell), "") if layer.names[:slots] == cell.defaults else ""
+
+
+def lengths_of(tensor: Tensor | None, steps: int, batch: int) -> tuple[int, ...]:
+    """Of the sequences, where the host knows them and the library takes them; else none."""
+    if tensor is None:
+        return (steps,) * batch
+    if tensor.host is None:
+        return ()
+    tensor.asked = True
+    found = tuple(map(int, tensor.host.reshape(-1)))
+    return found if all(0 < length <= steps for length in found) else ()
+
+
+def by_library(
+    context: RunContext,
+    how: tuple[Cell, Layer],
+    weights: tuple[Tensor, Tensor, Tensor],
+    optional: Mapping[str, Tensor | None],
+    precision: str,
+) -> bool:
+    """True if the library did the layer."""
+    (cell, layer), (x, w, r), stream = how, weights, stream_of(context)
+    found, mode = stream.machine.recurrent, library_mode(cell, layer, optional)
+    steps, batch = x.shape[1::-1] if layer.by_batch else x.shape[:2]
+    lengths = lengths_of(optional.get("lens"), steps, batch)
+    if found is None or not mode or not lengths or (x.dtype == np.float32 and precision in ("fp16", "bf16")):
+        return False
+    size, directions, bias = r.shape[2], layer.directions, optional.get("b")
+    job = Job(
+        mode, directions, x.dtype.name, precision == "fp32", x.shape[2], size, steps, batch,
+        bias is not None, layer.by_batch, lengths,
+    )  # fmt: skip
+    if stream.capturing and not found.ready(job):
+        return False
+    address, xp = int(stream.raw.address), stream.machine.xp
+    key, held = f"cudnn {mode} {job.strict}", w.packed
+    constant = all(item is None or item.packed is not None for item in (w, r, bias))
+    packed = held.get(key) if constant and held is not None else None
+    if packed is None:
+        packed = found.pack(job, w.array, r.array, None if bias is None else bias.array, address)
+        if packed is None:
+            return False
+        if constant and held is not None and not stream.capturing:
+            held[key] = packed
+    first, last, cells, last_cells = (optional.get(name) for name in ("h0", "yh", "c0", "yc"))
+    states = [None if item is None else dense(context, item) for item in (first, last, cells, last_cells)]
+    y = optional.get("y")
+    straight = y is not None and (directions == 1 or layer.by_batch)
+    out = y.array if straight and y is not None else xp.empty((steps, batch, directions * size), x.dtype)
+    done = found.run(job, packed, dense(context, x), out, states, address)
+    if done and y is not None and not straight:
+        y.array[...] = out.reshape(steps, batch, directions, size).transpose(0, 2, 1, 3)
+    return done
 
 
 def input_gates(context: RunContext, x: Tensor, w: Tensor, sizes: tuple[int, int], precision: str) -> Any:
