@@ -21,6 +21,9 @@ from .machine import Machine, RawGraph
 
 Made = TypeVar("Made")
 
+FLOAT8_SINCE = 89
+"""Compute capability, times ten, from which on GPUs multiply float8."""
+
 
 def count() -> int:
     """GPUs that the driver shows."""
@@ -111,7 +114,8 @@ class CupyMachine(Machine):
             self.memory_bytes = int(runtime.memGetInfo()[1])
         self.name = properties["name"].decode()
         self.generation = runtime.driverGetVersion() // 1000
-        self.architecture = f"sm_{properties['major']}{properties['minor']}"
+        self.capability = 10 * properties["major"] + properties["minor"]
+        self.architecture = f"sm_{self.capability}"
         self.driver = " | ".join(
             map(
                 str,
@@ -207,6 +211,12 @@ class CupyMachine(Machine):
         else:
             out[...] = cupy.matmul(a.astype(out.dtype), b.astype(out.dtype))
         return bias is None and not activation
+
+    def multiply_eight(self, a: Any, b: Any, out: Any, scales: tuple[Any, Any]) -> bool:
+        if self._products is None or self.capability < FLOAT8_SINCE:
+            return False
+        stream = cupy.cuda.get_current_stream().ptr
+        return self._products.multiply(a, b, out, "fp32", stream, scales=scales)
 
     def convolve(self, x: Any, w: Any, out: Any, *, precision: str, stream: Any, **options: Any) -> bool:
         del options["groups"]  # the library sees it in the shapes

@@ -137,6 +137,15 @@ class Machine(ABC):
         """
 
     @abstractmethod
+    def multiply_eight(self, a: Any, b: Any, out: Any, scales: tuple[Any, Any]) -> bool:
+        """out = (a scale_a)(b scale_b) for matrices of float8, sums in float32; False where there is no plan.
+
+        Args:
+            a, b, out: [m, k], rows dense; [k, n], columns dense; [m, n], dense.
+            scales: one float32 each, on the device.
+        """
+
+    @abstractmethod
     def convolve(
         self,
         x: Any,

@@ -10,6 +10,7 @@ from . import (
     caches,
     codes,
     convolution,
+    eight,
     formulas,
     gemv,
     grouped,
@@ -30,7 +31,8 @@ from . import (
 FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
 
 OWN = (rows, skips, rotary, pooling, indexing, integer, quantised)
-WITH_SOURCES = (*OWN, attention, caches, grouped, gemv, products, convolution, recurrent_sources)
+LIBRARIES = (attention, caches, grouped, gemv, products, eight, convolution)
+WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
