@@ -71,6 +71,8 @@ inline void narrow(float v, bf16& x) {
 }
 """
 
+OPTIONS = ("-O0", "-std=c++17", "-mf16c", "-fwrapv", "-fPIC", "-w")
+
 RUNNER = r"""
 template <class... P, size_t... I> void call(void (*f)(P...), void** a, index_sequence<I...>) {
   f(*(typename remove_reference<P>::type*)a[I]...);
@@ -121,19 +123,32 @@ def run(source: str, name: str, grid: int, block: int, arguments: Sequence[Any])
 
 @cache
 def _built(source: str, name: str) -> ctypes.CDLL:
-    text = SHIM + source.replace("HOST_CONVERSIONS", CONVERSIONS) + RUNNER.replace("KERNEL", name)
+    text = source.replace("HOST_CONVERSIONS", CONVERSIONS) + RUNNER.replace("KERNEL", name)
+    return ctypes.CDLL(str(_made(text, ".cpp", ".so", ["-include", str(_header()), "-shared"])))
+
+
+@cache
+def _header() -> Path:
+    """The beginning, compiled once for all kernels."""
+    return _made(SHIM, ".hpp", ".hpp.gch", ["-x", "c++-header"]).with_suffix("")
+
+
+def _made(text: str, ending: str, result: str, options: Sequence[str]) -> Path:
+    """A text as the compiler makes it; kept between runs."""
     folder = Path(tempfile.gettempdir()) / f"epkit-cuda-emulated-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    library = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
-    if not library.exists():
-        path = library.with_suffix(f".{os.getpid()}.cpp")
+    name = hashlib.sha256(f"{SHIM} {text}".encode()).hexdigest()[:24]
+    found = folder / f"{name}{result}"
+    if not found.exists():
+        path = folder / f"{name}.{os.getpid()}{ending}"
         path.write_text(text)
-        made = path.with_suffix(".so")
-        options = ["-O0", "-std=c++17", "-mf16c", "-fwrapv", "-shared", "-fPIC", "-w"]
-        done = subprocess.run(
-            ["g++", *options, str(path), "-o", str(made)], capture_output=True, text=True, check=False
-        )
+        made = folder / f"{name}.{os.getpid()}{result}"
+        command = ["g++", *OPTIONS, *options, str(path), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:3000]
-        made.replace(library)
-        path.unlink()
-    return ctypes.CDLL(str(library))
+        if result.endswith(".gch"):
+            path.replace(folder / f"{name}{ending}")
+        else:
+            path.unlink()
+        made.replace(found)
+    return found

@@ -19,7 +19,22 @@ from cuda_standin_arrays import WAITS, DeviceArray, Namespace
 from cuda_standin_streams import LateStream
 
 from epkit_cuda.arrays import Arrays
+from epkit_cuda.cudnn_recurrent import Recurrent
 from epkit_cuda.machine import Machine
+
+
+class Late(Recurrent):
+    """Layers that wait in the stream like everything else."""
+
+    machine: StandIn
+
+    def run(self, job: Any, weights: Any, x: Any, y: Any, states: Any, stream: int) -> bool:
+        queue = self.machine.current
+        assert queue is not None and queue.address == stream
+        if self._plan(job, stream) is None:
+            return False
+        queue.put(lambda: super(Late, self).run(job, weights, x, y, states, stream))
+        return True
 
 
 class StandIn(Machine):
@@ -36,6 +51,7 @@ class StandIn(Machine):
         self.products: list[Any] = []
         self.convolutions: list[Any] = []
         self.attentions = 0
+        self._recurrent: Late | None = None
         self.graph_launches = self.synchronizations = self.implicit_reads = self.streams_made = 0
 
     # ---- array operations ----
@@ -155,6 +171,33 @@ class StandIn(Machine):
         assert self.current is not None
         self.current.put(work)
         return inside or (bias is None and not activation)
+
+    def multiply_eight(self, a: Any, b: Any, out: Any, scales: tuple[Any, Any]) -> bool:
+        """A library for sizes that sixteen divides."""
+        if any(size % 16 for size in b.shape):
+            return False
+        x, y, z, left, right = (item._data for item in (a, b, out, *scales))
+        assert y.strides[0] == 1 and x.flags.c_contiguous
+        self.products.append((x.shape, y.shape, x.dtype.name, y.dtype.name))
+        assert self.current is not None
+        single = np.float32
+        self.current.put(
+            lambda: np.copyto(z, x.astype(single) @ y.astype(single) * left * right, casting="unsafe")
+        )
+        return True
+
+    @property
+    def recurrent(self) -> Recurrent | None:
+        return self._recurrent
+
+    def use_cudnn(self, fake: Any) -> Any:
+        """Have recurrent layers done by a fake of the library."""
+        self._recurrent = Late(fake, self._bytes, self.xp.asarray)
+        self._recurrent.machine = self
+        return fake
+
+    def _bytes(self, nbytes: int) -> Any:
+        return self.xp.empty(nbytes, np.uint8)
 
     def convolve(
         self, x: Any, w: Any, out: Any, *, strides: Any, pads: Any, dilations: Any, groups: int,

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 TYPES = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.int8, 10: np.int32, 14: ml_dtypes.bfloat16}
+TYPES |= {28: ml_dtypes.float8_e4m3fn, 29: ml_dtypes.float8_e5m2}
 SIZES = {3: 4, 4: 4, 7: 4, 8: 8}
 matmul_heuristic_result_dtype = np.dtype(
     [("algo", [("data_", "<u8", (8,))]), ("workspace_size", "<u8"), ("state", "<i4"), ("waves_count", "<f4")]
@@ -55,7 +56,7 @@ def _set(kinds: dict[int, str], handle: int, attribute: int, address: int, size:
 
 
 def matmul_desc_set_attribute(handle: int, attribute: int, address: int, size: int) -> None:
-    _set({3: "i4", 4: "i4", 7: "u4", 8: "u8"}, handle, attribute, address, size)
+    _set({3: "i4", 4: "i4", 7: "u4", 8: "u8", 17: "u8", 18: "u8"}, handle, attribute, address, size)
 
 
 def matrix_layout_set_attribute(handle: int, attribute: int, address: int, size: int) -> None:
@@ -99,10 +100,9 @@ def _matrices(address: int, layout: dict[Any, Any], turned: int) -> list[Any]:
     for at in range(layout[5]):
         start = address + at * layout[6] * kind.itemsize
         count = layout["leading"] * (layout["columns"] - 1) + layout["rows"]
-        flat = np.frombuffer((ctypes.c_char * (count * kind.itemsize)).from_address(start), kind)
-        view = np.lib.stride_tricks.as_strided(
-            flat, (layout["rows"], layout["columns"]), (kind.itemsize, layout["leading"] * kind.itemsize)
-        )
+        memory = (ctypes.c_char * (count * kind.itemsize)).from_address(start)
+        steps = (kind.itemsize, layout["leading"] * kind.itemsize)
+        view = np.ndarray((layout["rows"], layout["columns"]), kind, memory, strides=steps)
         found.append(view.T if turned else view)
     return found
 
@@ -119,6 +119,9 @@ def matmul(
     operands = _matrices(a, left, description[3]), _matrices(b, right, description[4])
     for x, y, z in zip(*operands, _matrices(d, last, 0), strict=True):
         found = x.astype(scale) @ y.astype(scale)
+        for attribute in (17, 18):
+            if attribute in description:
+                found = found * np.frombuffer(ctypes.string_at(description[attribute], 4), np.float32)[0]
         if description[7] & 4:
             raw = ctypes.string_at(description[8], last["rows"] * z.itemsize)
             found += np.frombuffer(raw, z.dtype).astype(scale)[:, None]

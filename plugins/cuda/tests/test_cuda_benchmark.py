@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from benchmarks import cuda_device, cuda_models
+from benchmarks import cuda_device, cuda_models, cuda_rows, cuda_watch
+from benchmarks.cuda_cases import Case
 from benchmarks.cuda_models import Sizes
 from cuda_standin import StandIn
 
@@ -44,6 +49,7 @@ def test_what_is_timed_is_the_captured_graph(
     gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_device, "memory_held", lambda: 0)
+    monkeypatch.setattr(cuda_device, "release", lambda: None)
     path = MODELS["bert"](tmp_path, "fp32")
     feeds = cuda_models.feeds_of(onnx.load(path, load_external_data=False))
     want = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
@@ -104,3 +110,68 @@ def test_torch_computes_the_same(tmp_path: Path, name: str) -> None:
         found = graph(*(as_torch(feeds[name]) for name in graph.inputs))
     for have, value in zip(found, want, strict=True):
         np.testing.assert_allclose(have.numpy(), value, rtol=1e-3, atol=1e-3 * float(np.abs(value).max()))
+
+
+WORKER = """
+import json, sys, time
+first = int(sys.argv[1])
+tell = lambda row, text, final: print(json.dumps(
+    {"row": row, "cells": [f"m{row}", "fp16", text, "", "", "", "peers", ""], "final": final}), flush=True)
+print("a library says something")
+for row in range(first, 5):
+    if row == 1: sys.exit("the device is lost")
+    tell(row, "partly", False)
+    if row == 2: time.sleep(60)
+    tell(row, "whole", True)
+"""
+
+
+def test_rows_come_as_they_are_measured_whatever_happens_to_their_process() -> None:
+    told: list[list[str]] = []
+    names = [(f"m{row}", "fp16") for row in range(5)]
+    worker = (sys.executable, "-c", WORKER)
+    rows = cuda_watch.Watch(names, time.monotonic() + 60, 4.0, told.append, worker).run()
+    assert [cells[2] for cells in rows] == [
+        "whole", "the process ended: the device is lost", "partly", "whole", "whole"
+    ]  # fmt: skip
+    assert rows[2][6] == "peers, torch.compile: ended after 4 s without a word"
+    assert [cells[2] for cells in told][:2] == ["partly", "whole"]
+    late = cuda_watch.Watch(names, time.monotonic(), 4.0, told.append, worker).run()
+    assert [cells[2] for cells in late] == ["not reached"] * 5
+
+
+def small(folder: Path, kind: str) -> Path:
+    """Two linear layers."""
+    builder = cuda_models.Builder(folder, kind, 64)
+    x = builder.node("Relu", builder.linear(builder.input("x", (2, 8)), 8, 8))
+    builder.output(builder.linear(x, 8, 8), "y", (2, 8))
+    return builder.save("small")
+
+
+def test_a_row_is_printed_before_and_after_the_peer_that_compiles(
+    gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_device, "memory_held", lambda: 0)
+    monkeypatch.setattr(cuda_device, "release", lambda: None)
+    monkeypatch.setattr(gpu, "private_memory", lambda: nullcontext(SimpleNamespace(total_bytes=lambda: 1000)))
+    monkeypatch.setattr(cuda_rows, "ROUNDS", 1)
+    told: list[tuple[list[str], bool]] = []
+
+    class Peer:
+        def __init__(self, *given: Any) -> None:
+            self.run = lambda: None
+
+        def eager(self) -> Any:
+            return self.run, 500
+
+        def compiled(self) -> Any:
+            raise ValueError("no compiler")
+
+    monkeypatch.setattr(cuda_rows, "Torch", Peer)
+    case = Case("small", "fp32", small)
+    limits = cuda_rows.Limits({"fp32": 1e12}, 1e11)
+    cuda_rows.measure(case, tmp_path, limits, time.monotonic() + 1000, lambda *row: told.append(row))
+    assert [final for _, final in told] == [False, True]
+    assert all(cells[0] == "small" and float(cells[2]) > 0 and float(cells[3]) > 0 for cells, _ in told)
+    assert "torch eager" in told[0][0][6] and "torch.compile: ValueError" in told[1][0][6]
+    assert told[1][0][7] == "2.00" and gpu.implicit_reads == 0

@@ -15,6 +15,7 @@ from epkit.kernels.attributes import attribute_values
 from .capture import Replay
 from .epilogue import absorb
 from .fuse import Chain
+from .kernels.eight import before_product, fuse_products
 from .kernels.formulas import Formula, formula_of
 from .launch import stream_of
 from .memory import Tensor
@@ -59,7 +60,9 @@ class Step:
         return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
 
 
-def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> list[Step]:
+def steps_of(
+    subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], precision: str = "fp32"
+) -> list[Step]:
     """The steps of a subgraph. A formula joins that of its only reader."""
     readers: dict[ir.Value, set[ir.Node]] = {}
     for node in subgraph.nodes:
@@ -77,7 +80,7 @@ def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> lis
             steps[node] = Step((node,), reads, None, kernel)
             continue
         members: Members = [(node, formula)]
-        for value in node.inputs:
+        for value in () if before_product(node, readers) else node.inputs:
             producer = None if value is None else value.producer()
             if producer not in chains or value is None or value in outside or readers[value] != {node}:
                 continue
@@ -91,7 +94,7 @@ def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> lis
         inputs = _inputs(members)
         chain = Chain(members, inputs, subgraph)
         steps[node] = Step(tuple(inner for inner, _ in members), tuple(inputs), chain, None)
-    return absorb(list(steps.values()), readers, subgraph)
+    return fuse_products(absorb(list(steps.values()), readers, subgraph), readers, subgraph, precision)
 
 
 def _inputs(members: Members) -> list[ir.Value]:

@@ -21,12 +21,20 @@ WORKSPACE = 32 << 20
 """Bytes that an algorithm may ask for: what NVIDIA recommends for GPUs of compute capability 9."""
 
 DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "int8": 3, "int32": 10, "bfloat16": 14}
+DATA_TYPES |= {"float8_e4m3fn": 28, "float8_e5m2": 29}
 """cudaDataType, by element type."""
 
 FLOAT32, TF32, FLOAT64, INT32 = (68, "float32"), (77, "float32"), (70, "float64"), (72, "int32")
 """cublasComputeType, and the type of the factors."""
 
-TRANSPOSE_A, TRANSPOSE_B, EPILOGUE, BIAS = 3, 4, 7, 8  # cublasLtMatmulDescAttributes
+TRANSPOSE_A, TRANSPOSE_B, EPILOGUE, BIAS, SCALE_A, SCALE_B = (
+    3,
+    4,
+    7,
+    8,
+    17,
+    18,
+)  # cublasLtMatmulDescAttributes
 BATCH_COUNT, BATCH_STEP = 5, 6  # cublasLtMatrixLayoutAttribute
 MAX_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes
 EPILOGUES = {"": 1, "relu": 2, "gelu_tanh": 32}
@@ -75,7 +83,15 @@ class Products:
         self._plans: OrderedDict[tuple[Any, ...], Plan | None] = OrderedDict()
 
     def multiply(
-        self, a: Any, b: Any, out: Any, precision: str, stream: int, bias: Any = None, activation: str = ""
+        self,
+        a: Any,
+        b: Any,
+        out: Any,
+        precision: str,
+        stream: int,
+        bias: Any = None,
+        activation: str = "",
+        scales: tuple[Any, Any] | None = None,
     ) -> bool:
         """out = activation(a b + bias) for arrays of two or three axes; False where the library has no algorithm.
 
@@ -86,6 +102,7 @@ class Products:
             stream: address of the stream.
             bias: n numbers of the result's type.
             activation: "", ``relu`` or ``gelu_tanh``.
+            scales: of a and of b, one float32 each: factors of float8 operands.
         """
         shapes = matrices_of(a), matrices_of(b), matrices_of(out)
         left, right, target = shapes
@@ -95,7 +112,7 @@ class Products:
         epilogue = EPILOGUES[activation]
         if bias is not None:
             epilogue = (epilogue & ~1) | WITH_BIAS
-        types = a.dtype.name, out.dtype.name, precision
+        types = a.dtype.name, b.dtype.name, out.dtype.name, precision
         key = (*shapes, *types, epilogue, *map(alignment, pointers))
         with self._lock:  # a plan's description holds the bias's address
             plan = self._plan(key, (right, left, target), types, epilogue, pointers)
@@ -103,6 +120,8 @@ class Products:
                 return False
             if bias is not None:
                 self._describe(plan.description, BIAS, np.uint64(bias.data.ptr))
+            for attribute, scale in zip((SCALE_B, SCALE_A), scales or (), strict=False):
+                self._describe(plan.description, attribute, np.uint64(scale.data.ptr))
             workspace = self._memory(plan.workspace) if plan.workspace else None
             alpha, beta = (factor.ctypes.data for factor in plan.factors)
             at, first, second, last = plan.algorithm.ctypes.data, *plan.layouts
@@ -117,7 +136,7 @@ class Products:
         self,
         key: tuple[Any, ...],
         layouts: tuple[Matrices, Matrices, Matrices],
-        types: tuple[str, str, str],
+        types: tuple[str, str, str, str],
         epilogue: int,
         pointers: list[int],
     ) -> Plan | None:
@@ -132,7 +151,7 @@ class Products:
     def _make(
         self,
         layouts: tuple[Matrices, Matrices, Matrices],
-        types: tuple[str, str, str],
+        types: tuple[str, str, str, str],
         epilogue: int,
         pointers: list[int],
     ) -> Plan | None:
@@ -140,13 +159,13 @@ class Products:
         lt = self._lt
         if self._handle is None:
             self._handle = lt.create()
-        operand, result, precision = types
+        operand, second, result, precision = types
         compute, scale = compute_type(operand, precision)
         description = lt.matmul_desc_create(compute, DATA_TYPES[scale])
         self._describe(description, TRANSPOSE_A, np.int32(layouts[0].transposed))
         self._describe(description, TRANSPOSE_B, np.int32(layouts[1].transposed))
         self._describe(description, EPILOGUE, np.uint32(epilogue))
-        kinds = DATA_TYPES[operand], DATA_TYPES[operand], DATA_TYPES[result]
+        kinds = DATA_TYPES[second], DATA_TYPES[operand], DATA_TYPES[result]  # the second factor comes first
         made = tuple(self._layout(item, kind) for item, kind in zip(layouts, kinds, strict=True))
         preference = lt.matmul_preference_create()
         found = np.zeros(1, lt.matmul_heuristic_result_dtype)

@@ -16,9 +16,13 @@ from . import nvrtc
 from .arrays import Arrays
 from .cublaslt import Products
 from .cudnn_graphs import Graphs
+from .cudnn_recurrent import Recurrent, library
 from .machine import Machine, RawGraph
 
 Made = TypeVar("Made")
+
+FLOAT8_SINCE = 89
+"""Compute capability, times ten, from which on GPUs multiply float8."""
 
 
 def count() -> int:
@@ -53,6 +57,7 @@ class CupyStream:
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        self.address = int(raw.ptr)
 
     def record(self) -> CupyEvent:
         """A point at the present end."""
@@ -109,7 +114,8 @@ class CupyMachine(Machine):
             self.memory_bytes = int(runtime.memGetInfo()[1])
         self.name = properties["name"].decode()
         self.generation = runtime.driverGetVersion() // 1000
-        self.architecture = f"sm_{properties['major']}{properties['minor']}"
+        self.capability = 10 * properties["major"] + properties["minor"]
+        self.architecture = f"sm_{self.capability}"
         self.driver = " | ".join(
             map(
                 str,
@@ -121,6 +127,8 @@ class CupyMachine(Machine):
         self._functions: dict[tuple[str, str], Any] = {}
         self._products = optional("nvmath.bindings.cublasLt", Products)
         self._graphs = optional("cudnn", Graphs)
+        self._recurrent: Recurrent | None = None
+        self._looked = False
 
     def allocate(self, nbytes: int) -> Any:
         try:
@@ -179,6 +187,16 @@ class CupyMachine(Machine):
                 self._functions[key] = module.get_function(name)
             return self._functions[key]
 
+    @property
+    def recurrent(self) -> Recurrent | None:
+        with self._lock:
+            if not self._looked:
+                found = library()
+                upload = cupy.asarray
+                self._recurrent = None if found is None else Recurrent(found, new_bytes, upload)
+                self._looked = True
+            return self._recurrent
+
     def multiply(
         self, a: Any, b: Any, out: Any, precision: str, *, bias: Any = None, activation: str = ""
     ) -> bool:
@@ -193,6 +211,12 @@ class CupyMachine(Machine):
         else:
             out[...] = cupy.matmul(a.astype(out.dtype), b.astype(out.dtype))
         return bias is None and not activation
+
+    def multiply_eight(self, a: Any, b: Any, out: Any, scales: tuple[Any, Any]) -> bool:
+        if self._products is None or self.capability < FLOAT8_SINCE:
+            return False
+        stream = cupy.cuda.get_current_stream().ptr
+        return self._products.multiply(a, b, out, "fp32", stream, scales=scales)
 
     def convolve(self, x: Any, w: Any, out: Any, *, precision: str, stream: Any, **options: Any) -> bool:
         del options["groups"]  # the library sees it in the shapes
@@ -212,4 +236,9 @@ def optional(module: str, made: Callable[[Any, Callable[[int], Any]], Made]) -> 
     """A library's part, or None where the library is not installed."""
     if find_spec(module.partition(".")[0]) is None:
         return None
-    return made(import_module(module), lambda nbytes: cupy.empty(nbytes, np.uint8))
+    return made(import_module(module), new_bytes)
+
+
+def new_bytes(nbytes: int) -> Any:
+    """Memory of the pool, in the order of the current stream."""
+    return cupy.empty(nbytes, np.uint8)

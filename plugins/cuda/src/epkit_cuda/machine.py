@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .cudnn_recurrent import Recurrent
+
 
 class RawEvent(Protocol):
     """A point in a stream."""
@@ -29,7 +31,13 @@ class RawGraph(Protocol):
 
 
 class RawStream(Protocol):
-    """An in-order queue."""
+    """An in-order queue.
+
+    Attributes:
+        address: of its ``cudaStream_t``.
+    """
+
+    address: int
 
     def record(self) -> RawEvent:
         """A point at its present end."""
@@ -129,6 +137,15 @@ class Machine(ABC):
         """
 
     @abstractmethod
+    def multiply_eight(self, a: Any, b: Any, out: Any, scales: tuple[Any, Any]) -> bool:
+        """out = (a scale_a)(b scale_b) for matrices of float8, sums in float32; False where there is no plan.
+
+        Args:
+            a, b, out: [m, k], rows dense; [k, n], columns dense; [m, n], dense.
+            scales: one float32 each, on the device.
+        """
+
+    @abstractmethod
     def convolve(
         self,
         x: Any,
@@ -158,3 +175,8 @@ class Machine(ABC):
         self, q: Any, k: Any, v: Any, mask: Any, out: Any, *, scale: float, causal: bool, stream: RawStream
     ) -> bool:
         """out = softmax(scale q k' + mask) v for [batch, heads, length, size]; False where there is no plan."""
+
+    @property
+    def recurrent(self) -> Recurrent | None:
+        """Recurrent layers by a library, or None where there is none."""
+        return None

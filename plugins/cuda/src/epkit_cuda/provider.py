@@ -73,7 +73,7 @@ class CudaProvider(KernelProvider):
         def kernel_for(node: ir.Node) -> Kernel:
             return self.kernel_for(node, subgraph)
 
-        return steps_of(subgraph, kernel_for)
+        return steps_of(subgraph, kernel_for, self.options.precision)
 
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         return [step.memory() for step in self._steps(subgraph)]

@@ -20,10 +20,13 @@ STORED = {
     "int64": "long long",
     "uint64": "unsigned long long",
     "bool": "bool",
+    "float8_e4m3fn": "e4m3",
+    "float8_e5m2": "e5m2",
 }
 """C++ types in memory, by element type."""
 
-NARROW = ("f16", "bf16")
+FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
+NARROW = ("f16", "bf16", "e4m3", "e5m2")
 
 
 def stored(dtype: np.dtype[Any] | str) -> str:
@@ -39,6 +42,8 @@ def computed(c_type: str) -> str:
 PRELUDE = r"""
 struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
+struct e4m3 { unsigned char bits; };
+struct e5m2 { unsigned char bits; };
 
 #ifdef __CUDACC_RTC__
 #define INFINITY __int_as_float(0x7f800000)
@@ -50,6 +55,30 @@ __device__ inline float widen(bf16 x) { return __int_as_float((int)x.bits << 16)
 #else
 HOST_CONVERSIONS
 #endif
+
+// Eight bits, done by hand: only the newest GPUs have instructions for it. LAST is the code of the greatest number.
+template <int M, int LAST> __device__ inline float widen_8(unsigned char bits) {
+  const int bias = (1 << (6 - M)) - 1, size = bits & 0x7f, power = size >> M, rest = size & ((1 << M) - 1);
+  float x = power ? ldexpf((float)((1 << M) + rest), power - bias - M) : ldexpf((float)rest, 1 - bias - M);
+  if (size > LAST) x = M == 2 && size == LAST + 1 ? INFINITY : NAN;
+  return bits & 0x80 ? -x : x;
+}
+template <int M, int LAST> __device__ inline unsigned char narrow_8(float v) {
+  const int bias = (1 << (6 - M)) - 1, sign = (unsigned)__float_as_int(v) >> 31 << 7;
+  const float a = fabsf(v);
+  if (v != v) return sign | 0x7f;
+  if (a >= 65536.0f) return sign | LAST;
+  int power;
+  frexpf(a, &power);
+  if (power - 1 < 1 - bias) power = 2 - bias;
+  int code = (int)rintf(ldexpf(a, M + 1 - power)) + ((power - 2 + bias) << M);
+  if (a == 0) code = 0;
+  return sign | (code > LAST ? LAST : code);
+}
+__device__ inline float widen(e4m3 x) { return widen_8<3, 0x7e>(x.bits); }
+__device__ inline float widen(e5m2 x) { return widen_8<2, 0x7b>(x.bits); }
+__device__ inline void narrow(float v, e4m3& x) { x.bits = narrow_8<3, 0x7e>(v); }
+__device__ inline void narrow(float v, e5m2& x) { x.bits = narrow_8<2, 0x7b>(v); }
 
 template <class T> __device__ inline T widen(T x) { return x; }
 template <class V, class T> __device__ inline void narrow(V v, T& x) { x = (T)v; }

@@ -10,6 +10,7 @@ from . import (
     caches,
     codes,
     convolution,
+    eight,
     formulas,
     gemv,
     grouped,
@@ -20,6 +21,8 @@ from . import (
     portable,
     products,
     quantised,
+    recurrent,
+    recurrent_sources,
     rotary,
     rows,
     skips,
@@ -28,7 +31,8 @@ from . import (
 FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
 
 OWN = (rows, skips, rotary, pooling, indexing, integer, quantised)
-WITH_SOURCES = (*OWN, attention, caches, grouped, gemv, products, convolution)
+LIBRARIES = (attention, caches, grouped, gemv, products, eight, convolution)
+WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 
 
 def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
@@ -37,6 +41,7 @@ def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
     own.append(quantised.matmul_n_bits_of(precision))
     own += attention.attention_kernels(precision)
+    own += recurrent.recurrent_kernels(precision)
     own += [*grouped.group_query_kernels(precision), *multi_head.multi_head_kernels(precision)]
     return [*own, *libraries, *portable.kernels(machine.xp)]
 
