@@ -12,7 +12,7 @@ BENCHMARKS = {
     "load": load.main,
     "opencl": opencl.main,
     "optimiser": lambda: optimiser.main(sys.argv[2:]),
-    "placement": placement.main,
+    "placement": lambda: placement.main(sys.argv[2:]),
     "trees": trees.main,
 }
 

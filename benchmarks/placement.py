@@ -77,7 +77,7 @@ def predictions(path: Path, settings: Settings) -> dict[str, str]:
         claims = next(value for name, value in steps if name == "claim")
         assert isinstance(claims, Claims)
         store = CostStore(knobs.CACHE_DIR.get())
-        tables = {rank: found for rank, bound in enumerate(claims.bounds) if (found := store.load(bound))}
+        tables = {rank: table for rank, bound in enumerate(claims.bounds) if (table := store.load(bound))}
         costs = Costs(tables, claims.model.opset_imports)
         graph = claims.model.graph
         found = divisions(edges_of(graph), claims.offers[graph], claims.bounds, costs)
@@ -85,7 +85,7 @@ def predictions(path: Path, settings: Settings) -> dict[str, str]:
         steps.close()
     last = len(claims.bounds) - 1
     names = {"priority": found[0], "cost": min(found, key=lambda division: division.predicted)}
-    names |= {"cpu": division for division in found if set(division.labels.values()) == {last}}
+    names.update(("cpu", division) for division in found if set(division.labels.values()) == {last})
     return {name: f"{division.predicted * 1e3:.1f}" for name, division in names.items()}
 
 
@@ -96,9 +96,9 @@ def table(rows: list[str]) -> str:
             "# Priority and cost",
             "",
             f"`python -m benchmarks placement`: {DEVICE} before the CPU, after `epkit tune`; medians of 9 alternating",
-            f"rounds, ms (nodes on {DEVICE}, copies between devices). Predicted: by the times of nodes, scaled to what they",
-            "take together, and of copies; the cheapest division so found is run by `tune`, too, and taken only if it is",
-            f"faster than each provider alone. {machine()}.",
+            f"rounds, ms (nodes on {DEVICE}, copies between devices). Predicted: by the times of nodes, scaled to what",
+            "they take together, and of copies; the cheapest division so found is run by `tune`, too, and taken only",
+            f"if it is faster than each provider alone. {machine()}.",
             "",
             "| model | CPU alone | priority | cost | predicted: CPU | priority | the cheapest "
             "| priority / CPU | cost / CPU |",

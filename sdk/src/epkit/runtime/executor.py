@@ -17,7 +17,7 @@ from ..errors import BrokenProviderError, EpkitError, RunError, Where
 from ..memory.arena import Arena
 from ..memory.graph_memory import GraphMemory
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
-from .context import Context, RunState, located
+from .context import Context, RunState, located, name_parts
 from .control import CONTROL
 from .replay import Replays
 from .space import Lease, Space
@@ -111,6 +111,7 @@ class Executor:
         except Exception as error:
             node = context.node if context is not None else None
             failure = located(error, bound.name, part.name, "" if node is None else str(node.name))
+            name_parts(failure, part.subgraph.nodes)
             raise failure from failure.__cause__
         if not isinstance(results, list | tuple) or len(results) != len(action.outputs):
             found = (
