@@ -12,7 +12,7 @@ BENCHMARKS = {
     "load": lambda: load.main(sys.argv[2:]),
     "opencl": opencl.main,
     "optimiser": lambda: optimiser.main(sys.argv[2:]),
-    "placement": placement.main,
+    "placement": lambda: placement.main(sys.argv[2:]),
     "trees": trees.main,
 }
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields, replace
 
 @dataclass(frozen=True)
 class Where:
-    """The place of an error; empty fields are unknown or do not apply."""
+    """The place of an error; empty fields are unknown or do not apply.
+
+    ``parts`` are the model's nodes that a fused one stands for.
+    """
 
     stage: str = ""
     model: str = ""
     node: str = ""
+    parts: str = ""
     value: str = ""
     provider: str = ""
     partition: str = ""

@@ -19,9 +19,11 @@ import epkit
 from epkit import knobs
 from epkit.diagnose.tune import tune
 from epkit.errors import OptionError, PlacementError
-from epkit.partition.cost_policy import _Problem, best_labels
+from epkit.partition.claims import Claims
+from epkit.partition.cost_policy import _Problem, best_labels, divisions
 from epkit.partition.costs import Costs, CostStore, Link, signature
 from epkit.partition.edges import edges_of
+from epkit.pipeline import stages
 from epkit.testing.awkward import awkward, by_chance, everything, named
 from epkit.testing.device import FakeDevice, device_provider
 from epkit.testing.models import random_model
@@ -142,7 +144,9 @@ def test_times_that_were_measured_decide(own_cache: Path) -> None:
     relu, exp, tanh = (signature(node, 18) for node in list(model.graph)[:3])
     mine.seconds.update({relu: 1.0, exp: 1.0, tanh: 1e-6})
     cpus.seconds.update({relu: 1e-6, exp: 1e-6, tanh: 1.0})
-    store.save(mine), store.save(cpus)
+    for table in (mine, cpus):
+        table.divisions.clear()
+        store.save(table)
     assert list(placed(None, ACME, policy="cost").values()) == ["cpu", "cpu", "acme", "cpu"]
 
 
@@ -156,9 +160,58 @@ def test_a_division_has_to_be_worth_it(own_cache: Path, gain: float, divided: bo
     tables["cpu"].seconds.update({relu: 1e-3, exp: 1e-3, tanh: 1e-3})
     tables["acme"].seconds.update({relu: 1.0, exp: 1e-3 * (1 - 4 * gain), tanh: 1e-3})
     for table in tables.values():
+        table.divisions.clear()
         CostStore(knobs.CACHE_DIR.get()).save(table)
     found = placed(None, ACME, policy="cost")
     assert [node for node, provider in found.items() if provider == "acme"] == (["two"] if divided else [])
+
+
+def tuned_claims() -> tuple[Any, ...]:
+    """Edges, offers, bounds and costs of the model on acme and the CPU, where each is as fast for every node."""
+    registry, wanted = registry_of(ACME), epkit_settings("acme")
+    tune(MODEL, wanted, {"x": X}, registry=registry)
+    steps = stages(MODEL, wanted, registry)
+    claims = next(value for name, value in steps if name == "claim")
+    assert isinstance(claims, Claims)
+    store, graph = CostStore(knobs.CACHE_DIR.get()), claims.model.graph
+    tables = {rank: table for rank, bound in enumerate(claims.bounds) if (table := store.load(bound))}
+    assert len(tables) == 2
+    for table in tables.values():
+        assert len(table.divisions) >= 1  # everything on it; perhaps a division, too
+        table.seconds.update(dict.fromkeys(table.seconds, 1e-3))
+        table.divisions.clear()
+    steps.close()
+    return edges_of(graph), claims.offers[graph], claims.bounds, Costs(tables, claims.model.opset_imports)
+
+
+def test_times_of_nodes_are_scaled_to_what_they_take_together() -> None:
+    """On the CPU the four run as one: a node that is somewhat slower there alone is no reason to cut."""
+    edges, offers, bounds, costs = tuned_claims()
+    nodes = list(edges.order)
+    tanh = signature(nodes[2], 18)
+    costs.tables[1].seconds[tanh] = 4e-3
+    assert best_labels(edges, offers, bounds, costs)[nodes[2]] == 0
+    costs.tables[1].divisions[str(costs.division_key(dict.fromkeys(nodes, 1)))] = 0.7e-3
+    assert set(best_labels(edges, offers, bounds, costs).values()) == {1}
+
+
+def test_what_was_measured_as_a_whole_decides() -> None:
+    edges, offers, bounds, costs = tuned_claims()
+    nodes = list(edges.order)
+    costs.tables[1].seconds[signature(nodes[2], 18)] = 1e-2
+    costs.tables[0].seconds[signature(nodes[1], 18)] = 1e-2
+    cheapest = best_labels(edges, offers, bounds, costs)
+    assert set(cheapest.values()) == {0, 1}
+    for labels, seconds in (
+        (dict.fromkeys(nodes, 0), 13e-3),
+        (dict.fromkeys(nodes, 1), 13e-3),
+        (cheapest, 14e-3),
+    ):
+        costs.tables[1].divisions[str(costs.division_key(labels))] = seconds
+    found = divisions(edges, offers, bounds, costs)
+    assert [division.measured for division in found] == [13e-3, 13e-3, 14e-3]
+    assert found[2].predicted < 13e-3  # and yet
+    assert len(set(best_labels(edges, offers, bounds, costs).values())) == 1
 
 
 def test_links_are_measured_on_devices_with_memory_of_their_own() -> None:
@@ -177,13 +230,9 @@ def epkit_settings(*names: str) -> Any:
 @given(st.integers(0, 10**6), st.integers(2, 7), st.lists(st.floats(1e-6, 1e-3), min_size=14, max_size=14))
 def test_two_providers_get_the_best_division_of_all(seed: int, size: int, times: list[float]) -> None:
     """Against every division there is."""
-    from epkit.api import make_settings
-    from epkit.partition.claims import Claims
-    from epkit.pipeline import stages
-
     far = device_provider("far", FakeDevice(), by_chance(seed, 0.8))
     model = random_model(random.Random(seed), size)
-    wanted = make_settings(["far"], "cpu", "none", None, (), None, None)
+    wanted = epkit.api.make_settings(["far"], "cpu", "none", None, (), None, None)
     steps = stages(model, wanted, registry_of(far))
     claims = next(value for name, value in steps if name == "claim")
     assert isinstance(claims, Claims)

@@ -93,20 +93,22 @@ class NativeProgram(Program):
         if index < 0:
             return RunError(message, remedy="report this: an input did not have the type that was inferred")
         nodes = self.steps[index].nodes
-        node = str(nodes[-1].name)
+        where = Where(
+            node=str(nodes[-1].name), parts="\n".join(str(n.name) for n in nodes) if nodes[1:] else ""
+        )
         if isinstance(cause, EpkitError):
-            return cause.at(node=node)
+            return cause.at(node=where.node, parts=where.parts)
         operators = ", ".join(dict.fromkeys(str(item.op_type) for item in nodes))
         if isinstance(cause, MemoryError) or status == OUT_OF_MEMORY:
             return DeviceMemoryError(
                 f"the host has too little memory for {operators}: {message or cause}",
-                where=Where(node=node),
+                where=where,
                 remedy="use smaller inputs, close other sessions, or run fewer at once",
             )
         text = message or (str(cause) or type(cause).__name__)
         return RunError(
             f"{operators} failed: {text}",
-            where=Where(node=node),
+            where=where,
             remedy=f"check the inputs of this node; they were {_given(cause, inputs)}",
         )
 

@@ -11,14 +11,15 @@ import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import numpy as np
 import xxhash
 
 Array = np.ndarray[Any, Any]
 Arrays = Sequence[Array | None]
-P = ParamSpec("P")
+Pack = Callable[..., Array]
+"""Takes the kernel, its attributes, the constants, and more that makes no difference to the result."""
 
 LEAST = 1 << 14
 """Bytes of constants; below, there is nothing to gain."""
@@ -36,20 +37,18 @@ _entries: dict[Hashable, list[_Entry]] = {}
 _lock = threading.RLock()  # an array may die, and its entry go, while somebody looks
 
 
-def shared(
-    make: Callable[Concatenate[int, bytes, Arrays, P], Array],
-) -> Callable[Concatenate[int, bytes, Arrays, P], Array]:
+def shared(make: Pack) -> Pack:
     """The function, which packs constants with a kernel, sharing its results among all who have the same constants."""
 
     @wraps(make)
-    def once(kernel: int, attributes: bytes, arrays: Arrays, *rest: P.args, **named: P.kwargs) -> Array:
+    def once(kernel: int, attributes: bytes, arrays: Arrays, *rest: Any) -> Array:
         if sum(array.nbytes for array in arrays if array is not None) < LEAST:
-            return make(kernel, attributes, arrays, *rest, **named)
+            return make(kernel, attributes, arrays, *rest)
         key = (kernel, attributes, *map(_look, arrays))
         sources = tuple(array if array is not None and _is_fixed(array) else None for array in arrays)
         found = _find(key, sources)
         if found is None:
-            found = make(kernel, attributes, arrays, *rest, **named)
+            found = make(kernel, attributes, arrays, *rest)
             _keep(key, sources, found)
         return found
 
@@ -85,7 +84,7 @@ def _look(array: Array | None) -> Hashable:
     if _is_fixed(array):
         some = array[tuple(slice(None, None, max(1, dim // 8)) for dim in array.shape)].tobytes()
     else:
-        some = xxhash.xxh3_128_digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        some = xxhash.xxh3_128_digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return array.dtype.str, array.dtype.name, array.shape, some
 
 

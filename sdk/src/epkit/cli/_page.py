@@ -234,6 +234,7 @@ def _details(node: ir.Node, row: NodePlacement, run: Measured | None) -> dict[st
     return {
         "node": row.node,
         "operator": row.operator,
+        "parts": list(row.parts),
         "provider": row.provider + (" (fallback)" if row.fallback else ""),
         "partition": row.partition,
         "reads": [_value(value) for value in node.inputs if value is not None],

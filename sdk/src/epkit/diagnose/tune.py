@@ -2,6 +2,8 @@
 
 Every distinct node (operator, version, attributes, types and shapes) is run alone, on inputs that the
 fallback computed for it. What a run costs apart from the node, copies and the runtime's own work, is taken off.
+Then the model is run as a whole: on each provider alone, by which the times of nodes are scaled, and as the cost policy
+would divide it; of these, a later load takes what was fastest.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,17 +27,21 @@ from ..backend.registry import default as installed
 from ..errors import EpkitError
 from ..model.extract import extract
 from ..partition.claims import Claims
-from ..partition.costs import CostStore, CostTable, Link, device_key, signature
+from ..partition.cost_policy import divisions
+from ..partition.costs import Costs, CostStore, CostTable, Link, device_key, signature
 from ..partition.edges import edges_of
 from ..partition.partitions import cut
-from ..pipeline import Source, stages
+from ..partition.pins import Pins
+from ..pipeline import Source, build, stages
 from ..runtime.options import RunOptions
 from ..runtime.profile import Profile
 from ..runtime.session import Session
 from ..settings import ProviderChoice, Settings
+from ..trace import Recorder
 from .observe import all_values, observe
 
-REPEATS = 15
+REPEATS, FEWEST, PATIENCE = 15, 3, 0.3
+"""Runs for one time; the fewest, and the seconds after which they are enough."""
 FLOOR = 1e-7
 SIZES = (256, 4 << 20)
 """Bytes of the copies by which a link is measured."""
@@ -96,12 +103,43 @@ def tune(
                     counts[rank] += 1
                 except EpkitError as error:
                     failures[rank][str(node.name)] = error.what
+        _measure_divisions(claims, tables, settings, registry, feeds, tell)
     for table in tables:
         store.save(table)
     return tuple(
         Tuned(bound.name, count, failed, table)
         for bound, count, failed, table in zip(claims.bounds, counts, failures, tables, strict=True)
     )
+
+
+def _measure_divisions(
+    claims: Claims,
+    tables: list[CostTable],
+    settings: Settings,
+    registry: Registry,
+    feeds: Mapping[str, Any],
+    tell: Callable[[int, int, str], None],
+) -> None:
+    """Time whole runs: on one provider each, then of what these times lead to."""
+    graph, bounds = claims.model.graph, claims.bounds
+    costs = Costs(dict(enumerate(tables)), claims.model.opset_imports)
+    arguments = edges_of(graph), claims.offers[graph], bounds, costs
+    for table in tables:  # of an earlier time, under other conditions
+        for division in divisions(*arguments):
+            table.divisions.pop(costs.division_key(division.labels) or "", None)
+    for only_pure in (True, False):
+        found = [d for d in divisions(*arguments) if d.measured is None and (d.is_pure or not only_pure)]
+        for done, division in enumerate(found):
+            tell(done, len(found), "the whole model")
+            key = costs.division_key(division.labels)
+            pins = Pins({str(node.name): bounds[rank].name for node, rank in division.labels.items()})
+            chosen = replace(settings, optimise="none", fix={}, cache=None, pins=pins, policy="cost")
+            recorder = Recorder()
+            compiled = build(claims.model.clone(), chosen, registry, recorder)
+            with Session(compiled, registry, recorder) as session, suppress(EpkitError):
+                seconds = _median(partial(session.run, None, feeds))
+                for rank in set(division.labels.values()):
+                    tables[rank].divisions[key or ""] = seconds
 
 
 def _expected(
@@ -172,8 +210,8 @@ def _link(small: float, large: float) -> Link:
 
 def _median(action: Callable[[], object]) -> float:
     action()
-    times = []
-    for _ in range(REPEATS):
+    times: list[float] = []
+    while len(times) < REPEATS and (len(times) < FEWEST or sum(times) < PATIENCE):
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - start)
@@ -222,8 +260,8 @@ class _Bench:
         """Medians of a whole run, and of what its partitions took by the runtime's clock."""
         with self.open_part(proto, (choice,)) as session:
             whole = _median(lambda: session.run(None, feeds))
-            inside = []
-            for _ in range(REPEATS):
+            inside: list[float] = []
+            while len(inside) < REPEATS and (len(inside) < FEWEST or sum(inside) < PATIENCE):
                 profile = Profile()
                 session.run(None, feeds, RunOptions(profile=profile))
                 inside.append(

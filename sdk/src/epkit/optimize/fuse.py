@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from ..model.inline import KEPT
+from ..model.names import PARTS, join_parts
 from ._edit import as_attributes
 from .formula import DOMAINS
 from .pattern import Match, Pattern
@@ -189,6 +190,7 @@ def _replace(
         outputs=[ir.Value(name="") if value is None else _twin(value) for value in outputs],
         name=match.root.name,
         version=since,
+        metadata_props={PARTS: join_parts(nodes)},
     )
     scope.insert(match.root, call)
     for old, new in zip(outputs, call.outputs, strict=True):

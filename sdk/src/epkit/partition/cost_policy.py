@@ -23,23 +23,71 @@ from .min_cut import FOREVER, MinCut
 
 HOST = -1
 GAIN = 0.1
-"""What a division has to save of the time of one provider alone: nodes are measured one by one, where a provider that
-has them all runs several in one pass, and measurements differ from one time to the next."""
+"""What a division that was only predicted has to save of the time of one provider alone: nodes are measured one by one,
+where a provider that has them all runs several in one pass, and measurements differ from one time to the next."""
 Labels = dict[ir.Node, int]
+
+
+@dataclass(frozen=True)
+class Division:
+    """One way to divide a graph, and what a run of it takes (seconds).
+
+    Attributes:
+        labels: for each node that somebody claims, the provider (an index) that has it.
+        predicted: by the times of nodes and copies.
+        measured: by `epkit tune`, as a whole; None if it was not.
+    """
+
+    labels: Labels
+    predicted: float
+    measured: float | None
+
+    @property
+    def is_pure(self) -> bool:
+        """True if one provider has all."""
+        return len(set(self.labels.values())) == 1
 
 
 def best_labels(edges: Edges, offers: Sequence[Offer], bounds: Sequence[Bound], costs: Costs) -> Labels:
     """For each node that somebody claims, the provider (an index) that should have it."""
+    found = divisions(edges, offers, bounds, costs)
+    if not found:
+        return {}
+    if all(division.measured is not None for division in found):
+        return min(found, key=lambda division: division.measured or 0.0).labels
+    best = min(found, key=lambda division: division.predicted)
+    alone = min(filter(_is_pure, found), key=lambda division: division.predicted, default=best)
+    return best.labels if best.predicted < (1 - GAIN) * alone.predicted else alone.labels
+
+
+def _is_pure(division: Division) -> bool:
+    return division.is_pure
+
+
+def divisions(
+    edges: Edges, offers: Sequence[Offer], bounds: Sequence[Bound], costs: Costs
+) -> tuple[Division, ...]:
+    """Those worth a thought: everything on one provider, the order of preference, and the cheapest by prediction.
+
+    Where everything on one provider was measured, the times of its nodes are first scaled to what they take together:
+    alone, a node takes longer than within what a provider compiles as one.
+    """
     problem = _Problem(edges, offers, bounds, costs)
+    if not problem.choices:
+        return ()
     starts = [{node: ranks[0] for node, ranks in problem.choices.items()}]
     starts += [
         {node: rank if rank in ranks else ranks[0] for node, ranks in problem.choices.items()}
         for rank in range(1, len(offers))
     ]
-    found = min(map(problem.improved, starts), key=problem.total, default={})
-    whole = [labels for labels in starts if len(set(labels.values())) == 1]
-    alone = min(whole, key=problem.total, default=found)
-    return found if problem.total(found) < (1 - GAIN) * problem.total(alone) else alone
+    for labels in starts:
+        if len(ranks := set(labels.values())) == 1 and (measured := costs.measured(labels)) is not None:
+            problem.scale(ranks.pop(), measured / problem.total(labels))
+    cheapest = min(map(problem.improved, starts), key=problem.total)
+    distinct = {tuple(labels.values()): labels for labels in (*starts, cheapest)}
+    return tuple(
+        Division(labels, problem.total(labels), costs.measured(labels)) for labels in distinct.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +135,10 @@ class _Problem:
             for value in values
             if constant_of(value) is None
         ]
+
+    def scale(self, rank: int, factor: float) -> None:
+        """Multiply the times of a provider's nodes."""
+        self.seconds |= {key: time * factor for key, time in self.seconds.items() if key[1] == rank}
 
     def place(self, rank: int | None) -> int:
         """The memory of a provider; the host's for the runtime."""

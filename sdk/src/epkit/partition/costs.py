@@ -52,12 +52,14 @@ class CostTable:
         device: whose times these are, see :func:`device_key`.
         seconds: by the node's signature.
         to_device, to_host: copies.
+        divisions: of runs of whole graphs, by :meth:`Costs.division_key`.
     """
 
     device: str
     seconds: dict[str, float] = field(default_factory=dict)
     to_device: Link = field(default_factory=Link)
     to_host: Link = field(default_factory=Link)
+    divisions: dict[str, float] = field(default_factory=dict)
 
 
 def device_key(bound: Bound) -> str:
@@ -141,6 +143,26 @@ class Costs:
             return claim.cost / len(claim.nodes)
         return estimate(node)
 
+    def division_key(self, labels: Mapping[ir.Node, int]) -> str | None:
+        """Identifies a division of a graph's nodes among devices; None if one of the devices was never measured."""
+        if not set(labels.values()) <= set(self.tables):
+            return None
+        opsets = self.opsets
+        text = repr(
+            [
+                (signature(node, node.version or opsets.get(node.domain, 1)), self.tables[rank].device)
+                for node, rank in labels.items()
+            ]
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def measured(self, labels: Mapping[ir.Node, int]) -> float | None:
+        """Seconds of a run of the whole graph under a division; None if it was not measured."""
+        key = self.division_key(labels)
+        if key is None:
+            return None
+        return next((t.divisions[key] for t in self.tables.values() if key in t.divisions), None)
+
     def to_device(self, rank: int, value: ir.Value) -> float:
         """Seconds for the copy of a value from the host."""
         table = self.tables.get(rank)
@@ -173,6 +195,7 @@ class CostStore:
                 {str(name): float(value) for name, value in stored["seconds"].items()},
                 Link(**stored["to_device"]),
                 Link(**stored["to_host"]),
+                {str(name): float(value) for name, value in stored.get("divisions", {}).items()},
             )
         except FileNotFoundError:
             return None

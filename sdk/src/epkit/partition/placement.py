@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 
 from ..backend.subgraph import operator_name
+from ..model.names import parts_of
 from .partitions import Partitioned, PartitionedGraph
 from .pins import FORMAT, RUNTIME
 from .schedule import Schedule, Transfer
@@ -24,7 +25,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class NodePlacement:
-    """Who runs one node. ``fallback`` is True if the provider was not among those that the caller named."""
+    """Who runs one node.
+
+    Attributes:
+        fallback: True if the provider was not among those that the caller named.
+        refused: who else was asked, and why not.
+        parts: the names of the model's nodes that a fused one stands for.
+    """
 
     node: str
     operator: str
@@ -33,6 +40,7 @@ class NodePlacement:
     partition: str
     fallback: bool
     refused: tuple[Reason, ...]
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def _collect(model: Partitioned, graph: PartitionedGraph, rows: list[NodePlaceme
                     part.name,
                     bound is not None and bound.fallback,
                     refused,
+                    parts_of(node),
                 )
             )
             for (owner, _), body in graph.bodies.items():

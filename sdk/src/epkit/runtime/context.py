@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..backend.memory import HostStream, Stream, Tensor
 from ..backend.program import RunContext
 from ..backend.subgraph import operator_name
 from ..errors import CancelledError, EpkitError, RunError, Where
+from ..model.names import join_parts, parts_of
 from .options import RunOptions
 from .space import Lease
 
@@ -111,6 +113,7 @@ class Context(RunContext):
                 provider=self._provider,
                 partition=self._partition,
                 operator=operator_name(node),
+                **({"parts": parts} if (parts := parts_of(node)) else {}),
                 **({"counters": self._counters} if self._counters else {}),
             )
         self.node, self._counters = None, {}
@@ -130,3 +133,12 @@ def located(error: Exception, provider: str, partition: str = "", node: str = ""
     )
     failed.__cause__ = error
     return failed
+
+
+def name_parts(error: EpkitError, nodes: Iterable[ir.Node]) -> None:
+    """Where an error happened in a fused node, or in several that ran as one, name the model's nodes."""
+    named = {str(node.name): node for node in nodes}
+    told = error.where.parts.splitlines() or [error.where.node]
+    found = join_parts(named[name] for name in told if name in named)
+    if found not in ("", error.where.node):
+        error.where = replace(error.where, parts=", ".join(found.splitlines()))

@@ -18,7 +18,7 @@ from ..errors import BrokenProviderError, EpkitError, RunError, Where
 from ..memory.arena import Arena
 from ..memory.graph_memory import GraphMemory
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
-from .context import Context, RunState, located
+from .context import Context, RunState, located, name_parts
 from .control import CONTROL
 from .on_device import DeviceArray
 from .replay import Replays
@@ -136,6 +136,7 @@ class Executor:
         except Exception as error:
             node = context.node if context is not None else None
             failure = located(error, bound.name, part.name, "" if node is None else str(node.name))
+            name_parts(failure, part.subgraph.nodes)
             raise failure from failure.__cause__
         if not isinstance(results, list | tuple) or len(results) != len(action.outputs):
             found = (

@@ -33,30 +33,41 @@ class Space:
         # Only values in the host's memory leave a graph, so whatever is not managed is NumPy's.
         self.managed = frozenset(item.value for item in memory.alive)
         self._lock = threading.Lock()
-        self._plans: OrderedDict[Hashable, MemoryPlan] = OrderedDict()
+        self._sizes: OrderedDict[Hashable, dict[ir.Value, int]] = OrderedDict()
+        self._plans: dict[Hashable, MemoryPlan] = {}
 
     def open(self, key: Hashable, kept: frozenset[ir.Value] = frozenset()) -> Lease:
         """The memory for one run under a shape key; ``kept``: values that outlive it."""
         if self.memory.complete:
             return Lease(self, self.memory.plan, None, kept)
         with self._lock:
-            plan = self._plans.get(key)
-            if plan is not None:
-                self._plans.move_to_end(key)
-        return Lease(self, self.memory.plan if plan is None else plan, key if plan is None else None, kept)
+            known = key in self._sizes
+            if known:
+                self._sizes.move_to_end(key)
+            plan = self._plan(key) if known else self.memory.plan
+            return Lease(self, plan, None if known else key, kept)
 
     def learn(self, key: Hashable, sizes: dict[ir.Value, int]) -> None:
-        """Remember the plan for sizes that a whole run under the key has shown."""
-        plan = self.memory.replan(sizes)
+        """Remember the sizes that a whole run under the key has shown.
+
+        They are planned when the key comes again: shapes that never do cost next to nothing.
+        """
         with self._lock:
-            self._plans[key] = plan
-            if len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
+            self._sizes[key] = sizes
+            self._plans.pop(key, None)
+            if len(self._sizes) > PLANS_KEPT:
+                oldest, _ = self._sizes.popitem(last=False)
+                self._plans.pop(oldest, None)
+
+    def _plan(self, key: Hashable) -> MemoryPlan:
+        if key not in self._plans:
+            self._plans[key] = self.memory.replan(self._sizes[key])
+        return self._plans[key]
 
     def plans(self) -> list[MemoryPlan]:
         """The static plan, and those for the shapes seen."""
         with self._lock:
-            return [self.memory.plan, *self._plans.values()]
+            return [self.memory.plan, *map(self._plan, self._sizes)]
 
 
 class Lease:
