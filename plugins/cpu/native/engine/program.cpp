@@ -12,6 +12,7 @@ Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.sl
   garbage.reserve(2 * slots.size());  // so that dropping never allocates
   context_.base = epk_context{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail};
   context_.frame = this;
+  if (p.threads > 1) shared_.resize(p.steps.size() * SHARED);
   in_.resize(p.max_arity);
   out_.resize(p.max_arity);
   spare_shapes_.resize(size_t(p.max_arity) * EPK_MAX_RANK);
@@ -107,6 +108,7 @@ int Frame::call(const Step &step) {
     }
   }
   current_ = &step;
+  shares_ = 0;
   message[0] = 0;
   refused_ = EPK_FAILED;
   int status = step.kernel(&context_.base, step.attributes.data(), in_.data(), n_in, out_.data(), n_out);
@@ -225,7 +227,15 @@ void *Frame::scratch(epk_context *ctx, size_t nbytes) {
 }
 
 void Frame::parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg) {
-  parallel_for(ctx->threads, count, grain, body, arg);
+  Frame &self = *of(ctx);
+  Shared once, *known = &once;
+  if (self.shares_ < SHARED && ctx->threads > 1) {
+    known = &self.shared_[size_t(self.current_ - self.program.steps.data()) * SHARED + size_t(self.shares_++)];
+  }
+  const bool same = known->count == count && known->grain == grain;
+  known->work = parallel_for(ctx->threads, count, grain, body, arg, same ? known->work : -1);
+  known->count = count, known->grain = grain;
+  self.shared_work_ += known->work;
 }
 
 int Frame::fail(epk_context *ctx, int status, const char *text) {

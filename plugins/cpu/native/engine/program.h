@@ -90,6 +90,10 @@ class Frame {
   // Gives everything back but the constants.
   void clear();
 
+  // Nanoseconds of work that the steps of the last run had to share.
+  int64_t shared_work() const { return shared_work_; }
+  void begin_run() { shared_work_ = 0; }
+
   epk_context *context() { return &context_.base; }
   const Program &program;
   std::vector<Slot> slots;
@@ -115,8 +119,17 @@ class Frame {
   bool set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes);
   void *unnamed_output(size_t nbytes);
 
+  // What a step had to share the last time, in each of its first calls of `parallel`.
+  struct Shared {
+    int64_t count = -1, grain = 0, work = 0;
+  };
+  static constexpr int SHARED = 3;
+
   Context context_;
   const Step *current_ = nullptr;
+  int shares_ = 0;  // calls of `parallel` in the current step
+  int64_t shared_work_ = 0;
+  std::vector<Shared> shared_;  // SHARED for each step
   int refused_ = EPK_FAILED;  // the status of what `output` or `scratch` refused
   std::vector<DLTensor> in_, out_;
   std::vector<int64_t> spare_shapes_;  // of outputs that have no slot
