@@ -21,7 +21,7 @@ NEAREST = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
 class Axis(ctypes.Structure):
-    _fields_ = [("in_", I64), ("out", I64), ("scale", ctypes.c_double), ("mode", C), ("coordinates", C), ("nearest", C),
+    _fields_ = [("in_", I64), ("out", I64), ("up", ctypes.c_double), ("down", ctypes.c_double), ("mode", C), ("coordinates", C), ("nearest", C),
                 ("exclude_outside", C), ("cubic_a", F), ("start", F), ("end", F), ("extrapolation", F)]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_resize(isa: str, mode: int, coordinates: int) -> None:
         found = x
         for axis, size in ((2, sizes[0]), (3, sizes[1])):
             before = x.shape[axis]
-            found = resized(isa, found, axis, Axis(before, size, size / before, mode, coordinates, nearest, exclude, -0.75,
+            found = resized(isa, found, axis, Axis(before, size, size, before, mode, coordinates, nearest, exclude, -0.75,
                                                    roi[axis], roi[axis + 4], 9.0))  # fmt: skip
         np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5, err_msg=str((sizes, nearest, exclude)))
 

@@ -47,16 +47,16 @@ PyObject *names_of(int count, const char *(*name)(int)) {
   return names.release();
 }
 
-PyObject *module_tile_ops(PyObject *, PyObject *) { return names_of(epk_tile_ops_baseline(), epk_tile_op_name_baseline); }
+PyObject *module_tile_ops(PyObject *, PyObject *) { return names_of(EPK_ANY_TILE(ops)(), EPK_ANY_TILE(op_name)); }
 
 PyObject *module_tile_types(PyObject *, PyObject *) {
-  return names_of(epk_tile_types_baseline(), epk_tile_type_name_baseline);
+  return names_of(EPK_ANY_TILE(types)(), EPK_ANY_TILE(type_name));
 }
 
 PyObject *module_tile_knows(PyObject *, PyObject *arguments) {
   int op, type;
   if (!PyArg_ParseTuple(arguments, "ii", &op, &type)) return nullptr;
-  return PyBool_FromLong(epk_tile_knows_baseline(op, type));
+  return PyBool_FromLong(EPK_ANY_TILE(knows)(op, type));
 }
 
 PyObject *module_cpus(PyObject *, PyObject *) { return PyLong_FromLong(usable_cpus()); }

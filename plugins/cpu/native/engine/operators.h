@@ -13,10 +13,19 @@ extern const epk_operator epk_operators_avx2[];
 extern const epk_operator epk_operators_neon[];
 extern const epk_operator epk_operators_baseline[];
 
-// What fused chains are made of; the same in every instruction set.
-int epk_tile_ops_baseline();
-int epk_tile_types_baseline();
-const char *epk_tile_op_name_baseline(int op);
-const char *epk_tile_type_name_baseline(int type);
-int epk_tile_knows_baseline(int op, int type);
+// What fused chains are made of; the same in every instruction set, so that any that is built will do.
+#if defined(EPK_HAS_baseline)
+#define EPK_ANY_TILE(name) epk_tile_##name##_baseline
+#elif defined(EPK_HAS_avx2)
+#define EPK_ANY_TILE(name) epk_tile_##name##_avx2
+#elif defined(EPK_HAS_neon)
+#define EPK_ANY_TILE(name) epk_tile_##name##_neon
+#else
+#define EPK_ANY_TILE(name) epk_tile_##name##_avx512
+#endif
+int EPK_ANY_TILE(ops)();
+int EPK_ANY_TILE(types)();
+const char *EPK_ANY_TILE(op_name)(int op);
+const char *EPK_ANY_TILE(type_name)(int type);
+int EPK_ANY_TILE(knows)(int op, int type);
 }

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,7 +17,12 @@ namespace epk {
 namespace {
 
 constexpr int MAX_THREADS = 256;
-constexpr int SPINS = 2000;  // pauses before a worker sleeps: some 50 microseconds, the gap between two steps
+
+// In nanoseconds.
+constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
+constexpr int64_t GAP_IN_RUN = 1000000;  // while runs are under way: more work is near
+constexpr int64_t WORTH_SHARING = 4000;  // less work is done sooner than another thread has taken note of it
+constexpr int64_t WORTH_WAKING = 40000;  // less work is done sooner than a sleeping thread has woken
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -24,6 +30,12 @@ void pause_cpu() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+int64_t now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
 int64_t read_number(const char *path, int64_t *second = nullptr) {
@@ -74,7 +86,19 @@ class Pool {
   bool try_take() { return !taken_.exchange(true, std::memory_order_acquire); }
   void give() { taken_.store(false, std::memory_order_release); }
 
-  void run(const Job &job, int helpers) {
+  void begin_run() { running_.fetch_add(1, std::memory_order_relaxed); }
+  void end_run() { running_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // A ticket without a job: who sleeps comes, and looks out for the next one.
+  void call() {
+    if (sleeping_.load(std::memory_order_seq_cst) == 0 || !try_take()) return;
+    ticket_.store(((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16, std::memory_order_seq_cst);
+    wake();
+    give();
+  }
+
+  // How many threads took part.
+  int run(const Job &job, int helpers, bool wakes) {
     grow(helpers);
     if (helpers > int(workers_)) helpers = int(workers_);
     job_ = &job;
@@ -83,14 +107,12 @@ class Pool {
       shares_[i].next.store(i * job.pieces / members_, std::memory_order_relaxed);
       shares_[i].end = (i + 1) * job.pieces / members_;
     }
+    joined_.store(1, std::memory_order_relaxed);
     gate_.store(0, std::memory_order_release);
     // The ticket says which job it is, and how many of the workers are wanted.
     uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
     ticket_.store(ticket, std::memory_order_seq_cst);
-    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      wake_.notify_all();
-    }
+    if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
     work(0);
     // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
     gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
@@ -98,9 +120,15 @@ class Pool {
       if (spins < 20000) pause_cpu();
       else sched_yield();
     }
+    return joined_.load(std::memory_order_relaxed);
   }
 
  private:
+  void wake() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    wake_.notify_all();
+  }
+
   // First what is the thread's own, which is what it had in the step before: that is in its cache. Then the others'.
   void work(int thread) {
     for (int i = 0; i < members_; i++) {
@@ -124,10 +152,13 @@ class Pool {
 
   void loop(int id, uint64_t seen) {
     for (;;) {
-      uint64_t ticket = wait(seen);
+      uint64_t ticket = wait(seen, id);
       seen = ticket;
       if (id > int(ticket & 0xffff) || !enter()) continue;
-      if (id < members_) work(id);  // it may be a later job than the ticket's
+      if (id < members_) {  // it may be a later job than the ticket's
+        joined_.fetch_add(1, std::memory_order_relaxed);
+        work(id);
+      }
       gate_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -141,11 +172,17 @@ class Pool {
     return false;
   }
 
-  uint64_t wait(uint64_t seen) {
-    for (int spins = 0; spins < SPINS; spins++) {
-      uint64_t ticket = ticket_.load(std::memory_order_acquire);
-      if (ticket != seen) return ticket;
-      pause_cpu();
+  // The next ticket. Spins for a while: during runs for longer, unless other runs need the CPU.
+  uint64_t wait(uint64_t seen, int id) {
+    const int64_t begin = now();
+    for (int64_t passed = 0;; passed = now() - begin) {
+      const int running = running_.load(std::memory_order_relaxed);
+      if (passed > (running > 0 && running + id <= cpus_ ? GAP_IN_RUN : GAP)) break;
+      for (int spins = 0; spins < 64; spins++) {
+        uint64_t ticket = ticket_.load(std::memory_order_acquire);
+        if (ticket != seen) return ticket;
+        pause_cpu();
+      }
     }
     std::unique_lock<std::mutex> lock(mutex_);
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
@@ -158,6 +195,9 @@ class Pool {
   std::atomic<uint64_t> ticket_{0};
   std::atomic<uint64_t> gate_{CLOSED};  // how many workers are inside the job, and whether more may come
   std::atomic<int> sleeping_{0};
+  std::atomic<int> running_{0};  // runs under way
+  std::atomic<int> joined_{0};   // threads that took part in the job
+  const int cpus_ = usable_cpus();
   Share shares_[MAX_THREADS];
   const Job *job_ = nullptr;
   int members_ = 0;  // threads of the job
@@ -189,22 +229,40 @@ int usable_cpus() {
   return cpus < MAX_THREADS ? cpus : MAX_THREADS;
 }
 
-void parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg) {
-  if (count <= 0) return;
+RunScope::RunScope(int threads, int64_t expected) {
+  if (threads < 2) return;
+  pthread_once(&once, make_pool);
+  auto *pool = the_pool;
+  pool_ = pool;
+  pool->begin_run();
+  if (expected >= WORTH_WAKING) pool->call();
+}
+
+RunScope::~RunScope() {
+  if (pool_) static_cast<Pool *>(pool_)->end_run();
+}
+
+int64_t parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg, int64_t expected) {
+  if (count <= 0) return 0;
   if (grain < 1) grain = 1;
   const Job job{count, grain, (count - 1) / grain + 1, body, arg};
   int64_t useful = job.pieces < threads ? job.pieces : threads;
   if (useful > MAX_THREADS) useful = MAX_THREADS;
-  if (useful > 1) {
+  const int64_t begin = now();
+  int took_part = 0;
+  if (useful > 1 && (expected < 0 || expected >= WORTH_SHARING)) {
     pthread_once(&once, make_pool);
     Pool *pool = the_pool;
     if (pool->try_take()) {
-      pool->run(job, int(useful) - 1);
+      took_part = pool->run(job, int(useful) - 1, expected < 0 || expected >= WORTH_WAKING);
       pool->give();
-      return;
     }
   }
-  for (int64_t piece = 0; piece < job.pieces; piece++) job.piece(piece, 0);
+  if (took_part == 0) {
+    for (int64_t piece = 0; piece < job.pieces; piece++) job.piece(piece, 0);
+    took_part = 1;
+  }
+  return (now() - begin) * took_part;
 }
 
 }  // namespace epk

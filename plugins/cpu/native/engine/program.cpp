@@ -14,6 +14,7 @@ Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.sl
   context_.frame = this;
   joinings_.resize(p.joins.size());
   for (size_t i = 0; i < p.joins.size(); i++) joinings_[i].sizes.resize(p.joins[i].inputs.size());
+  if (p.threads > 1) shared_.resize(p.steps.size() * SHARED);
   in_.resize(p.max_arity);
   out_.resize(p.max_arity);
   spare_shapes_.resize(size_t(p.max_arity) * EPK_MAX_RANK);
@@ -115,6 +116,7 @@ int Frame::call(const Step &step) {
     }
   }
   current_ = &step;
+  shares_ = 0;
   message[0] = 0;
   refused_ = EPK_FAILED;
   int status = step.kernel(&context_.own.base, step.attributes.data(), in_.data(), n_in, out_.data(), n_out);
@@ -248,7 +250,15 @@ void *Frame::scratch(epk_context *ctx, size_t nbytes) {
 }
 
 void Frame::parallel(epk_context *ctx, int64_t count, int64_t grain, epk_body body, void *arg) {
-  parallel_for(ctx->threads, count, grain, body, arg);
+  Frame &self = *of(ctx);
+  Shared once, *known = &once;
+  if (self.shares_ < SHARED && ctx->threads > 1) {
+    known = &self.shared_[size_t(self.current_ - self.program.steps.data()) * SHARED + size_t(self.shares_++)];
+  }
+  const bool same = known->count == count && known->grain == grain;
+  known->work = parallel_for(ctx->threads, count, grain, body, arg, same ? known->work : -1);
+  known->count = count, known->grain = grain;
+  self.shared_work_ += known->work;
 }
 
 int Frame::fail(epk_context *ctx, int status, const char *text) {

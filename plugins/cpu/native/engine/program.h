@@ -111,6 +111,10 @@ class Frame {
   epk_context *context() { return &context_.own.base; }
   // Bytes of values that needed no memory of their own in the latest run: parts of others, or in their place.
   int64_t spared() const { return spared_; }
+  // Nanoseconds of work that the steps of the last run had to share.
+  int64_t shared_work() const { return shared_work_; }
+  void begin_run() { shared_work_ = 0; }
+
   const Program &program;
   std::vector<Slot> slots;
   std::vector<Buffer> buffers;  // of the slots, then of the joins
@@ -144,9 +148,17 @@ class Frame {
   void learn(const Step &step);
   void release(Joining &joining);
   void unref(int buffer);
+  // What a step had to share the last time, in each of its first calls of `parallel`.
+  struct Shared {
+    int64_t count = -1, grain = 0, work = 0;
+  };
+  static constexpr int SHARED = 3;
 
   Context context_;
   const Step *current_ = nullptr;
+  int shares_ = 0;  // calls of `parallel` in the current step
+  int64_t shared_work_ = 0;
+  std::vector<Shared> shared_;  // SHARED for each step
   int refused_ = EPK_FAILED;  // the status of what `output` or `scratch` refused
   std::vector<DLTensor> in_, out_;
   std::vector<int64_t> spare_shapes_;  // of outputs that have no slot

@@ -1,6 +1,7 @@
 // The Python type of a program: it runs with arrays in and arrays out, from any number of threads at once.
 #include <new>
 
+#include "pool.h"
 #include "program_type.h"
 #include "reader.h"
 #include "values.h"
@@ -84,6 +85,8 @@ bool observed(PyObject *observer, size_t step) {
 
 // All steps. With observers, one at a time, and they are told before and after each.
 bool run_steps(Frame &frame, PyObject *context, PyObject *before, PyObject *after) {
+  const RunScope scope(frame.program.threads, frame.shared_work());
+  frame.begin_run();
   size_t step = 0, count = frame.program.steps.size();
   bool watched = before != Py_None;
   while (step < count) {

@@ -7,20 +7,19 @@ namespace {
 
 // The place of output i among the inputs.
 double place_of(const EpkResizeAxis &a, int64_t i) {
-  const double x = (double)i;
+  const double x = (double)i, wanted = (double)a.in * a.up / a.down;  // the new length before rounding
+  const double half_pixel = (x + 0.5) * a.down / a.up - 0.5;
   switch (a.coordinates) {
-    case EPK_HALF_PIXEL_SYMMETRIC: {
-      const double adjustment = (double)a.out / (a.scale * (double)a.in), center = (double)a.in / 2;
-      return center * (1 - adjustment) + (x + 0.5) / a.scale - 0.5;
-    }
-    case EPK_PYTORCH_HALF_PIXEL: return a.out > 1 ? (x + 0.5) / a.scale - 0.5 : 0.0;
-    case EPK_ALIGN_CORNERS: return a.out > 1 ? x * (double)(a.in - 1) / (double)(a.out - 1) : 0.0;
-    case EPK_ASYMMETRIC: return x / a.scale;
+    case EPK_HALF_PIXEL_SYMMETRIC:  // rounded as the bounds of a region are
+      return (double)(float)(half_pixel + (double)a.in / 2 * (1 - (double)a.out / wanted));
+    case EPK_PYTORCH_HALF_PIXEL: return a.out > 1 ? half_pixel : 0.0;
+    case EPK_ALIGN_CORNERS: return wanted > 1 ? x * (double)(a.in - 1) / (wanted - 1) : 0.0;
+    case EPK_ASYMMETRIC: return x * a.down / a.up;
     case EPK_CROP_AND_RESIZE: {
       const double last = (double)(a.in - 1), start = a.start, end = a.end;
       return a.out > 1 ? start * last + x * (end - start) * last / (double)(a.out - 1) : 0.5 * (start + end) * last;
     }
-    default: return (x + 0.5) / a.scale - 0.5;
+    default: return half_pixel;
   }
 }
 

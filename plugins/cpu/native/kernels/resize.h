@@ -13,7 +13,7 @@ enum EpkNearest { EPK_ROUND_PREFER_FLOOR, EPK_ROUND_PREFER_CEIL, EPK_FLOOR, EPK_
 
 struct EpkResizeAxis {
   int64_t in, out;
-  double scale;             // out / in, as given or from the sizes
+  double up, down;          // the scale is up / down: whole numbers keep positions exact
   int32_t mode, coordinates, nearest, exclude_outside;
   float cubic_a;            // ONNX's default is -0.75
   float start, end;         // the region of crop_and_resize

@@ -2,6 +2,7 @@
 #include "../kernels/norm.h"
 
 #include "../kernels/softmax.h"
+#include "../kernels/vmath.h"
 #include "ops.h"
 
 namespace EPK_NS {
@@ -112,6 +113,65 @@ EPK_OPERATOR(group_norm) {
   Threads threads(ctx);
   EPK(group_norm_f32)(static_cast<const float *>(x.data), floats(in, n_in, 1), floats(in, n_in, 2), y, x.shape[0], channels,
                       product(x.shape + 2, x.ndim - 2), groups, how.epsilon, &threads);
+  return EPK_OK;
+}
+
+// Attributes: size, alpha / size, beta, bias. Input: x [n, c, ...].
+EPK_OPERATOR(local_response) {
+  struct Attributes {
+    int64_t size;
+    float alpha, beta, bias, unused;
+  };
+  const auto &how = *static_cast<const Attributes *>(attributes);
+  const DLTensor &x = in[0];
+  if (x.ndim < 2) return EPK_UNSUPPORTED;
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  const int64_t channels = x.shape[1], inner = product(x.shape + 2, x.ndim - 2), strips = ceil_div(inner, VL);
+  const int64_t before = (how.size - 1) / 2, after = how.size / 2;
+  const auto *from = static_cast<const float *>(x.data);
+  in_parallel(ctx, x.shape[0] * strips, grain_of(ctx, x.shape[0] * strips, ceil_div(2048, channels * VL + 1)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t place = i / strips * channels * inner + i % strips * VL, lanes = min_of<int64_t>(VL, inner - i % strips * VL);
+      for (int64_t c = 0; c < channels; c++) {
+        vf sum{};
+        const int64_t last = min_of(channels - 1, c + after);
+        for (int64_t k = max_of<int64_t>(0, c - before); k <= last; k++) {
+          const vf value = load_n(from + place + k * inner, lanes);
+          sum = fma_of(value, value, sum);
+        }
+        const vf scale = vpow(sum * how.alpha + how.bias, splat(how.beta));
+        store_n(y + place + c * inner, load_n(from + place + c * inner, lanes) / scale, lanes);
+      }
+    }
+  });
+  return EPK_OK;
+}
+
+// Attributes: axis, p (1 or 2). x over its norm along the axis; 0 where that is 0.
+EPK_OPERATOR(lp_normalise) {
+  const auto *how = static_cast<const int64_t *>(attributes);
+  const DLTensor &x = in[0];
+  const int axis = normal_axis(how[0], x.ndim);
+  if (axis < 0) return EPK_UNSUPPORTED;
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, x.shape));
+  if (!y) return EPK_FAILED;
+  if (epk_size(&x) == 0) return EPK_OK;
+  const int64_t outer = product(x.shape, axis), n = x.shape[axis], inner = product(x.shape + axis + 1, x.ndim - axis - 1);
+  const auto *from = static_cast<const float *>(x.data);
+  const bool squares = how[1] == 2;
+  in_parallel(ctx, outer * inner, grain_of(ctx, outer * inner, ceil_div(8192, n)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t place = i / inner * n * inner + i % inner;
+      double sum = 0;
+      for (int64_t k = 0; k < n; k++) {
+        const double value = from[place + k * inner];
+        sum += squares ? value * value : __builtin_fabs(value);
+      }
+      const float norm = float(squares ? __builtin_sqrt(sum) : sum);
+      for (int64_t k = 0; k < n; k++) y[place + k * inner] = norm == 0 ? 0.0f : from[place + k * inner] / norm;
+    }
+  });
   return EPK_OK;
 }
 

@@ -227,15 +227,16 @@ template <class T> void arg_rows(epk_context *ctx, const T *x, int64_t *out, con
   });
 }
 
-template <class T> void running_sums(const T *x, T *y, const Along &a, bool exclusive, bool reverse) {
+template <class T> void running(const T *x, T *y, const Along &a, bool exclusive, bool reverse, bool products) {
   typedef typename Sum<T>::type S;
   for (int64_t o = 0; o < a.outer; o++) {
     for (int64_t j = 0; j < a.inner; j++) {
-      S sum = 0;
+      S sum = products ? 1 : 0;
       for (int64_t i = 0; i < a.count; i++) {
         const int64_t at = (o * a.count + (reverse ? a.count - 1 - i : i)) * a.inner + j;
-        if (exclusive) y[at] = T(sum), sum += S(x[at]);
-        else sum += S(x[at]), y[at] = T(sum);
+        const S before = sum, value = S(x[at]);
+        sum = products ? sum * value : sum + value;
+        y[at] = T(exclusive ? before : sum);
       }
     }
   }
@@ -326,7 +327,7 @@ EPK_OPERATOR(arg_extreme) {
   return EPK_OK;
 }
 
-// Attributes: exclusive, reverse. Inputs: x, axis.
+// CumSum and CumProd. Attributes: exclusive, reverse, products. Inputs: x, axis.
 EPK_OPERATOR(cum_sum) {
   const auto *how = static_cast<const int64_t *>(attributes);
   const DLTensor &x = in[0];
@@ -335,7 +336,7 @@ EPK_OPERATOR(cum_sum) {
   if (epk_size(&in[1]) != 1 || read_ints(in[1], &axis) != 1 || !along.set(x, axis)) return epk_fail(ctx, EPK_INVALID, "the axis is out of range for %s", ShapeText(x).text);
   void *y = ctx->output(ctx, 0, x.ndim, x.shape);
   if (!y) return EPK_FAILED;
-  EPK_EACH_NUMBER(x, (running_sums<T>((const T *)x.data, (T *)y, along, how[0] != 0, how[1] != 0)));
+  EPK_EACH_NUMBER(x, (running<T>((const T *)x.data, (T *)y, along, how[0] != 0, how[1] != 0, how[2] != 0)));
   return EPK_OK;
 }
 

@@ -8,28 +8,57 @@ namespace {
 
 struct ResizeAttributes {
   int32_t mode, coordinates, nearest, exclude_outside;
-  float cubic_a, unused;
+  float cubic_a;
+  int32_t count;  // of the axes that are resized; -1: all, in order
+  int64_t axes[MAX_RANK];
 };
 
-// The size and scale of each axis from `scales` or `sizes`; false: neither fits.
-bool sizes_of(const DLTensor &x, const DLTensor *in, int n_in, int64_t *dims, double *scales) {
-  if (n_in > 2 && !absent(in[2]) && epk_size(&in[2]) > 0) {
-    if (epk_size(&in[2]) != x.ndim || !is_f32(in[2])) return false;
-    for (int i = 0; i < x.ndim; i++) {
-      scales[i] = double(static_cast<const float *>(in[2].data)[i]);
-      const double size = __builtin_floor(double(x.shape[i]) * scales[i]);
-      if (!(scales[i] > 0) || size > 1e12) return false;
-      dims[i] = int64_t(size);
+struct Plan {
+  int count, axes[MAX_RANK];
+  int64_t dims[MAX_RANK];  // of the result
+  double up[MAX_RANK], down[MAX_RANK];
+
+  // Of axis `i` the simplest up / down with the value `scale`, so that positions stay on the grid: 0.6 is 3 / 5.
+  bool set_scale(int axis, float scale, int64_t length) {
+    if (!(scale > 0) || !(scale < 1e12f)) return false;
+    up[axis] = double(scale), down[axis] = 1;
+    for (int d = 1; d <= 1024; d++) {
+      const double u = __builtin_rint(double(scale) * d);
+      if (float(u / d) != scale) continue;
+      up[axis] = u, down[axis] = d;
+      break;
+    }
+    const double size = __builtin_floor(double(length) * up[axis] / down[axis]);
+    if (size > 1e12) return false;
+    dims[axis] = int64_t(size);
+    return true;
+  }
+
+  // From `scales` or `sizes`; false: neither fits.
+  bool set(const ResizeAttributes &how, const DLTensor &x, const DLTensor *in, int n_in) {
+    count = how.count < 0 ? x.ndim : how.count;
+    for (int i = 0; i < x.ndim; i++) dims[i] = x.shape[i], up[i] = down[i] = 1;
+    bool seen[MAX_RANK] = {};
+    for (int i = 0; i < count; i++) {
+      axes[i] = how.count < 0 ? i : normal_axis(how.axes[i], x.ndim);
+      if (axes[i] < 0 || seen[axes[i]]) return false;
+      seen[axes[i]] = true;
+    }
+    if (n_in > 2 && !absent(in[2]) && epk_size(&in[2]) > 0) {
+      if (epk_size(&in[2]) != count || !is_f32(in[2]) || (n_in > 3 && !absent(in[3]) && epk_size(&in[3]) > 0)) return false;
+      for (int i = 0; i < count; i++)
+        if (!set_scale(axes[i], static_cast<const float *>(in[2].data)[i], x.shape[axes[i]])) return false;
+      return true;
+    }
+    int64_t sizes[MAX_RANK];
+    if (n_in < 4 || absent(in[3]) || epk_size(&in[3]) != count || read_ints(in[3], sizes) < 0) return false;
+    for (int i = 0; i < count; i++) {
+      if (sizes[i] < 0 || x.shape[axes[i]] == 0) return false;
+      dims[axes[i]] = sizes[i], up[axes[i]] = double(sizes[i]), down[axes[i]] = double(x.shape[axes[i]]);
     }
     return true;
   }
-  if (n_in < 4 || absent(in[3]) || epk_size(&in[3]) != x.ndim || read_ints(in[3], dims) < 0) return false;
-  for (int i = 0; i < x.ndim; i++) {
-    if (dims[i] < 0 || x.shape[i] == 0) return false;
-    scales[i] = double(dims[i]) / double(x.shape[i]);
-  }
-  return true;
-}
+};
 
 }  // namespace
 
@@ -37,17 +66,17 @@ bool sizes_of(const DLTensor &x, const DLTensor *in, int n_in, int64_t *dims, do
 EPK_OPERATOR(resize) {
   const auto &how = *static_cast<const ResizeAttributes *>(attributes);
   const DLTensor &x = in[0];
-  int64_t dims[MAX_RANK], now[MAX_RANK], largest = epk_size(&x), table = 0;
-  double scales[MAX_RANK];
-  if (!sizes_of(x, in, n_in, dims, scales)) return epk_fail(ctx, EPK_UNSUPPORTED, "scales or sizes that do not fit X %s", ShapeText(x).text);
+  int64_t now[MAX_RANK], largest = epk_size(&x), table = 0;
+  Plan plan;
+  if (!plan.set(how, x, in, n_in)) return epk_fail(ctx, EPK_UNSUPPORTED, "scales or sizes that do not fit X %s", ShapeText(x).text);
   int axes[MAX_RANK], count = 0;
   for (int i = 0; i < x.ndim; i++) {
     now[i] = x.shape[i];
-    table = max_of(table, dims[i]);
-    if (dims[i] != x.shape[i] || scales[i] != 1.0) axes[count++] = i;
+    table = max_of(table, plan.dims[i]);
+    if (plan.dims[i] != x.shape[i] || plan.up[i] != plan.down[i]) axes[count++] = i;
   }
   if (count == 0) return ctx->alias(ctx, 0, 0, x.ndim, x.shape);
-  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, dims));
+  auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, plan.dims));
   if (!y) return EPK_FAILED;
   if (epk_size(&out[0]) == 0) return EPK_OK;
   if (largest == 0) return epk_fail(ctx, EPK_UNSUPPORTED, "nothing to resize");
@@ -59,7 +88,7 @@ EPK_OPERATOR(resize) {
   Threads threads(ctx);
   for (int i = 0; i < count; i++) {
     EpkResizeAxis axis{};
-    axis.in = now[axes[i]], axis.out = dims[axes[i]], axis.scale = scales[axes[i]];
+    axis.in = now[axes[i]], axis.out = plan.dims[axes[i]], axis.up = plan.up[axes[i]], axis.down = plan.down[axes[i]];
     axis.mode = how.mode, axis.coordinates = how.coordinates, axis.nearest = how.nearest;
     axis.exclude_outside = how.exclude_outside, axis.cubic_a = how.cubic_a;
     now[axes[i]] = axis.out;

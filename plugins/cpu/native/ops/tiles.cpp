@@ -122,6 +122,32 @@ template <class T> int mod_int(EPK_TILE) {  // how.x: the sign is the dividend's
   return 0;
 }
 
+template <class T> int mod_float(EPK_TILE) {  // how.x: the sign is the dividend's, else the divisor's
+  const T *a = static_cast<const T *>(a_), *b = static_cast<const T *>(b_);
+  T *to = static_cast<T *>(to_);
+  for (int64_t i = 0; i < n; i++) {
+    const T r = sizeof(T) == 4 ? T(__builtin_fmodf(float(a[i]), float(b[i]))) : T(__builtin_fmod(double(a[i]), double(b[i])));
+    if (how.x != 0 || r != r) to[i] = r;
+    else if (r != 0) to[i] = (r < 0) != (b[i] < 0) ? r + b[i] : r;
+    else to[i] = T(__builtin_copysign(0.0, double(b[i])));
+  }
+  return 0;
+}
+
+// A shift by all bits or more, or by fewer than 0, leaves only the sign.
+template <class T> int shift_left(EPK_TILE) {
+  const T *a = static_cast<const T *>(a_), *b = static_cast<const T *>(b_);
+  T *to = static_cast<T *>(to_);
+  for (int64_t i = 0; i < n; i++) to[i] = b[i] < 0 || uint64_t(b[i]) >= sizeof(T) * 8 ? T(0) : T(U(a[i]) << b[i]);
+  return 0;
+}
+template <class T> int shift_right(EPK_TILE) {
+  const T *a = static_cast<const T *>(a_), *b = static_cast<const T *>(b_);
+  T *to = static_cast<T *>(to_);
+  for (int64_t i = 0; i < n; i++) to[i] = b[i] < 0 || uint64_t(b[i]) >= sizeof(T) * 8 ? T(a[i] < 0 ? -1 : 0) : T(a[i] >> b[i]);
+  return 0;
+}
+
 // ---- vector functions of float32, scalar ones of float64 ----
 
 template <vf (*f)(vf)> int vector(EPK_TILE) {
@@ -319,7 +345,7 @@ template <class To> TileFunction cast_from(int type) {
 
 #define EPK_TILE_OPS(X) \
   X(add) X(sub) X(mul) X(div) X(mod) X(max) X(min) X(pow) X(prelu) X(bit_and) X(bit_or) X(bit_xor) X(bit_not) \
-  X(equal) X(greater) X(less) X(greater_equal) X(less_equal) X(neg) X(abs) X(sign) X(copy) X(square) X(cube) \
+  X(shift_left) X(shift_right) X(equal) X(greater) X(less) X(greater_equal) X(less_equal) X(neg) X(abs) X(sign) X(copy) X(square) X(cube) \
   X(floor) X(ceil) X(round) X(sqrt) X(reciprocal) X(reciprocal_root) X(relu) X(leaky_relu) X(thresholded_relu) \
   X(hard_sigmoid) X(hard_swish) X(softsign) X(affine) X(exp) X(log) X(sin) X(cos) X(tan) X(tanh) X(erf) X(sigmoid) \
   X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh) X(softplus) X(elu) X(celu) X(swish) X(mish) \
@@ -350,7 +376,9 @@ TileFunction number_function(int op, int type) {
     case OP_sub: EPK_FLOATS(sub, type) EPK_INTS(sub, type) break;
     case OP_mul: EPK_FLOATS(mul, type) EPK_INTS(mul, type) break;
     case OP_div: EPK_FLOATS(div_float, type) EPK_INTS(div_int, type) break;
-    case OP_mod: EPK_INTS(mod_int, type) break;
+    case OP_mod: EPK_FLOATS(mod_float, type) EPK_INTS(mod_int, type) break;
+    case OP_shift_left: EPK_INTS(shift_left, type) break;
+    case OP_shift_right: EPK_INTS(shift_right, type) break;
     case OP_max: EPK_FLOATS(max_float, type) EPK_INTS(max_int, type) break;
     case OP_min: EPK_FLOATS(min_float, type) EPK_INTS(min_int, type) break;
     case OP_prelu: EPK_FLOATS(prelu, type) EPK_INTS(prelu, type) break;

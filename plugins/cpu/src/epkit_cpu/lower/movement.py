@@ -188,4 +188,5 @@ MOVEMENT: dict[tuple[str, str], Lowering] = {
     ("", "GatherND"): gather_nd,
     ("", "ScatterND"): scatter_nd,
     ("", "ScatterElements"): scatter_elements,
+    ("", "Scatter"): scatter_elements,
 }

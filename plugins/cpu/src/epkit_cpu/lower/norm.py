@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .step import Lowering, Operand, Step, View
+from .step import Lowering, Operand, Step, View, longs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -95,13 +95,23 @@ def skip_norm(view: View, rms: int) -> Step | None:
 
 
 def group_norm(view: View) -> Step | None:
-    """One scale and bias for each channel, as from opset 21."""
+    """One scale and bias for each channel; until opset 20 for each group, which must be constant here."""
     if set(view.types()) != {"float32"} or view.attributes.get("stash_type", 1) != STASH_FLOAT:
         return None
-    if view.opset < 21:
-        return None
     groups, epsilon = int(view.attributes["num_groups"]), float(view.attributes.get("epsilon", 1e-5))
-    return view.step("group_norm", norm_attributes(groups, 0, epsilon)) if groups > 0 else None
+    packed = norm_attributes(groups, 0, epsilon)
+    if groups < 1 or view.opset >= 21:
+        return None if groups < 1 else view.step("group_norm", packed)
+    x, given = view.input(0), [view.constant(index) for index in (1, 2)]
+    channels = x.shape[1] if x is not None and x.shape is not None and len(x.shape) > 1 else None
+    if (
+        not isinstance(channels, int)
+        or channels % groups
+        or any(c is None or c.shape != (groups,) for c in given)
+    ):
+        return None
+    each = [np.repeat(c, channels // groups) for c in given if c is not None]
+    return view.step("group_norm", packed, (x, *each))
 
 
 def instance_norm(view: View) -> Step | None:
@@ -130,6 +140,23 @@ def batch_norm(view: View) -> Step | None:
     return Step(step.kernel, step.inputs, step.outputs[:1], step.attributes, step.nodes)
 
 
+def local_response(view: View) -> Step | None:
+    """LRN: each value by the squares of its neighbours across the channels."""
+    size = int(view.attributes["size"])
+    if view.type(0) != "float32" or size < 1:
+        return None
+    alpha, beta, bias = (
+        float(view.attributes.get(*item)) for item in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    return view.step("local_response", struct.pack("<q4f", min(size, 1 << 32), alpha / size, beta, bias, 0.0))
+
+
+def lp_normalise(view: View) -> Step | None:
+    """Over the norm along an axis."""
+    axis, p = int(view.attributes.get("axis", -1)), int(view.attributes.get("p", 2))
+    return view.step("lp_normalise", longs(axis, p)) if view.type(0) == "float32" and p in (1, 2) else None
+
+
 NORM: dict[tuple[str, str], Lowering] = {
     ("", "Softmax"): lambda view: softmax(view, 0),
     ("", "LogSoftmax"): lambda view: softmax(view, 1),
@@ -139,6 +166,8 @@ NORM: dict[tuple[str, str], Lowering] = {
     ("", "GroupNormalization"): group_norm,
     ("", "InstanceNormalization"): instance_norm,
     ("", "BatchNormalization"): batch_norm,
+    ("", "LRN"): local_response,
+    ("", "LpNormalization"): lp_normalise,
     ("com.microsoft", "BiasSoftmax"): bias_softmax,
     ("com.microsoft", "SkipLayerNormalization"): lambda view: skip_norm(view, 0),
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): lambda view: skip_norm(view, 1),

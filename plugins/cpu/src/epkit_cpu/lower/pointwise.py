@@ -27,7 +27,7 @@ NARROW = ("float16", "bfloat16")
 MOST_INSTRUCTIONS = 48
 COSTS = {"exp": 8, "log": 8, "tanh": 12, "erf": 12, "sigmoid": 10, "gelu": 14, "gelu_tanh": 14, "swish": 12}
 COSTS |= {"pow": 24, "sin": 12, "cos": 12, "softplus": 20, "elu": 20, "mish": 14, "div": 2, "sqrt": 3}
-COSTS |= {"quantise_int8": 3, "quantise_uint8": 3}
+COSTS |= {"mod": 16, "quantise_int8": 3, "quantise_uint8": 3}
 SLOW = 40
 """Cost of an operation without a vector form, relative to an addition."""
 
@@ -295,6 +295,38 @@ def _cast(view: View, chain: Chain, operands: list[Register]) -> Register:
     return chain.cast(operands[0], target) if operands[0].kind != target else chain.emit("copy", operands[0])
 
 
+def _cast_like(view: View, chain: Chain, operands: list[Register]) -> Register:
+    target = view.type(1)
+    if target not in tile_types():
+        raise Unsupported
+    return chain.emit("copy", operands[0]) if operands[0].kind == target else chain.cast(operands[0], target)
+
+
+def _shrink(view: View, chain: Chain, operands: list[Register]) -> Register:
+    """x + bias below -lambd, x - bias above lambd, else 0."""
+    (x,) = operands
+    if x.kind not in ("float32", "float64"):
+        raise Unsupported
+    limit, bias = (
+        float(view.attributes.get(name, default)) for name, default in (("lambd", 0.5), ("bias", 0))
+    )
+    low = chain.emit("less", x, chain.literal(-limit, x.kind), to="bool")
+    high = chain.emit("greater", x, chain.literal(limit, x.kind), to="bool")
+    above = chain.emit("where", high, chain.emit("affine", x, x=1.0, y=-bias), chain.literal(0.0, x.kind))
+    return chain.emit("where", low, chain.emit("affine", x, x=1.0, y=bias), above)
+
+
+def _shift(view: View, chain: Chain, operands: list[Register]) -> Register:
+    return chain.emit({"LEFT": "shift_left", "RIGHT": "shift_right"}[view.attributes["direction"]], *operands)
+
+
+def _swi_glu(view: View, chain: Chain, operands: list[Register]) -> Register:
+    gate, value = operands
+    if view.shape(0) is None or view.shape(0) != view.shape(1):
+        raise Unsupported  # different shapes are an error that the portable kernel explains
+    return chain.emit("mul", chain.emit("swish", gate, x=float(view.attributes.get("alpha", 1.0))), value)
+
+
 def _pow(view: View, chain: Chain, operands: list[Register]) -> Register:
     x, y = operands
     exponent = view.constant(1)
@@ -302,12 +334,17 @@ def _pow(view: View, chain: Chain, operands: list[Register]) -> Register:
         number = float(np.asarray(exponent).reshape(())[()])
         if number in (2.0, 3.0) and exponent.ndim <= (view.rank(0) or 0):
             return chain.emit("square" if number == 2.0 else "cube", x)
-    if x.kind not in ("float32", "float64") or y.kind != x.kind:
+    if x.kind == y.kind and x.kind in ("float32", "float64"):
+        return chain.emit("pow", x, y)
+    if "float" not in x.kind and "float" not in y.kind:
         raise Unsupported
-    return chain.emit("pow", x, y)
+    wide = [chain.cast(operand, "float64") for operand in operands]
+    return chain.cast(chain.emit("pow", *wide), x.kind)
 
 
 def _mod(view: View, chain: Chain, operands: list[Register]) -> Register:
+    if not view.attributes.get("fmod", 0) and view.opset < 28 and "float" in operands[0].kind:
+        raise Unsupported  # an error that the portable kernel explains
     return chain.emit("mod", *operands, x=float(view.attributes.get("fmod", 0)))
 
 
@@ -448,6 +485,8 @@ POINTWISE: dict[str, Pointwise] = {
     "Selu": Pointwise(_selu, 1),
     "Celu": Pointwise(_celu, 12),
     "Swish": Pointwise(_simple("swish", "alpha=1"), 24),
+    "SwiGLU": Pointwise(_swi_glu, 28),
+    "Shrink": Pointwise(_shrink, 9, widen=False),
     "Mish": Pointwise(_simple("mish"), 18),
     "Gelu": Pointwise(_gelu, 20),
     "PRelu": Pointwise(_p_relu, 7),
@@ -464,10 +503,12 @@ POINTWISE: dict[str, Pointwise] = {
     "BitwiseOr": Pointwise(_simple("bit_or"), 18),
     "BitwiseXor": Pointwise(_simple("bit_xor"), 18),
     "BitwiseNot": Pointwise(_simple("bit_not"), 18),
+    "BitShift": Pointwise(_shift, 11),
     "IsNaN": Pointwise(lambda view, chain, x: chain.emit("is_nan", *x, to="bool"), 9),
     "IsInf": Pointwise(_is_inf, 10),
     "Where": Pointwise(_where, 9, widen=False),
     "Cast": Pointwise(_cast, 6, widen=False),
+    "CastLike": Pointwise(_cast_like, 15, widen=False, operands=(0,)),
     "QuantizeLinear": Pointwise(_quantise, 10, widen=False, operands=(0,)),
     "DequantizeLinear": Pointwise(_dequantise, 10, widen=False, operands=(0,)),
 }

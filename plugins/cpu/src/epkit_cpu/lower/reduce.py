@@ -40,11 +40,12 @@ def arg_extreme(view: View, greatest: int) -> Step | None:
     return view.step("arg_extreme", longs(*(int(view.attributes.get(*n)) for n in names), greatest))
 
 
-def cum_sum(view: View) -> Step | None:
-    """Running sums."""
+def cumulated(view: View, products: int) -> Step | None:
+    """Running sums or products."""
     if view.type(0) not in NUMBERS or view.type(1) not in ("int32", "int64"):
         return None
-    return view.step("cum_sum", longs(*(int(view.attributes.get(n, 0)) for n in ("exclusive", "reverse"))))
+    flags = (int(view.attributes.get(name, 0)) for name in ("exclusive", "reverse"))
+    return view.step("cum_sum", longs(*flags, products))
 
 
 def top_k(view: View) -> Step | None:
@@ -59,6 +60,7 @@ REDUCE: dict[tuple[str, str], Lowering] = {
     **{("", name): partial(reduce, rule=rule) for rule, name in enumerate(RULES)},
     ("", "ArgMax"): partial(arg_extreme, greatest=1),
     ("", "ArgMin"): partial(arg_extreme, greatest=0),
-    ("", "CumSum"): cum_sum,
+    ("", "CumSum"): partial(cumulated, products=0),
+    ("", "CumProd"): partial(cumulated, products=1),
     ("", "TopK"): top_k,
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
-
 from .step import Lowering, Step, View
 
 MODES = ("nearest", "linear", "cubic")
@@ -14,13 +12,14 @@ COORDINATES = (
     *("align_corners", "asymmetric"),
 )
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+MOST_RANK = 16
 KNOWN = {"mode", "coordinate_transformation_mode", "nearest_mode", "exclude_outside", "cubic_coeff_a"} | {
-    *("antialias", "keep_aspect_ratio_policy", "extrapolation_value"),
+    *("antialias", "keep_aspect_ratio_policy", "extrapolation_value", "axes"),
 }
 
 
 def resize(view: View) -> Step | None:
-    """Without antialiasing, chosen axes or a region."""
+    """Without antialiasing or a region."""
     attributes = view.attributes
     if view.opset < 11 or view.type(0) != "float32" or not attributes.keys() <= KNOWN:
         return None
@@ -31,25 +30,21 @@ def resize(view: View) -> Step | None:
     nearest = attributes.get("nearest_mode", "round_prefer_floor")
     if mode not in MODES or coordinates not in COORDINATES or nearest not in NEAREST:
         return None
-    exact = mode == "nearest" or coordinates == "align_corners"
-    if view.type(2) not in ("", "float32") or (exact and not _whole(view)):
+    axes = attributes.get("axes")
+    if view.type(2) not in ("", "float32") or len(axes or ()) > MOST_RANK:
         return None
+    listed = [*(axes or ()), *[0] * MOST_RANK][:MOST_RANK]
     packed = struct.pack(
-        "<4i2f",
+        f"<4ifi{MOST_RANK}q",
         MODES.index(mode),
         COORDINATES.index(coordinates),
         NEAREST.index(nearest),
         int(attributes.get("exclude_outside", 0)),
         float(attributes.get("cubic_coeff_a", -0.75)),
-        0.0,
+        -1 if axes is None else len(axes),
+        *listed,
     )
     return view.step("resize", packed, alias=True)
-
-
-def _whole(view: View) -> bool:
-    """True if the scales are whole numbers: with others, size and scale disagree, and rounding decides."""
-    scales = view.constant(2)
-    return scales is not None and scales.size > 0 and bool(np.all(scales == np.floor(scales)))
 
 
 RESIZE: dict[tuple[str, str], Lowering] = {("", "Resize"): resize}

@@ -51,6 +51,16 @@ def identity(view: View) -> Step | None:
     return _view(view, RESHAPE, 2, ())
 
 
+def dropout(view: View) -> Step | None:
+    """The input itself where nothing is dropped and nobody wants the mask."""
+    if any(value is not None for value in view.outputs[1:]) or view.opset < 7:
+        return None
+    training = view.constant(2)
+    if view.opset >= 12 and view.input(2) is not None and (training is None or bool(training.any())):
+        return None
+    return _view(view, RESHAPE, 2, ())
+
+
 def shape_of(view: View) -> Step | None:
     """The dimensions, or some of them (opset 15)."""
     if not is_numeric(view.type(0)):
@@ -72,6 +82,7 @@ SHAPES: dict[tuple[str, str], Lowering] = {
     ("", "Squeeze"): squeeze,
     ("", "Unsqueeze"): unsqueeze,
     ("", "Identity"): identity,
+    ("", "Dropout"): dropout,
     ("", "Shape"): shape_of,
     ("", "Size"): size_of,
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .attention import ATTENTION
+from .choose import CHOOSE
 from .conv import CONV
+from .einsum import EINSUM
 from .fused import FUSED
 from .integer import INTEGER
 from .matmul import MATMUL
@@ -19,7 +21,9 @@ from .trees import TREES
 
 LOWERINGS: dict[tuple[str, str], Lowering] = {
     **ATTENTION,
+    **CHOOSE,
     **CONV,
+    **EINSUM,
     **FUSED,
     **INTEGER,
     **MATMUL,
