@@ -47,19 +47,21 @@ PyObject *names_of(int count, const char *(*name)(int)) {
   return names.release();
 }
 
-PyObject *module_tile_ops(PyObject *, PyObject *) { return names_of(epk_tile_ops_baseline(), epk_tile_op_name_baseline); }
+PyObject *module_tile_ops(PyObject *, PyObject *) { return names_of(EPK_BUILT(epk_tile_ops)(), EPK_BUILT(epk_tile_op_name)); }
 
 PyObject *module_tile_types(PyObject *, PyObject *) {
-  return names_of(epk_tile_types_baseline(), epk_tile_type_name_baseline);
+  return names_of(EPK_BUILT(epk_tile_types)(), EPK_BUILT(epk_tile_type_name));
 }
 
 PyObject *module_tile_knows(PyObject *, PyObject *arguments) {
   int op, type;
   if (!PyArg_ParseTuple(arguments, "ii", &op, &type)) return nullptr;
-  return PyBool_FromLong(epk_tile_knows_baseline(op, type));
+  return PyBool_FromLong(EPK_BUILT(epk_tile_knows)(op, type));
 }
 
 PyObject *module_cpus(PyObject *, PyObject *) { return PyLong_FromLong(usable_cpus()); }
+
+PyObject *module_fast_bf16_dot(PyObject *, PyObject *) { return PyBool_FromLong(fast_bf16_dot()); }
 
 PyMethodDef module_methods[] = {
     {"isas", module_isas, METH_NOARGS, "the instruction sets that can be used, best first"},
@@ -68,6 +70,7 @@ PyMethodDef module_methods[] = {
     {"tile_types", module_tile_types, METH_NOARGS, "the element types of fused chains, by number"},
     {"tile_knows", module_tile_knows, METH_VARARGS, "whether an operation has a meaning for a type (numbers)"},
     {"cpus", module_cpus, METH_NOARGS, "the CPUs that this process may use: affinity and quota"},
+    {"fast_bf16_dot", module_fast_bf16_dot, METH_NOARGS, "whether bfloat16 dot products outrun float32 multiply-adds"},
     {nullptr, nullptr, 0, nullptr},
 };
 
