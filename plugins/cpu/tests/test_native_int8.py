@@ -1,4 +1,4 @@
-"""8-bit products and convolutions, exactly; quantisation; bfloat16 products."""
+"""8-bit products and convolutions, exactly; quantisation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import ctypes
 import itertools
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from math_library import ISAS, aligned, call, parallel, scratch
 from test_native_conv import Case, Conv, blocked, exact, planar
-from test_native_gemm import ACTIVATIONS, Epilogue, Gemm
 
 Array = np.ndarray[Any, Any]
 I64, P, C = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32
@@ -174,20 +172,3 @@ def test_quantisation(isa: str, signed: bool, shape: tuple[int, int, int]) -> No
     assert np.array_equal(found, np.clip(np.rint(x / s) + z, *LIMITS[2 + signed]).astype(zero.dtype))
     call(isa, "dequantise", found, scale, zero, back, C(signed), *shape, parallel(2))
     assert np.array_equal(back, (found.astype(np.float32) - z) * s)
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (15, 40, 33), (130, 64, 770), (3, 33, 64)])
-def test_bfloat16_products(isa: str, m: int, n: int, k: int) -> None:
-    generator = np.random.default_rng(0)
-    a, b, bias = (generator.standard_normal(s).astype(np.float32) for s in ((m, k), (k, n), (n,)))
-    packed = aligned(call(isa, "gemm_packed_size_bf16", k, n, returns=I64))
-    call(isa, "gemm_pack_bf16", b, k, n, n, 1, packed, None)
-    out = np.empty((m, n), np.float32)
-    g = Gemm(m, n, k, a.ctypes.data, k, 1, None, 0, 0, packed.ctypes.data, out.ctypes.data, n, 1, None, None, None,
-             Epilogue(1.0, 7, 0, 0, bias.ctypes.data))  # fmt: skip
-    space = scratch(isa, "gemm_scratch_bf16", ctypes.byref(g), C(2))
-    call(isa, "gemm_bf16", ctypes.byref(g), space, parallel(2))
-    assert (space[-64:] == 255).all() and (packed[-64:] == 255).all()
-    rounded = [x.astype(ml_dtypes.bfloat16).astype(np.float64) for x in (a, b)]
-    np.testing.assert_allclose(out, ACTIVATIONS[7](rounded[0] @ rounded[1] + bias), rtol=1e-4, atol=1e-4)

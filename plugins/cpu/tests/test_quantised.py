@@ -324,8 +324,10 @@ def test_weights_in_blocks(isa: str, bits: int, zeros: bool, rows: int) -> None:
     np.testing.assert_allclose(found, wanted, 1e-4, 1e-4 * float(np.abs(wanted).max()))
 
 
-def test_products_in_bfloat16(isa: str) -> None:
+@pytest.mark.parametrize("way", ["dot", "wide"])
+def test_products_in_bfloat16(isa: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both factors are rounded to bfloat16; nothing else is."""
+    monkeypatch.setenv("EPKIT_CPU_BF16", way)
     model = Model()
     x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((2, 33, 70), (70, 50)))
     y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
@@ -336,3 +338,18 @@ def test_products_in_bfloat16(isa: str) -> None:
     np.testing.assert_allclose(found, np.maximum(short[0] @ short[1], 0), 1e-5, 1e-5)
     with pytest.raises(OptionError, match="fp32, bf16"):
         epkit.load(model.made(y), [("cpu", {"precision": "half"})])
+
+
+def test_products_of_halves_are_asked_for_where_they_are(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((33, 70), (70, 50)))
+    y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
+    monkeypatch.setenv("EPKIT_CPU_BF16", "half")
+    if isa != "avx512fp16":
+        with pytest.raises(OptionError, match="choose one of dot, wide"):
+            epkit.load(model.made(y), [("cpu", {"precision": "bf16"})])
+        return
+    with epkit.load(model.made(y), [("cpu", {"precision": "bf16"})]) as session:
+        found = session.run(None, {"x": x})[y]
+    short = [v.astype(ml_dtypes.bfloat16).astype(np.float64) for v in (x, w)]
+    assert (np.abs(found - short[0] @ short[1]) <= 6 * 2.0**-11 * (np.abs(short[0]) @ np.abs(short[1]))).all()

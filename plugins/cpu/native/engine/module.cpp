@@ -61,6 +61,8 @@ PyObject *module_tile_knows(PyObject *, PyObject *arguments) {
 
 PyObject *module_cpus(PyObject *, PyObject *) { return PyLong_FromLong(usable_cpus()); }
 
+PyObject *module_fast_bf16_dot(PyObject *, PyObject *) { return PyBool_FromLong(fast_bf16_dot()); }
+
 PyMethodDef module_methods[] = {
     {"isas", module_isas, METH_NOARGS, "the instruction sets that can be used, best first"},
     {"operators", module_operators, METH_O, "the addresses of an instruction set's kernels, by name"},
@@ -68,6 +70,7 @@ PyMethodDef module_methods[] = {
     {"tile_types", module_tile_types, METH_NOARGS, "the element types of fused chains, by number"},
     {"tile_knows", module_tile_knows, METH_VARARGS, "whether an operation has a meaning for a type (numbers)"},
     {"cpus", module_cpus, METH_NOARGS, "the CPUs that this process may use: affinity and quota"},
+    {"fast_bf16_dot", module_fast_bf16_dot, METH_NOARGS, "whether bfloat16 dot products outrun float32 multiply-adds"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -6,9 +6,10 @@
 // packed weights are of one instruction set only. A null Parallel is serial.
 #pragma once
 #include "attention.h"
-#include "bf16.h"
 #include "conv.h"
+#include "conv16.h"
 #include "gemm.h"
+#include "gemm16.h"
 #include "int8.h"
 #include "nbits.h"
 #include "norm.h"
@@ -22,9 +23,10 @@
 #define EPK_KERNELS(X) \
   X(unary_f32) X(pow_f32) \
   X(gemm_packed_size_f32) X(gemm_pack_f32) X(gemm_scratch_f32) X(gemm_f32) \
-  X(gemm_packed_size_bf16) X(gemm_pack_bf16) X(gemm_scratch_bf16) X(gemm_bf16) \
+  X(gemm16_packed_size) X(gemm16_pack) X(gemm16_scratch) X(gemm16) \
   X(gemm_packed_size_int8) X(gemm_pack_int8) X(gemm_scratch_int8) X(gemm_int8) \
   X(conv_packed_size_f32) X(conv_pack_f32) X(conv_scratch_f32) X(conv_f32) \
+  X(conv16_packed_size) X(conv16_matrix_size) X(conv16_pack) X(conv16_scratch) X(conv16) \
   X(conv_packed_size_int8) X(conv_pack_int8) X(conv_scratch_int8) X(conv_int8) \
   X(nbits_scratch) X(nbits) X(to_blocked_f32) X(from_blocked_f32) X(quantise) X(dequantise) \
   X(softmax_f32) X(layer_norm_f32) X(group_norm_f32) X(channel_affine_f32) X(pool_f32) X(global_pool_f32) \

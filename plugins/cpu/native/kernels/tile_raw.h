@@ -4,8 +4,12 @@
 
 namespace EPK_NS {
 
+// Lanes between rows of sums: bfloat16 tiles write one half of a panel of 2 * PANEL columns (gemm16.cpp).
+template <class Op> constexpr int SUMS_ROW = PANEL;
+template <> constexpr int SUMS_ROW<MulBf16> = 2 * PANEL;
+
 template <class Op> struct TileRaw : Reduction<Op> {
-  int32_t *sums;       // rows of PANEL lanes (of float32 where the product is), 64-byte aligned
+  int32_t *sums;       // rows of SUMS_ROW lanes (of float32 where the product is), 64-byte aligned
   int rows, vectors;   // rows in 1..TILE_ROWS, of both halves together
   bool two;            // two image rows, rows / 2 pixels of each
 };

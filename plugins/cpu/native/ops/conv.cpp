@@ -1,5 +1,6 @@
 // Convolutions, pooling and what changes between the planar and the blocked layout (see kernels/conv.h). A blocked
 // image is a tensor [n, channels / 16, spatial..., 16]; how many channels it really has, the step knows.
+#include "../kernels/conv16.h"
 #include "../kernels/norm.h"
 #include "../kernels/pool.h"
 #include "window.h"
@@ -16,13 +17,20 @@ struct PoolAttributes {
 
 // Inputs: weights as ONNX has them, bias (may be absent). Output: bytes.
 EPK_OPERATOR(conv_pack) {
+  const auto &how = *static_cast<const ConvAttributes *>(attributes);
   EpkConv c{};
-  set_geometry(*static_cast<const ConvAttributes *>(attributes), c);
-  int64_t size = EPK(conv_packed_size_f32)(&c);
+  set_geometry(how, c);
+  int64_t size = (how.narrow ? EPK(conv16_packed_size) : EPK(conv_packed_size_f32))(&c);
   auto *packed = static_cast<float *>(ctx->output(ctx, 0, 1, &size));
   if (!packed) return EPK_FAILED;
   Threads threads(ctx);
   const auto *bias = n_in > 1 && !absent(in[1]) ? static_cast<const float *>(in[1].data) : nullptr;
+  if (how.narrow) {
+    auto *matrix = static_cast<float *>(ctx->scratch(ctx, size_t(EPK(conv16_matrix_size)(&c))));
+    if (!matrix) return EPK_FAILED;
+    EPK(conv16_pack)(&c, static_cast<const float *>(in[0].data), bias, how.narrow - 1, packed, matrix, &threads);
+    return EPK_OK;
+  }
   EPK(conv_pack_f32)(&c, static_cast<const float *>(in[0].data), bias, packed, &threads);
   return EPK_OK;
 }
@@ -45,11 +53,16 @@ EPK_OPERATOR(conv) {
     if (epk_size(&in[2]) != epk_size(&out[0])) return epk_fail(ctx, EPK_INVALID, "the shapes %s and %s differ", ShapeText(in[2]).text, ShapeText(out[0]).text);
     c.epilogue.add = static_cast<const float *>(in[2].data);
   }
-  const int64_t needed = EPK(conv_scratch_f32)(&c, ctx->threads);
+  const int64_t needed = (how.narrow ? EPK(conv16_scratch) : EPK(conv_scratch_f32))(&c, ctx->threads);
   if (needed < 0) return epk_fail(ctx, EPK_OUT_OF_MEMORY, "the padding makes an image larger than any memory of X %s", ShapeText(x).text);
   void *scratch = ctx->scratch(ctx, size_t(needed));
   if (!scratch) return EPK_FAILED;
   Threads threads(ctx);
+  if (how.narrow) {
+    if (!how.out_blocked) return EPK_INVALID;
+    EPK(conv16)(&c, static_cast<const float *>(x.data), in[1].data, y, scratch, &threads);
+    return EPK_OK;
+  }
   EPK(conv_f32)(&c, static_cast<const float *>(x.data), static_cast<const float *>(in[1].data), y, scratch, &threads);
   return EPK_OK;
 }

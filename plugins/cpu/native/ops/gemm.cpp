@@ -1,6 +1,6 @@
 // MatMul, Gemm and their fused forms: shapes, batches and epilogues around the float32 product.
-#include "../kernels/bf16.h"
 #include "../kernels/gemm.h"
+#include "../kernels/gemm16.h"
 
 #include "ops.h"
 
@@ -8,7 +8,7 @@ namespace EPK_NS {
 namespace {
 
 enum { MATMUL, GEMM };
-enum { NOT_PACKED, PACKED, PACKED_BF16 };
+enum { NOT_PACKED, PACKED, PACKED_16 };
 
 struct GemmAttributes {
   int32_t form;              // MATMUL: any ranks, batches broadcast. GEMM: two matrices
@@ -146,15 +146,21 @@ EPK_OPERATOR(gemm) {
     g.epilogue.add = static_cast<const float *>(in[3].data), g.epilogue.add_row = g.n;
   }
   Threads threads(ctx);
-  const bool bf16 = how.packed == PACKED_BF16;
-  void *scratch = ctx->scratch(ctx, size_t((bf16 ? EPK(gemm_scratch_bf16) : EPK(gemm_scratch_f32))(&g, ctx->threads)));
+  if (how.packed == PACKED_16) {  // one matrix, so the batch is merged
+    EpkGemm16 narrow{g.m, g.n, g.k, g.a, g.a_row, 16, g.packed, g.out, g.out_row, 16, g.epilogue};
+    void *scratch = ctx->scratch(ctx, size_t(EPK(gemm16_scratch)(&narrow, ctx->threads)));
+    if (!scratch) return EPK_FAILED;
+    EPK(gemm16)(&narrow, scratch, &threads);
+    return EPK_OK;
+  }
+  void *scratch = ctx->scratch(ctx, size_t(EPK(gemm_scratch_f32)(&g, ctx->threads)));
   if (!scratch) return EPK_FAILED;
-  (bf16 ? EPK(gemm_bf16) : EPK(gemm_f32))(&g, scratch, &threads);
+  EPK(gemm_f32)(&g, scratch, &threads);
   return EPK_OK;
 }
 
 struct PackAttributes {
-  int64_t transpose, bf16;
+  int64_t transpose, form;  // EpkForm16, or -1 for float32
 };
 
 // A constant B, [k, n] or transposed, as the product wants it: bytes.
@@ -162,13 +168,13 @@ EPK_OPERATOR(gemm_pack) {
   const auto &how = *static_cast<const PackAttributes *>(attributes);
   if (in[0].ndim != 2) return EPK_INVALID;
   int64_t k = in[0].shape[how.transpose ? 1 : 0], n = in[0].shape[how.transpose ? 0 : 1];
-  const int64_t size = (how.bf16 ? EPK(gemm_packed_size_bf16) : EPK(gemm_packed_size_f32))(k, n);
+  const int64_t size = (how.form < 0 ? EPK(gemm_packed_size_f32) : EPK(gemm16_packed_size))(k, n);
   void *packed = ctx->output(ctx, 0, 1, &size);
   if (!packed) return EPK_FAILED;
   const auto *b = static_cast<const float *>(in[0].data);
   const int64_t row = how.transpose ? 1 : n, column = how.transpose ? k : 1;
   Threads threads(ctx);
-  if (how.bf16) EPK(gemm_pack_bf16)(b, k, n, row, column, packed, &threads);
+  if (how.form >= 0) EPK(gemm16_pack)(b, k, n, row, column, int(how.form), packed, &threads);
   else EPK(gemm_pack_f32)(b, k, n, row, column, static_cast<float *>(packed), &threads);
   return EPK_OK;
 }

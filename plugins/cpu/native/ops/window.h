@@ -21,6 +21,7 @@ struct ConvAttributes {
   int32_t activation;
   float x, y;
   int32_t winograd;  // of EpkConv
+  int32_t narrow;  // 0: float32; else 1 + the EpkForm16 of the weights
 };
 
 // Sizes of the image in three dimensions; false if the rank is not the window's.

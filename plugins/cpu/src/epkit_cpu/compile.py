@@ -21,7 +21,7 @@ from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
-from .native import cpus, engine, kernels
+from .native import FLOAT32, FORMS, bf16_form, cpus, engine, kernels
 from .pages import Scratch
 from .prepared import Prepared
 from .shared import shared
@@ -47,7 +47,9 @@ class NativeProgram(Program):
         prepared: Prepared | None = None,
     ) -> None:
         self.prepared = prepared or Prepared()
-        self._builder = builder = _Builder(subgraph, kernel_for, kernels(isa), precision, self.prepared)
+        self._builder = builder = _Builder(
+            subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
+        )
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
@@ -146,7 +148,7 @@ class _Builder:
         graph: Subgraph,
         kernel_for: Callable[[ir.Node], Kernel],
         table: dict[str, int],
-        precision: str,
+        narrow: int,
         prepared: Prepared,
     ) -> None:
         self.graph = Dequantised.of(graph, self._compute)
@@ -154,7 +156,7 @@ class _Builder:
         self.steps: list[Step] = []
         self._kernel_for = kernel_for
         self._table = table
-        self._precision = precision
+        self._narrow = narrow
         self._prepared = prepared
         self._cpus = cpus()
         self._scratch = Scratch()
@@ -172,7 +174,7 @@ class _Builder:
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in self.graph.nodes:
-            view = View(node, self.graph, order, self._prepare, self._precision)
+            view = View(node, self.graph, order, self._prepare, self._narrow)
             if node in absorbed or self.graph.is_made(node):
                 continue
             if (step := self._lowered(view)) is not None:
@@ -318,6 +320,11 @@ class _Builder:
         kernel = self._kernel_for(node)
         self.wants_context |= "context" in kernel.wants
         return portable_step(node, kernel, self.graph)
+
+
+def _narrow(isa: str, precision: str) -> int:
+    """How products with constant weights are done."""
+    return FORMS.index(bf16_form(isa)) if precision == "bf16" else FLOAT32
 
 
 @shared

@@ -12,8 +12,20 @@ from epkit.errors import OptionError
 from epkit.knobs import Knob
 
 ISA: Knob[str] = Knob(
-    "EPKIT_CPU_ISA", "", str, "the instruction set of native kernels (avx512, avx2, neon, baseline), or none"
+    "EPKIT_CPU_ISA",
+    "",
+    str,
+    "the native kernels' instructions (avx512fp16, avx512, avx2, neon, baseline), or none",
 )
+BF16: Knob[str] = Knob(
+    "EPKIT_CPU_BF16",
+    "",
+    str,
+    "how precision='bf16' multiplies (dot, wide, half); the CPU's fastest if not given",
+)
+FORMS = ("dot", "wide", "half", "f16")
+"""In the order of EpkForm16 in kernels/gemm16.h."""
+FLOAT32 = -1
 
 REMEDY = (
     "install a C++17 compiler and reinstall epkit-cpu, or install a wheel: pip install --only-binary :all:"
@@ -66,6 +78,30 @@ def kernels(isa: str) -> dict[str, int]:
     """The addresses of an instruction set's kernels, by name."""
     module = engine()
     return {} if module is None else dict(module.operators(isa))
+
+
+def bf16_form(isa: str) -> str:
+    """How an instruction set multiplies bfloat16 numbers fastest: a rule, so that results are the same in every run.
+
+    "dot": bfloat16 dot products, where they outrun float32 multiply-adds; "half": products of float16, where there
+    is such arithmetic; "wide": float32 multiply-adds, on weights of half the size.
+
+    Raises:
+        OptionError: if ``EPKIT_CPU_BF16`` asks for what is not there.
+    """
+    module: Any = engine()
+    wanted, half = BF16.get(), isa == "avx512fp16"
+    possible = ("dot", "wide", "half") if half else ("dot", "wide")
+    if wanted and wanted not in possible:
+        raise OptionError(
+            f"EPKIT_CPU_BF16={wanted!r} is not possible with {isa}",
+            remedy=f"choose one of {', '.join(possible)}",
+        )
+    if wanted:
+        return wanted
+    if isa.startswith("avx512") and module.fast_bf16_dot():
+        return "dot"
+    return "half" if half else "wide"
 
 
 @cache

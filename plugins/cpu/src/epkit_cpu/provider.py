@@ -25,7 +25,7 @@ from epkit.backend import (
 from .compile import NativeProgram
 from .device import find_devices
 from .kernels import KERNELS
-from .native import chosen_isa, cpus, engine_digest
+from .native import bf16_form, chosen_isa, cpus, engine_digest
 from .prepared import Prepared
 
 PRECISIONS = ("fp32", "bf16")
@@ -80,7 +80,9 @@ class CpuProvider(KernelProvider):
         return super().memory_steps(subgraph)
 
     def fingerprint(self, device: Device) -> str:
-        return f"{chosen_isa()} {engine_digest()}"
+        isa = chosen_isa()
+        form = bf16_form(isa) if isa and self.options.precision == "bf16" else ""
+        return f"{isa} {engine_digest()} {form}"
 
     def compile(self, subgraph: Subgraph) -> Program:
         return self._compiled(subgraph, Prepared())

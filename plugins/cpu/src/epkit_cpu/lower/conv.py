@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..native import FORMS
 from .epilogue import Epilogue, follow
 from .integer import dequantised_conv
 from .step import Image, Lowering, Step, View, longs
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 """Channels of one block of the blocked layout."""
+NARROW = (FORMS.index("dot"), FORMS.index("half"))
+"""The forms of 16-bit products that convolutions have."""
+LEAST = 64
+"""Filters, and products to each of their results, from which 16-bit products pay for the image's conversion."""
 MOST_PHASES = 4096
 """A transposed convolution has one phase for each place in a stride; those of more are the portable kernel's."""
 
@@ -82,18 +87,26 @@ def _conv(
     if bias is None:
         bias = epilogue.bias
     finish = epilogue.pack()
-    tile = 0 if transposed or group != 1 else winograd_tile(view, weights.shape)
+    narrow = 0 if transposed or group > 1 else narrow_form(view, channels, filters, math.prod(kernel))
+    tile = 0 if transposed or group != 1 or narrow else winograd_tile(view, weights.shape)
     padding = three(view.attributes.get("output_padding") if transposed else None, rank, 0)
 
     def attributes(in_blocked: int = 0, out_blocked: int = 0) -> bytes:
         numbers = longs(channels, filters, group, int(transposed), in_blocked, out_blocked, *padding)
-        return shape + numbers + finish + struct.pack("<i", tile)
+        return shape + numbers + finish + struct.pack("<ii", tile, narrow)
 
     packed = view.prepare("conv_pack", attributes(), weights, bias)
     source = view.input(0) if padding_node is None else padding_node.inputs[0]
     nodes = (view.node, *(() if padding_node is None else (padding_node,)), *epilogue.nodes)
     step = Step("conv", (source, packed, epilogue.residual), (epilogue.result,), attributes(), nodes)
     return replace(step, image=Image("conv", channels, filters, attributes))
+
+
+def narrow_form(view: View, channels: int, filters: int, taps: int) -> int:
+    """ConvAttributes::narrow: 0 where float32 is faster, as where the image is read for few products."""
+    if view.narrow not in NARROW or channels < BLOCK or channels * taps < LEAST or filters < LEAST:
+        return 0
+    return 1 + view.narrow
 
 
 def _zeros_before(view: View, rank: int) -> tuple[ir.Node | None, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from ..native import FLOAT32
 from .epilogue import Epilogue, follow
 from .integer import dequantised_gemm, dequantised_matmul
 from .step import Lowering, Operand, Step, View, longs
@@ -18,13 +19,13 @@ def gemm_attributes(
     transpose_a: int = 0,
     transpose_b: int = 0,
     packed: tuple[int, int] | None = None,
-    bf16: bool = False,
+    narrow: int = FLOAT32,
     alpha: float = 1.0,
     beta: float = 1.0,
 ) -> bytes:
     """GemmAttributes in ops/gemm.cpp."""
     k, n = packed or (0, 0)
-    how = 0 if packed is None else 1 + bf16
+    how = 0 if packed is None else 1 + (narrow != FLOAT32)
     head = struct.pack("<4i2q2f", form, transpose_a, transpose_b, how, k, n, alpha, beta)
     return head + epilogue.pack() + struct.pack("<i", 0)
 
@@ -40,9 +41,8 @@ def matmul(view: View) -> Step | None:
     if weight is not None and weight.ndim == 2 and weight.size:
         k, n = weight.shape
         epilogue = follow(view, view.order, -1, n) if view.rank(0) not in (None, 1) else _alone(view)
-        bf16 = view.precision == "bf16"
-        operand: Operand = view.prepare("gemm_pack", longs(0, bf16), weight)
-        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n), bf16=bf16)
+        operand: Operand = view.prepare("gemm_pack", longs(0, view.narrow), weight)
+        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n), narrow=view.narrow)
     else:
         plain = rank is not None and rank >= 2 and view.rank(0) not in (None, 1)
         epilogue = follow(view, view.order, -1, None) if plain else _alone(view)
@@ -73,14 +73,14 @@ def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
     epilogue = given or follow(view, view.order, -1, n if c is None else None)
     bias: Operand = c if c is not None else epilogue.bias
     packed, operand = None, view.input(1)
-    bf16 = view.precision == "bf16" and not transpose_a  # its rows must be contiguous
+    narrow = FLOAT32 if transpose_a else view.narrow  # narrow products want contiguous rows
     if c is not None and epilogue.residual is not None:  # the two may both need the place of a matrix
         constant = view.constant(2)
         if constant is None or constant.ndim > 1:
             epilogue = _alone(view)
     if weight is not None and weight.size:
         packed = (weight.shape[1], weight.shape[0]) if transpose_b else (weight.shape[0], weight.shape[1])
-        operand = view.prepare("gemm_pack", longs(transpose_b, bf16), weight)  # type: ignore[assignment]
+        operand = view.prepare("gemm_pack", longs(transpose_b, narrow), weight)  # type: ignore[assignment]
     if c is None:
         beta = 1.0
     packed_attributes = gemm_attributes(
@@ -89,7 +89,7 @@ def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
         transpose_a=transpose_a,
         transpose_b=transpose_b,
         packed=packed,
-        bf16=bf16,
+        narrow=narrow,
         alpha=alpha,
         beta=beta,
     )

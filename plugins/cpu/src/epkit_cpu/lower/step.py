@@ -13,6 +13,7 @@ import numpy as np
 from epkit.backend import Subgraph, static_shape
 from epkit.kernels.attributes import attribute_values
 
+from ..native import FLOAT32
 from .types import kind_of
 
 if TYPE_CHECKING:
@@ -84,14 +85,14 @@ class View:
         graph: the partition that it is in.
         order: the positions of the partition's nodes.
         prepare: runs a kernel on a constant.
-        precision: of products with constant weights: "fp32" or "bf16".
+        narrow: of products with constant weights: FLOAT32, or a place in FORMS (``native``).
     """
 
     node: ir.Node
     graph: Subgraph
     order: Mapping[ir.Node, int] = field(repr=False, default_factory=dict)
     prepare: Prepare = field(repr=False, default=_unprepared)
-    precision: str = "fp32"
+    narrow: int = FLOAT32
 
     @property
     def op(self) -> str:

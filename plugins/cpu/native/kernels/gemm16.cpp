@@ -1,0 +1,255 @@
+#include "denormal.h"
+#include "pack16.h"
+#include "tile_f32.h"
+
+namespace EPK_NS {
+namespace {
+
+constexpr int64_t STEP_BLOCK = 768;  // steps of the reduction at once: a panel and a block of rows fit L2
+constexpr int64_t ROW_BLOCK = 12 * TILE_ROWS;
+
+// How a product is cut. A task is (block of rows, chunk of panels).
+struct Cut {
+  int64_t steps, rows, row_blocks, panels, chunk, chunks;
+  int64_t a_size, b_size, thread_size;  // bytes of scratch
+  Cut(const EpkGemm16 &g, int threads) {
+    const int64_t step_blocks = max_of<int64_t>(1, ceil_div(g.k, STEP_BLOCK));
+    steps = round_up(ceil_div(g.k, step_blocks), BLOCK);
+    row_blocks = ceil_div(g.m, ROW_BLOCK);
+    rows = round_up(ceil_div(g.m, row_blocks), TILE_ROWS);
+    row_blocks = ceil_div(g.m, rows);
+    panels = ceil_div(g.n, WIDE_PANEL);
+    chunks = threads == 1 || row_blocks >= 4 * threads || g.m * g.n * g.k < 200000
+                 ? 1
+                 : min_of(panels, ceil_div(4 * (int64_t)threads, row_blocks));
+    chunk = ceil_div(panels, chunks);
+    chunks = ceil_div(panels, chunk);
+    a_size = round_up(rows * (steps + 1) * 4, 64);  // with an exponent for each row
+    b_size = steps * WIDE_PANEL * 4;
+    thread_size = a_size + b_size;
+  }
+};
+
+struct Task {
+  const EpkGemm16 &g;
+  const Cut &cut;
+  int form;
+  float *a_pack, *row_exponent, *wide;
+  int64_t row, rows;         // of the block
+  int64_t k, steps, blocks;  // of the block of steps; `steps` are real, blocks whole
+  bool scaled;               // the block is of halves
+
+  // One block of columns of one row of A; zero behind k.
+  const float *block_of(int64_t r, int64_t b, float *edge) const {
+    const float *x = g.a + (row + r) * g.a_row + (k / BLOCK + b) * g.a_block;
+    const int64_t width = steps - b * BLOCK;
+    if (width >= BLOCK) return x;
+    for (int64_t i = 0; i < BLOCK; i++) edge[i] = i < width ? x[i] : 0.0f;
+    return edge;
+  }
+
+  void pack_floats() {
+    alignas(64) float edge[BLOCK];
+    for (int64_t b = 0; b < blocks; b++)
+      for (int64_t r = 0; r < rows; r++) {
+        const float *x = block_of(r, b, edge);
+        float *to = a_pack + (b * rows + r) * BLOCK;
+#pragma GCC unroll 4
+        for (int i = 0; i < BLOCK; i += VL) store(to + i, form == EPK_F16 ? load(x + i) : round_bf16(load(x + i)));
+      }
+  }
+
+  void pack_pairs() {
+    alignas(64) float edge[BLOCK];
+    for (int64_t b = 0; b < blocks; b++)
+      for (int64_t r = 0; r < rows; r++) {
+        const float *x = block_of(r, b, edge);
+        uint16_t *to = (uint16_t *)a_pack + (b * rows + r) * BLOCK;
+        for (int i = 0; i < BLOCK; i++) to[i] = bf16_of(x[i]);
+      }
+  }
+
+  // False where the block's numbers do not fit.
+  bool pack_halves() {
+#if EPK_HALF_TILES
+    alignas(64) float edge[BLOCK];
+    for (int64_t r = 0; r < rows; r++) {
+      vi most{};
+      for (int64_t b = 0; b < blocks; b++) {
+        const vi x = bits(load(block_of(r, b, edge))) & 0x7fffffff;
+        most = most > x ? most : x;
+      }
+      int exponent;
+      if (!exponent_of_bits(largest(most), exponent)) return false;
+      vi inexact{};
+      const float factor = power_of_two(TOP_A - exponent);
+      row_exponent[r] = (float)(exponent - TOP_A);
+      for (int64_t b = 0; b < blocks; b++)
+        store_as((int32_t *)a_pack + (b * rows + r) * BLOCK, twice_half(load(block_of(r, b, edge)), factor, inexact));
+      if (total(inexact) * FEW > steps) return false;
+    }
+    return true;
+#else
+    return false;
+#endif
+  }
+
+  void pack() {
+    blocks = ceil_div(steps, BLOCK);
+    scaled = form == EPK_BF16_HALF && pack_halves();
+    if (form == EPK_BF16_DOT) pack_pairs();
+    else if (!scaled) pack_floats();
+  }
+
+  // The panel's steps as float32.
+  void widen_panel(const Panel16 &panel) const {
+    const uint16_t *from = panel.steps() + k * WIDE_PANEL;
+    vf exponent[WIDE_PANEL / VL];
+    for (int v = 0; v < WIDE_PANEL / VL; v++) exponent[v] = load(panel.exponent + v * VL);
+    for (int64_t i = 0; i < blocks * BLOCK; i++)
+#pragma GCC unroll 4
+      for (int v = 0; v < WIDE_PANEL / VL; v++) {
+        const uint16_t *x = from + i * WIDE_PANEL + v * VL;
+        const vf y = form == EPK_BF16_WIDE ? load_bf16(x) : load_f16(x);
+        store(wide + i * WIDE_PANEL + v * VL, form == EPK_BF16_HALF ? scale_by(y, exponent[v]) : y);
+      }
+  }
+
+  // Sums of rows [top, top + height) of the block by one panel.
+  void tile(const Panel16 &panel, int64_t top, int height, int64_t width, float *sums) const {
+    if (scaled) {
+      TileHalf t{};
+      t.a = (const int32_t *)a_pack + top * BLOCK, t.a_row = BLOCK, t.a_block = rows * BLOCK, t.blocks = blocks;
+      t.b = panel.steps() + k * WIDE_PANEL;
+      t.sums = sums, t.rows = height, t.vectors = width <= HALF_LANES ? 1 : 2;
+      return tile_half(t);
+    }
+    for (int64_t half = 0; half * PANEL < width; half++) {
+      if (form == EPK_BF16_DOT) {
+        TileRaw<MulBf16> t{};
+        t.a = (const int32_t *)a_pack + top * (BLOCK / 2), t.a_row = BLOCK / 2, t.a_block = rows * (BLOCK / 2);
+        t.blocks = blocks, t.steps = BLOCK / 2;
+        t.b = (const int32_t *)(panel.steps() + k * WIDE_PANEL) + half * PANEL, t.b_step = WIDE_PANEL;
+        t.sums = (int32_t *)sums + half * PANEL, t.rows = height, t.vectors = 2;
+        tile_raw(t);
+        continue;
+      }
+      TileF32 t{};
+      t.a = a_pack + top * BLOCK, t.a_row = BLOCK, t.a_block = rows * BLOCK, t.blocks = blocks, t.steps = BLOCK;
+      t.b = wide + half * PANEL, t.b_step = WIDE_PANEL;
+      t.c = sums + half * PANEL, t.c_row = WIDE_PANEL, t.c_vector = VL;
+      const int vectors = width - half * PANEL <= VL ? 1 : 2;
+      tile_for(height, vectors, BLOCK)(t);
+    }
+  }
+
+  void finish(const Panel16 &panel, const float *sums, int64_t r, int64_t column, int64_t width) const {
+    const Finish16 end{g.epilogue, g.out_block, k == 0, k + steps >= g.k, scaled ? panel.exponent : nullptr};
+    const EpkEpilogue &e = g.epilogue;
+    const int64_t place = column / BLOCK * g.out_block + (row + r) * g.out_row;
+    const float *add = !e.add ? nullptr : g.out_block == BLOCK ? e.add + (row + r) * e.add_row + column : e.add + place;
+    end.row(sums, scaled ? row_exponent[r] : 0.0f, column, width, g.out + place, add,
+            e.row_bias ? e.row_bias[row + r] : 0.0f);
+  }
+
+  void run(int64_t first_panel, int64_t last_panel) {
+    alignas(64) float sums[TILE_ROWS * WIDE_PANEL];
+    for (k = 0; k < g.k; k += cut.steps) {
+      steps = min_of(cut.steps, g.k - k);
+      pack();
+      for (int64_t p = first_panel; p < last_panel; p++) {
+        const Panel16 &panel = panel_at(p);
+        const int64_t column = p * WIDE_PANEL, width = min_of<int64_t>(WIDE_PANEL, g.n - column);
+        if (!scaled && form != EPK_BF16_DOT) widen_panel(panel);
+        const int64_t tiles = ceil_div(rows, TILE_ROWS);
+        for (int64_t i = 0; i < tiles; i++) {
+          const int64_t top = i * rows / tiles, height = (i + 1) * rows / tiles - top;
+          tile(panel, top, (int)height, width, sums);
+          for (int64_t r = 0; r < height; r++) finish(panel, sums + r * WIDE_PANEL, top + r, column, width);
+        }
+      }
+    }
+  }
+
+  const Panel16 &panel_at(int64_t p) const {
+    return *(const Panel16 *)((const char *)g.packed + sizeof(Header16) + p * Panel16::bytes(g.k));
+  }
+};
+
+// One column of a panel; false: its numbers do not fit halves.
+bool pack_column(const float *b, int64_t k, int64_t b_row, int form, Panel16 &panel, int64_t j) {
+  uint16_t *to = panel.steps();
+  int32_t most = 0;
+  for (int64_t i = 0; form == EPK_BF16_HALF && i < k; i++) {
+    int32_t x;
+    memcpy(&x, b + i * b_row, 4);
+    most = max_of(most, x & 0x7fffffff);
+  }
+  int exponent;
+  if (!exponent_of_bits(most, exponent)) return false;
+  const float factor = power_of_two(TOP_B - exponent);
+  panel.exponent[j] = form == EPK_BF16_HALF ? (float)(exponent - TOP_B) : 0.0f;
+  int64_t inexact = 0;
+  for (int64_t i = 0; i < k; i++) {
+    const float x = b[i * b_row];
+    const uint16_t narrow = bf16_of(x);
+    if (form == EPK_BF16_DOT) {
+      to[(i / 2 * WIDE_PANEL + j) * 2 + i % 2] = narrow;
+    } else if (form == EPK_BF16_WIDE) {
+      to[i * WIDE_PANEL + j] = narrow;
+    } else {
+      const uint32_t wide = (uint32_t)narrow << 16;
+      float y;
+      memcpy(&y, &wide, 4);
+      y *= factor;
+      inexact += y != 0 && y < EXACT && y > -EXACT;
+      store_as(to + i * WIDE_PANEL + j, (f16)(form == EPK_F16 ? x : y));
+    }
+  }
+  return form != EPK_BF16_HALF || inexact * FEW <= k;
+}
+
+}  // namespace
+}  // namespace EPK_NS
+
+using namespace EPK_NS;
+
+extern "C" int64_t EPK(gemm16_packed_size)(int64_t k, int64_t n) {
+  return (int64_t)sizeof(Header16) + ceil_div(n, WIDE_PANEL) * Panel16::bytes(k);
+}
+
+extern "C" void EPK(gemm16_pack)(const float *b, int64_t k, int64_t n, int64_t b_row, int64_t b_column, int form,
+                                 void *packed, Parallel *p) {
+  volatile bool fits = true;
+  parallel_for(p, ceil_div(n, WIDE_PANEL), 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      Panel16 &panel = *(Panel16 *)((char *)packed + sizeof(Header16) + i * Panel16::bytes(k));
+      memset((void *)&panel, 0, (size_t)Panel16::bytes(k));
+      for (int64_t j = 0; j < WIDE_PANEL && i * WIDE_PANEL + j < n; j++)
+        if (!pack_column(b + (i * WIDE_PANEL + j) * b_column, k, b_row, form, panel, j)) fits = false;
+    }
+  });
+  if (!fits) return EPK(gemm16_pack)(b, k, n, b_row, b_column, EPK_BF16_WIDE, packed, p);
+  *(Header16 *)packed = Header16{form, {}};
+}
+
+extern "C" int64_t EPK(gemm16_scratch)(const EpkGemm16 *g, int threads) {
+  return g->m <= 0 ? 0 : threads * Cut(*g, threads).thread_size;
+}
+
+extern "C" void EPK(gemm16)(const EpkGemm16 *gemm, void *scratch, Parallel *p) {
+  const EpkGemm16 &g = *gemm;
+  if (g.m <= 0 || g.n <= 0) return;
+  const Cut cut(g, threads_of(p));
+  parallel_for(p, cut.row_blocks * cut.chunks, 1, [&](int64_t begin, int64_t end, int thread) {
+    const FlushDenormals flush;
+    char *own = (char *)scratch + thread * cut.thread_size;
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t row = i / cut.chunks * cut.rows, rows = min_of(cut.rows, g.m - row);
+      const int64_t first = i % cut.chunks * cut.chunk;
+      Task task{g, cut, ((const Header16 *)g.packed)->form, (float *)own, (float *)own + rows * cut.steps,
+                (float *)(own + cut.a_size), row, rows, 0, 0, 0, false};
+      task.run(first, min_of(first + cut.chunk, cut.panels));
+    }
+  });
+}
