@@ -8,4 +8,5 @@
   X(conv_pack) X(conv) X(pool) X(global_pool) X(to_blocked) X(from_blocked) X(softmax) X(layer_norm) X(group_norm) \
   X(channel_affine) X(attention) X(recurrent_pack) X(recurrent) X(peak) \
   X(quantise_linear) X(dequantise_linear) X(dynamic_quantise) X(gemm_int8_pack) X(gemm_int8) \
-  X(conv_int8_pack) X(conv_int8) X(matmul_nbits) X(resize) X(trees)
+  X(conv_int8_pack) X(conv_int8) X(matmul_nbits) X(resize) X(trees) \
+  X(halves) X(softmax_halves)
