@@ -1,7 +1,8 @@
-"""The CPU provider against onnxruntime (and OpenVINO where it is installed), model by model, in one process."""
+"""The CPU provider against onnxruntime (and OpenVINO where it is installed), model by model, in turn."""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import numpy as np
 from .cpu_memory import peaks
 from .cpu_models import QUICK, SUBJECTS, Feeds, Subject, bert, hidden, packaged
 from .cpu_picture import picture
-from .engines import Run, engines, epkit_run
-from .measure import PAUSE, alternate, machine
+from .engines import OpenvinoChild, Run, engines, epkit_run
+from .measure import PAUSE, Seconds, alternate, machine
 
 RESULTS = Path(__file__).parent / "results" / "cpu.md"
 PICTURE = RESULTS.with_suffix(".svg")
@@ -49,19 +50,27 @@ class Row:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Measure, print and (unless ``--quick``) write the table."""
-    if unknown := set(arguments) - {"--quick"}:
-        raise SystemExit(f"usage: python -m benchmarks cpu [--quick]; not {' '.join(sorted(unknown))}")
-    quick = "--quick" in arguments
+    """Measure, print and (unless ``--quick`` or ``--only``) write the table.
+
+    ``--openvino=PYTHON``: the Python of an environment with OpenVINO, where it is not importable here.
+    ``--only=TEXT``: the models with that in their name.
+    """
+    parser = argparse.ArgumentParser("python -m benchmarks cpu")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--openvino", default="")
+    parser.add_argument("--only", default="")
+    given = parser.parse_args(arguments)
+    quick = given.quick
     subjects = [s for s in SUBJECTS if s.name in QUICK] if quick else [*SUBJECTS, *packaged()]
+    subjects = [s for s in subjects if given.only in s.name]
     rows = []
     for subject in subjects:
         model = subject.model()
         for threads in (1,) if quick else (1, 2):
-            rows.append(measure(subject, model, threads))
+            rows.append(measure(subject, model, threads, given.openvino))
             print(line(rows[-1]), flush=True)
-    text = table(rows) + new_lengths()
-    if not quick:
+    text = table(rows) + ("" if given.only else new_lengths())
+    if not quick and not given.only:
         RESULTS.write_text(text, encoding="utf-8")
         bars = [(f"{row.name}, {row.threads} thread{'s' * (row.threads > 1)}", row.ratio) for row in rows]
         PICTURE.write_text(picture("Time of epkit where onnxruntime takes 1", bars), encoding="utf-8")
@@ -85,15 +94,15 @@ def new_lengths() -> str:
     return f"\nBERT-base, the first run with a new length against later runs with it: {ratio:.2f}.\n"
 
 
-def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
+def measure(subject: Subject, model: str | bytes, threads: int, openvino: str = "") -> Row:
     """Alternate the engines; their results must agree."""
     feeds = subject.feeds()
     runs: dict[str, Run] = {}
     loading: dict[str, float] = {}
-    for name, load in engines(threads, subject.precision).items():
+    for name, load in engines(threads, subject.precision, openvino).items():
         start = time.perf_counter()
-        runs[name] = load(model)
-        loading[name] = time.perf_counter() - start
+        run = runs[name] = load(model)
+        loading[name] = run.loading if isinstance(run, OpenvinoChild) else time.perf_counter() - start
     error = max(difference(runs["epkit"](f), runs["onnxruntime"](f)) for f in feeds)
     start = time.perf_counter()
     rounds(runs, feeds)
@@ -105,6 +114,10 @@ def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
         pause=PAUSE,
         turn=3,
     )
+    here = tuple(name for name, run in runs.items() if not isinstance(run, OpenvinoChild))
+    for run in runs.values():
+        if isinstance(run, OpenvinoChild):
+            run.close()
     return Row(
         subject.name,
         threads,
@@ -113,7 +126,7 @@ def measure(subject: Subject, model: str | bytes, threads: int) -> Row:
         subject.gflop,
         error,
         peak(),
-        peaks(model, feeds[0], threads, tuple(runs)) if threads == 1 and subject.precision == "fp32" else {},
+        peaks(model, feeds[0], threads, here) if threads == 1 and subject.precision == "fp32" else {},
     )
 
 
@@ -123,11 +136,14 @@ def rounds(runs: dict[str, Run], feeds: list[Feeds]) -> None:
         many(run, feeds, 1)
 
 
-def many(run: Run, feeds: list[Feeds], repeat: int) -> None:
-    """All feeds, several times."""
+def many(run: Run, feeds: list[Feeds], repeat: int) -> Seconds | None:
+    """All feeds, several times; the time if the engine has told it."""
+    if isinstance(run, OpenvinoChild):
+        return run.many(feeds, repeat)
     for _ in range(repeat):
         for feed in feeds:
             run(feed)
+    return None
 
 
 def difference(found: dict[str, Any], wanted: dict[str, Any]) -> float:
@@ -201,7 +217,8 @@ def table(rows: list[Row]) -> str:
         [
             "# CPU",
             "",
-            f"`python -m benchmarks cpu`; medians of alternating rounds, float32, batch 1. {machine()}.",
+            "`python -m benchmarks cpu`; medians of alternating rounds, float32 where nothing else is said, batch 1. "
+            f"{machine()}.",
             f"Peak of one thread, measured after each model: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s. "
             "Load: seconds to a session, epkit / onnxruntime; peak: of a process of its own, in the same order. "
             "Difference: from onnxruntime, relative to the largest value.",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .bert import HIDDEN, save_bert
+from .float16 import as_float16
 
 Feeds = Mapping[str, Any]
 RANDOM = np.random.default_rng(0)
@@ -68,6 +69,16 @@ def exported(kind: str) -> Callable[[], bytes]:
         return export(case, dynamo=False)
 
     return make
+
+
+def halved(model: Callable[[], bytes]) -> Callable[[], bytes]:
+    """The model in float16."""
+    return lambda: as_float16(model())
+
+
+def half_feeds(feeds: Callable[[], list[Feeds]]) -> Callable[[], list[Feeds]]:
+    """The feeds in float16."""
+    return lambda: [{name: x.astype(np.float16) for name, x in feed.items()} for feed in feeds()]
 
 
 LAYERS, HEADS = 12, 12
@@ -205,6 +216,8 @@ SUBJECTS = (
     Subject("ResNet-50, bf16", exported("resnet"), image(1, 3, 224, 224), 8.2, "bf16"),
     Subject("MobileNet-v2, bf16", exported("mobilenet"), image(1, 3, 224, 224), 0.61, "bf16"),
     Subject("BERT-base S=128, bf16", bert, hidden(128), 22.3, "bf16"),
+    Subject("ResNet-50, float16", halved(exported("resnet")), half_feeds(image(1, 3, 224, 224)), 8.2),
+    Subject("BERT-base S=128, float16", halved(bert), half_feeds(hidden(128)), 22.3),
     Subject("tiny MLP", tiny, lambda: [{"x": RANDOM.standard_normal((1, 16)).astype(np.float32)}]),
 )
 QUICK = ("ResNet-50", "MobileNet-v2", "BERT-base S=128", "tiny MLP")

@@ -14,13 +14,17 @@ PAUSE = 0.06
 """Seconds after which the threads of an engine that has just run have stopped spinning."""
 
 
+class Seconds(float):
+    """What a subject gives that has timed itself."""
+
+
 def alternate(
     subjects: Mapping[str, Callable[[], object]], rounds: int, *, pause: float = 0.0, turn: int = 1
 ) -> dict[str, float]:
     """Median seconds of each subject: A B C A B C ...; a turn is one uncounted run, then ``turn`` counted ones.
 
     Args:
-        subjects: what to run, by name.
+        subjects: what to run, by name; one that gives ``Seconds`` has timed itself.
         rounds: how often each of them has its turn.
         pause: seconds before a turn. Give ``PAUSE`` where several threads compute: those of the subject before go on
             spinning for a while after its run, and would take a core from the next.
@@ -33,8 +37,8 @@ def alternate(
             run()
             for _ in range(turn):
                 start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
+                told = run()
+                seconds[name].append(told if isinstance(told, Seconds) else time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -50,6 +50,13 @@ EPK_INLINE void store_f16(uint16_t *p, vf v) {
 #endif
 }
 
+// The float16 next to each lane, as float32.
+EPK_INLINE vf round_f16(vf x) {
+  uint16_t halves[VL];
+  store_f16(halves, x);
+  return load_f16(halves);
+}
+
 // x times a power of two that may itself be out of range.
 EPK_INLINE vf scale_by(vf x, vf exponent) {
 #if defined(__AVX512F__)

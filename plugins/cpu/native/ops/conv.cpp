@@ -109,14 +109,17 @@ EPK_OPERATOR(global_pool) {
   return EPK_OK;
 }
 
-// [n][c][pixels] to [n][c / 16][pixels][16] or back, of bytes; channels behind the last are 0.
-static void reorder_bytes(epk_context *ctx, const uint8_t *from, uint8_t *to, int64_t n, int64_t c, int64_t pixels, bool block) {
+// [n][c][pixels] to [n][c / 16][pixels][16] or back, of narrow numbers; channels behind the last are 0.
+template <class T>
+static void reorder(epk_context *ctx, const void *from_, void *to_, int64_t n, int64_t c, int64_t pixels, bool block) {
+  const T *from = static_cast<const T *>(from_);
+  T *to = static_cast<T *>(to_);
   const int64_t blocks = ceil_div(c, BLOCK_CHANNELS), size = pixels * BLOCK_CHANNELS;
   in_parallel(ctx, n * blocks, max_of<int64_t>(1, 32768 / max_of<int64_t>(size, 1)), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t first = i % blocks * BLOCK_CHANNELS, real = min_of(BLOCK_CHANNELS, c - first);
       const int64_t planar = (i / blocks * c + first) * pixels;
-      if (block && real < BLOCK_CHANNELS) memset(to + i * size, 0, size_t(size));
+      if (block && real < BLOCK_CHANNELS) memset(to + i * size, 0, size_t(size) * sizeof(T));
       for (int64_t p = 0; p < pixels; p++)
         for (int64_t j = 0; j < real; j++) {
           const int64_t a = planar + j * pixels + p, b = i * size + p * BLOCK_CHANNELS + j;
@@ -137,8 +140,8 @@ EPK_OPERATOR(to_blocked) {
   void *y = ctx->output(ctx, 0, x.ndim + 1, shape);
   if (!y) return EPK_FAILED;
   const int64_t pixels = product(x.shape + 2, x.ndim - 2);
-  if (x.dtype.bits == 8) {
-    reorder_bytes(ctx, static_cast<const uint8_t *>(x.data), static_cast<uint8_t *>(y), x.shape[0], x.shape[1], pixels, true);
+  if (x.dtype.bits < 32) {
+    (x.dtype.bits == 8 ? reorder<uint8_t> : reorder<uint16_t>)(ctx, x.data, y, x.shape[0], x.shape[1], pixels, true);
     return EPK_OK;
   }
   Threads threads(ctx);
@@ -157,8 +160,8 @@ EPK_OPERATOR(from_blocked) {
   void *y = ctx->output(ctx, 0, x.ndim - 1, shape);
   if (!y) return EPK_FAILED;
   const int64_t pixels = product(x.shape + 2, x.ndim - 3);
-  if (x.dtype.bits == 8) {
-    reorder_bytes(ctx, static_cast<const uint8_t *>(x.data), static_cast<uint8_t *>(y), x.shape[0], channels, pixels, false);
+  if (x.dtype.bits < 32) {
+    (x.dtype.bits == 8 ? reorder<uint8_t> : reorder<uint16_t>)(ctx, x.data, y, x.shape[0], channels, pixels, false);
     return EPK_OK;
   }
   Threads threads(ctx);

@@ -10,4 +10,5 @@
   X(local_response) X(lp_normalise) X(non_zero) X(compress) X(one_hot) X(reverse_sequence) X(non_max_suppression) \
   X(grid_sample) X(einsum) X(recurrent_pack) X(recurrent) X(peak) \
   X(quantise_linear) X(dequantise_linear) X(dynamic_quantise) X(gemm_int8_pack) X(gemm_int8) \
-  X(conv_int8_pack) X(conv_int8) X(matmul_nbits) X(resize) X(trees)
+  X(conv_int8_pack) X(conv_int8) X(matmul_nbits) X(resize) X(trees) \
+  X(halves) X(softmax_halves)

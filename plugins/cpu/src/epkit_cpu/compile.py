@@ -19,6 +19,7 @@ from .constants import Dequantised
 from .fuse import Fuser
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
+from .lower.halves import through_float32
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import FLOAT32, FORMS, bf16_form, cpus, engine, kernels
@@ -202,7 +203,9 @@ class _Builder:
 
     def _lowered(self, view: View) -> Step | None:
         lowering = LOWERINGS.get((view.node.domain, view.op))
-        step = None if lowering is None else lowering(view)
+        if lowering is None:
+            return None
+        step = lowering(view) or through_float32(view, lowering, self._table)
         if step is None or step.kernel not in self._table:
             return None
         known = all(native_type(kind_of(v))[1] for v in step.outputs if v is not None)

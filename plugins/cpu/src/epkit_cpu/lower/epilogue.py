@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .step import View
-from .types import kind_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -109,8 +108,8 @@ def only_user(view: View, value: ir.Value, order: Mapping[ir.Node, int]) -> View
     uses = list(value.uses())
     if len(uses) != 1 or value in view.graph.outputs or uses[0].node not in order:
         return None
-    user = View(uses[0].node, view.graph)
-    if kind_of(value) != "float32" or len(user.outputs) != 1 or user.outputs[0] is None:
+    user = View(uses[0].node, view.graph, halves=view.halves)
+    if view.kind(value) != "float32" or len(user.outputs) != 1 or user.outputs[0] is None:
         return None
     return user if user.op == "Add" or user.node.inputs[0] is value else None
 
@@ -122,7 +121,7 @@ def addend(
     other = next((v for v in user.node.inputs if v is not value), None)
     if other is None or user.node.domain:
         return None
-    constant, order = view.graph.constant(other), view.order
+    constant, order = view.value_of(other), view.order
     if constant is not None:
         lead = constant.ndim + channel_axis
         fits = constant.size == channels and lead >= 0 and constant.shape[lead] == channels

@@ -86,6 +86,7 @@ class View:
         order: the positions of the partition's nodes.
         prepare: runs a kernel on a constant.
         narrow: of products with constant weights: FLOAT32, or a place in FORMS (``native``).
+        halves: float16 is shown as float32, and so are float16 constants: for steps that ``halves`` wraps.
     """
 
     node: ir.Node
@@ -93,6 +94,7 @@ class View:
     order: Mapping[ir.Node, int] = field(repr=False, default_factory=dict)
     prepare: Prepare = field(repr=False, default=_unprepared)
     narrow: int = FLOAT32
+    halves: bool = False
 
     @property
     def op(self) -> str:
@@ -123,17 +125,22 @@ class View:
         """An input, None if it is absent or not there."""
         return self.node.inputs[index] if index < len(self.node.inputs) else None
 
+    def kind(self, value: ir.Value | None) -> str:
+        """The element type of a value, "" if unknown or absent."""
+        kind = kind_of(value)
+        return "float32" if self.halves and kind == "float16" else kind
+
     def type(self, index: int) -> str:
         """The element type of an input, "" if unknown or absent."""
-        return kind_of(self.input(index))
+        return self.kind(self.input(index))
 
     def types(self) -> list[str]:
         """The element types of all inputs that are there."""
-        return [kind_of(value) for value in self.node.inputs if value is not None]
+        return [self.kind(value) for value in self.node.inputs if value is not None]
 
     def result_type(self, index: int = 0) -> str:
         """The element type of an output."""
-        return kind_of(self.node.outputs[index])
+        return self.kind(self.node.outputs[index])
 
     def shape(self, index: int) -> tuple[int, ...] | None:
         """The shape of an input if it is known in whole."""
@@ -151,7 +158,16 @@ class View:
 
     def constant(self, index: int) -> np.ndarray[Any, Any] | None:
         """An input's value if it is known at compile time."""
-        return self.graph.constant(self.input(index))
+        return self.value_of(self.input(index))
+
+    def value_of(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+        """A value if it is known at compile time."""
+        found = self.graph.constant(value)
+        return (
+            found.astype(np.float32)
+            if self.halves and found is not None and found.dtype == np.float16
+            else found
+        )
 
     def step(
         self,
