@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,8 @@ def repeated(steps: int, weights: dict[str, Array]) -> bytes:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8]) for name in ("x", value)]
     held = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
-    ).SerializeToString()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def test_a_weight_of_many_readers_is_packed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_an_array_in_the_place_of_one_that_is_gone_is_another() -> None:
     for number in range(3):
         memory[:] = number
         array = np.frombuffer(memory.tobytes(), np.float32)
-        made = prepared.get("pack", b"", (array,), lambda array=array: array * 2)
+        made = prepared.get("pack", b"", (array,), partial(np.multiply, array, 2))
         assert (made == 2 * number).all()
         del array, made
 

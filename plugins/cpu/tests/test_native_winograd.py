@@ -94,7 +94,7 @@ def test_where_a_session_uses_them(
     with epkit.load(data, [("cpu", {"threads": 2})]) as session:
         (program,) = session._engine._programs.values()
         (step,) = [step for step in program.steps if step.kernel == "conv"]
-        assert struct.unpack("<i", step.attributes[-4:]) == (tile,)
+        assert struct.unpack("<ii", step.attributes[-8:]) == (tile, 0)  # and 32-bit products
         first = session.run(None, {"x": x})["y"]
         assert np.abs(first - wanted).max() <= 2 * BOUND * np.abs(wanted).max()
         assert all(np.array_equal(first, session.run(None, {"x": x})["y"]) for _ in range(3))

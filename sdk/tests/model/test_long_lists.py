@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ DOMAIN = "ai.onnx.ml"
 def chain(length: int, mode: str = "BRANCH_LEQ", targets: int = 1) -> onnx.ModelProto:
     """One tree that is a chain: node i sends x <= i to a leaf that votes i / 8."""
     inner = range(length)
-    attributes = {
+    attributes: dict[str, Any] = {
         "n_targets": targets,
         "nodes_treeids": [0] * (2 * length + 1),
         "nodes_nodeids": list(range(2 * length + 1)),

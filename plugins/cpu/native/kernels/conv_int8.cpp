@@ -180,6 +180,7 @@ extern "C" void EPK(conv_pack_int8)(const EpkConvInt8 *c, const void *weights, i
     const uint8_t zero = w_zero ? ((const uint8_t *)w_zero)[zeros > 1 ? f : 0] : 0;
     header.zeros |= (zero ^ flip) != 0;
   }
+  const int64_t taps = plan.taps();  // bytes that are written may be anything, so it would be counted anew for each
   parallel_for(p, plan.c.group * plan.panels, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
       uint8_t *to = (uint8_t *)packed + sizeof(Header) + i * panel_bytes(plan);
@@ -195,15 +196,17 @@ extern "C" void EPK(conv_pack_int8)(const EpkConvInt8 *c, const void *weights, i
       }
       plan.visit_pieces(0, [&](int64_t block, int64_t a, int64_t b, int64_t d, int64_t) {
         const int64_t tap = (a * plan.c.kernel[1] + b) * plan.c.kernel[2] + d;
-        for (int64_t s = 0; s < plan.block; s++) {
-          const int64_t channel = block * plan.block + s;
-          if (channel >= plan.channels) break;
-          for (int64_t f = 0; f < width; f++) {
-            const int64_t filter = group * plan.filters + first + f;
-            const uint8_t value = ((const uint8_t *)weights)[(filter * plan.channels + channel) * plan.taps() + tap] ^ flip;
+        const int64_t channel = block * plan.block, depth = min_of<int64_t>(plan.block, plan.channels - channel);
+        for (int64_t f = 0; f < width; f++) {  // filter by filter: their channels lie side by side
+          const int64_t filter = group * plan.filters + first + f;
+          const uint8_t *from = (const uint8_t *)weights + (filter * plan.channels + channel) * taps + tap;
+          int32_t total = 0;
+          for (int64_t s = 0; s < depth; s++) {
+            const uint8_t value = from[s * taps] ^ flip;
             to[(s / 4 * PANEL + f) * 4 + s % 4] = value;
-            columns.total[f] += (int8_t)value;
+            total += (int8_t)value;
           }
+          columns.total[f] += total;
         }
         to += plan.block * PANEL;
       });

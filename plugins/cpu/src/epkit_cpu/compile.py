@@ -23,7 +23,7 @@ from .lower.halves import through_float32
 from .lower.step import Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import FLOAT32, FORMS, bf16_form, cpus, engine, kernels
-from .pages import Scratch
+from .pages import Scratch, settled
 from .prepared import Prepared
 from .shared import shared
 
@@ -302,8 +302,8 @@ class _Builder:
         return found
 
     def _moved(self, rows: Sequence[tuple[list[int], list[int]]]) -> set[int]:
-        """Slots that only Gather reads, row by row, or NumPy: a table of words is not copied to be aligned."""
-        pairs = [(step, reads) for step, (reads, _) in zip(self.steps, rows, strict=True) if step.kernel]
+        """Slots that only Gather reads, row by row: a table of words is not copied to be aligned."""
+        pairs = [(step, reads) for step, (reads, _) in zip(self.steps, rows, strict=True)]
         return set(self._constants) - {
             slot for step, reads in pairs for slot in reads[step.kernel == "gather" :]
         }
@@ -393,9 +393,7 @@ def _declared(value: ir.Value) -> tuple[int, ...] | None:
 
 def _settled(array: np.ndarray[Any, Any], is_moved: bool = False) -> Any:
     """A constant as the engine wants it: contiguous, and aligned unless it is only moved."""
-    if array.dtype.kind == "O" or (array.flags.c_contiguous and (is_moved or array.flags.aligned)):
-        return array
-    return np.require(array, requirements=["C", "A"])
+    return array if is_moved and array.flags.c_contiguous else settled(array)
 
 
 def _last_uses(rows: Sequence[tuple[list[int], list[int]]], kept: set[int]) -> list[list[int]]:

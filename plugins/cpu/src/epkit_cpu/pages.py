@@ -13,6 +13,27 @@ LEAST = 1 << 16
 """Bytes of an array that are worth a system call."""
 
 
+BLOCK = 1 << 22
+"""Bytes that are copied before their pages are given back."""
+
+
+def settled(array: Array) -> Array:
+    """The array, or a copy that is contiguous and aligned; then the array's own pages are given back."""
+    if array.dtype.kind == "O" or (array.flags.c_contiguous and array.flags.aligned):
+        return array
+    return _copied(array, np.empty(array.shape, array.dtype))
+
+
+def _copied(array: Array, to: Array) -> Array:
+    rows = max(1, BLOCK * len(array) // max(array.nbytes, 1)) if array.ndim else 1
+    for row in range(0, len(array) if array.ndim else 0, rows):
+        to[row : row + rows] = array[row : row + rows]
+        let_go(array[row : row + rows])
+    if not array.ndim:
+        to[...] = array
+    return to
+
+
 class Scratch:
     """Memory for aligned copies of weights, the same for all: fresh memory for each would stay with the allocator."""
 
@@ -25,10 +46,7 @@ class Scratch:
             return array
         if self._memory.nbytes < array.nbytes:
             self._memory = np.empty(array.nbytes, np.uint8)
-        copy = self._memory[: array.nbytes].view(array.dtype).reshape(array.shape)
-        np.copyto(copy, array)
-        let_go(array)
-        return copy
+        return _copied(array, self._memory[: array.nbytes].view(array.dtype).reshape(array.shape))
 
 
 def let_go(array: Array) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -217,10 +218,13 @@ def _view(tensor: ir.TensorProtocol, payloads: list[Payload]) -> ir.TensorProtoc
         return tensor
     if proto.HasField("segment"):
         payload = payloads[proto.segment.begin]
-    elif proto.HasField("raw_data") and proto.data_type in _WHOLE_BYTES:  # read once, not at each look
-        payload = Payload(proto.raw_data, 0, len(proto.raw_data))
-    else:
+    elif proto.data_type not in _WHOLE_BYTES:
         return tensor
+    elif proto.HasField("raw_data"):
+        payload = Payload(proto.raw_data, 0, len(proto.raw_data))
+    else:  # in a list of numbers: read once, not at each look
+        array = np.ascontiguousarray(tensor.numpy())
+        payload = Payload(array.reshape(-1).view(np.uint8).data, 0, array.nbytes)
     return ViewTensor(
         payload.buffer,
         payload.offset,
