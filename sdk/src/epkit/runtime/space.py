@@ -84,6 +84,8 @@ class Lease:
         self._buffers: dict[ir.Value, tuple[int, Any]] = {}
         self._spare: list[tuple[int, Any]] = []
         self._sizes: dict[ir.Value, int] = {}
+        self._strayed: set[ir.Value] = set()
+        self._wholes = frozenset(plan.within.values())
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """Memory for a value: its planned place, else a buffer of its own.
@@ -97,7 +99,7 @@ class Lease:
         if self.learning is not None:
             self._sizes[value] = nbytes
         place = self.plan.places.get(value)
-        if place is not None and nbytes <= place.nbytes:
+        if place is not None and self._fits(value, nbytes, place.nbytes):
             if self._block is None:
                 self._block = arena.take(self.plan.size)
             return arena.allocator.view(self._block, place.offset, shape, dtype)
@@ -105,6 +107,19 @@ class Lease:
             self._spare.append(self._buffers.pop(value))
         self._buffers[value] = self._buffer(nbytes)
         return arena.allocator.view(self._buffers[value][1], 0, shape, dtype)
+
+    def _fits(self, value: ir.Value, nbytes: int, planned: int) -> bool:
+        """True if a value may lie where it is planned.
+
+        One that lies within another, of which it is a part, must have its planned size; else the whole moves away.
+        """
+        within = self.plan.within
+        if nbytes == planned and value not in self._strayed:
+            return True
+        while value in within:
+            value = within[value]
+            self._strayed.add(value)
+        return nbytes < planned and value not in self._wholes and value not in self._strayed
 
     def _buffer(self, nbytes: int) -> tuple[int, Any]:
         """A spare buffer of about the size, else one of the arena's."""
