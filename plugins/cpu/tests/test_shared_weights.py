@@ -67,15 +67,19 @@ def test_sessions_of_one_file_hold_its_weights_once(tmp_path: Path, weight: np.n
     before = anonymous()
     first = epkit.load(path, ["cpu"])
     one = anonymous() - before
-    assert one > 0.9 * BYTES  # packed weights
     others = [epkit.load(path, ["cpu"]) for _ in range(4)]
-    assert anonymous() - before < one + 0.5 * BYTES
+    five = anonymous() - before
     assert all(right(session, weight) for session in (first, *others))
     for session in (first, *others[1:]):
         session.close()
     assert right(others[0], weight)
+    assert sum(map(len, shared._entries.values())) == 1
     others[0].close()
-    assert anonymous() - before < 0.5 * BYTES
+    none = anonymous() - before
+    if "libasan" not in Path("/proc/self/maps").read_text(encoding="utf-8"):  # it keeps what is freed
+        assert one > 0.9 * BYTES  # packed weights
+        assert five < one + 0.5 * BYTES
+        assert none < 0.5 * BYTES
 
 
 def test_two_models_with_equal_weights_share_them(tmp_path: Path, weight: np.ndarray[Any, Any]) -> None:

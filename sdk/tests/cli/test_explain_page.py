@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from epkit.api import make_settings
+from epkit.backend import Refusal
 from epkit.cli._layout import lay_out
 from epkit.cli._page import page
 from epkit.cli.app import app
 from epkit.partition.advice import advise
 from epkit.pipeline import stages
 from epkit.planning import Plan
-from epkit.testing.awkward import by_chance
+from epkit.testing.awkward import AwkwardProvider, by_chance
 from epkit.testing.device import FakeDevice, device_provider
 from epkit.testing.models import random_model
 from epkit.testing.plugins import registry_of
@@ -87,29 +88,42 @@ def test_the_page_shows_every_node_once_and_loads_nothing(seed: int) -> None:
     assert not re.search(r"(src|href)\s*=|url\(|@import|http", text)
 
 
-def test_advice_names_the_dimension_that_must_be_fixed(tmp_path: Path) -> None:
-    model = onnx.parser.parse_model("""
+def advice_on(code: str, reason: str, body: str = "y = Relu (x)") -> list[tuple[str, int, str]]:
+    """What is advised where a provider refuses every node in this way."""
+    model = onnx.parser.parse_model(f"""
         <ir_version: 10, opset_import: ["" : 18]>
-        g (float[batch,4] x) => (float[batch,4] y) { y = Relu (x) }
+        g (float[batch,4] x) => (float[batch,4] y) {{ {body} }}
     """)
-    from epkit.backend import Refusal
-    from epkit.testing.awkward import AwkwardProvider
 
     class Fixed(AwkwardProvider):
         name = "fixed"
 
         def claim(self, graph):  # type: ignore[no-untyped-def]
             for node in graph.nodes:
-                yield Refusal(node, "dynamic-shape", "dimension batch is symbolic")
+                yield Refusal(node, code, reason)
 
     settings = make_settings(["fixed"], "cpu", "none", None, (), None, None)
     steps = stages(model, settings, registry_of(Fixed))
     plan = next(value for name, value in steps if name == "plan")
     steps.close()
     assert isinstance(plan, Plan)
-    (advice,) = advise(plan.partitioned)
-    assert (advice.provider, advice.nodes) == ("fixed", 1)
-    assert "--fix batch=N" in advice.text
+    return [(advice.provider, advice.nodes, advice.text) for advice in advise(plan.partitioned)]
+
+
+def test_advice_names_the_dimension_that_must_be_fixed() -> None:
+    ((provider, nodes, text),) = advice_on("dynamic-shape", "dimension batch is symbolic")
+    assert (provider, nodes) == ("fixed", 1)
+    assert "--fix batch=N" in text
+
+
+def test_advice_on_types_is_one_line_for_all_operators() -> None:
+    ((_, nodes, text),) = advice_on("dtype", "not this type", "a = Relu (x) b = Relu (a) y = Tanh (b)")
+    assert nodes == 3
+    assert text == "convert the model to a type that fixed takes: Relu (2), Tanh (1) in float32"
+
+
+def test_another_policy_is_no_advice_where_the_provider_itself_finds_a_node_too_dear() -> None:
+    assert advice_on("cost", "a copy would cost more") == []
 
 
 def test_the_command_writes_page_and_plan(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from epkit.backend import (
 from .compile import NativeProgram
 from .device import find_devices
 from .kernels import KERNELS
+from .lower import is_native
 from .native import bf16_form, chosen_isa, cpus, engine_digest
 from .prepared import Prepared
 
@@ -73,6 +74,10 @@ class CpuProvider(KernelProvider):
 
     def add_operators(self, operators: Sequence[CustomOperator]) -> None:
         self._custom = tuple(operators)
+
+    def knows(self, domain: str, op_type: str) -> bool:
+        """Beside the engine, a portable function is no gain: what it would fuse, the engine runs faster in parts."""
+        return super().knows(domain, op_type) and (not chosen_isa() or is_native(domain, op_type))
 
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         if chosen_isa():  # the native program manages its memory itself

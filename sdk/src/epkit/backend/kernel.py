@@ -53,6 +53,7 @@ class Kernel:
         when: a predicate on the node beyond types and versions.
         shapes: if given, the kernel writes into ``out`` tensors of these shapes, which the core provides.
         attributes, wants: the function's keyword parameters, told apart. None: all attributes are passed.
+        joins: for a Concat with ``shapes``: its inputs may lie in ``out`` already, in their places; it copies the rest.
     """
 
     op_type: str
@@ -65,6 +66,7 @@ class Kernel:
     shapes: Shapes | None = None
     attributes: frozenset[str] | None = frozenset()
     wants: frozenset[str] = frozenset()
+    joins: bool = False
 
     def __call__(self, *inputs: Any, **attributes: Any) -> Any:
         """Call the function directly, as tests of a plugin do."""
@@ -80,6 +82,7 @@ def kernel(
     types: Mapping[str, Iterable[str]] | None = None,
     when: Predicate | None = None,
     shapes: Shapes | None = None,
+    joins: bool = False,
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Declare a function as a kernel; see :class:`Kernel` for the parameters."""
 
@@ -96,6 +99,7 @@ def kernel(
             shapes,
             keywords - FILLED,
             keywords & FILLED,
+            joins,
         )
 
     return declare

@@ -50,7 +50,7 @@ class KernelProvider(Provider):
         outputs = tuple(value for value in node.outputs if value.name)
         kernel = self.kernel_for(node, subgraph)
         if kernel.shapes is not None:
-            return MemoryStep(node, reads, outputs, ())
+            return MemoryStep(node, reads, outputs, (), joins=kernel.joins and _follow_each_other(node))
         # a kernel that knows the context may ask it for memory, or return a view: both are provided for
         return MemoryStep(node, reads, outputs if "context" in kernel.wants else (), outputs)
 
@@ -71,6 +71,15 @@ class KernelProvider(Provider):
     def constant(self, array: Any) -> Tensor:
         """A weight (read-only NumPy array) as the kernels want it; called once for each at compile time."""
         return array
+
+
+def _follow_each_other(node: ir.Node) -> bool:
+    """True if the inputs of a Concat surely lie one after the other in its result."""
+    shape = node.outputs[0].shape
+    if shape is None or "axis" not in node.attributes:
+        return False
+    axis = node.attributes["axis"].as_int()
+    return all(dim == 1 for dim in tuple(shape)[: axis + len(shape) if axis < 0 else axis])
 
 
 @dataclass(frozen=True)

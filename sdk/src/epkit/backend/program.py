@@ -135,9 +135,12 @@ class MemoryStep:
         writes: outputs whose memory the program asks from the core (``RunContext.empty``).
         aliases: outputs that it makes itself; they may be views of what it reads. An output of which only the
             run shows whether it is a view or new memory is named in both.
+        joins: True if the one write is what is read, one after the other without gaps, as of a Concat along the first
+            axis. What is read may then lie there already: it was written into its place. The program copies the rest.
     """
 
     node: ir.Node | None
     reads: tuple[ir.Value, ...]
     writes: tuple[ir.Value, ...]
     aliases: tuple[ir.Value, ...]
+    joins: bool = False

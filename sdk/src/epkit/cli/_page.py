@@ -217,7 +217,7 @@ def _box(
     spent = None if run is None else run.nodes.get(row.node)
     told = html.escape(json.dumps(_details(node, row, run)), quote=True)
     label = row.operator.rpartition(".")[2]
-    second = row.node if len(row.node) < 27 else "…" + row.node[-25:]
+    second = row.node if len(row.node) < 24 else "…" + row.node[-22:]
     if spent is not None:
         second = f"{spent:.3g} ms"
     refused = '<circle class="no" cx="160" cy="8" r="3.5"/>' if row.refused else ""

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ..backend.program import MemoryStep
 from ..backend.subgraph import element_type, static_shape
 from ..dtypes import numpy_dtype
+from .joins import Join, joins_of
 from .lifetimes import Lifetime, lifetimes
 from .planner import MemoryPlan, plan_memory
 
@@ -29,6 +30,7 @@ class GraphMemory:
         plan: offsets of those with static shapes.
         complete: True if ``plan`` holds them all, so that no shape key is needed.
         releases: values that nobody needs after a node or action.
+        joins: values that may lie within others.
     """
 
     alive: tuple[Lifetime, ...]
@@ -36,10 +38,11 @@ class GraphMemory:
     complete: bool
     releases: Mapping[Marker, tuple[ir.Value, ...]]
     alignment: int
+    joins: tuple[Join, ...] = ()
 
     def replan(self, sizes: Mapping[ir.Value, int]) -> MemoryPlan:
         """The plan for sizes (bytes) that a run has shown."""
-        return plan_memory(self.alive, sizes, self.alignment)
+        return plan_memory(self.alive, sizes, self.alignment, self.joins)
 
 
 def graph_memory(
@@ -48,15 +51,17 @@ def graph_memory(
     """Plan one graph on one device; ``steps`` in the order in which they run."""
     alive = lifetimes([step for _, step in steps], escaping)
     sizes = {item.value: size for item in alive if (size := static_nbytes(item.value)) is not None}
+    joins = joins_of(step for _, step in steps)
     releases: dict[Marker, list[ir.Value]] = {}
     for item in alive:
         releases.setdefault(steps[item.end][0], []).append(item.value)
     return GraphMemory(
         alive,
-        plan_memory(alive, sizes, alignment),
+        plan_memory(alive, sizes, alignment, joins),
         len(sizes) == len(alive),
         {marker: tuple(values) for marker, values in releases.items()},
         alignment,
+        joins,
     )
 
 

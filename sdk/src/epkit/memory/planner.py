@@ -7,10 +7,11 @@ values first. Where that leaves holes, other orders are tried.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from .joins import Join, lay_within, merged, outermost
 from .lifetimes import Lifetime
 
 
@@ -30,12 +31,14 @@ class MemoryPlan:
         size: bytes of the arena.
         lower_bound: the most bytes alive at any step; no plan can be smaller.
         unshared: the sum of all values, what it would take without reuse.
+        within: for values that lie within another: which.
     """
 
     places: Mapping[ir.Value, Place]
     size: int
     lower_bound: int
     unshared: int
+    within: Mapping[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -47,12 +50,16 @@ class MemoryPlan:
 EMPTY_PLAN = MemoryPlan({}, 0, 0, 0)
 
 
-def plan_memory(alive: Sequence[Lifetime], sizes: Mapping[ir.Value, int], alignment: int) -> MemoryPlan:
+def plan_memory(
+    alive: Sequence[Lifetime], sizes: Mapping[ir.Value, int], alignment: int, joins: Sequence[Join] = ()
+) -> MemoryPlan:
     """Offsets for the values whose size is known (bytes).
 
-    Others are left to be allocated when they appear.
+    Others are left to be allocated when they appear. The parts of a join lie within its whole, where they can.
     """
-    known = [item for item in alive if sizes.get(item.value, 0) > 0]
+    every = [item for item in alive if sizes.get(item.value, 0) > 0]
+    within = lay_within(joins, every, sizes, alignment)
+    known = merged(every, within)
     rounded = {item.value: -(-sizes[item.value] // alignment) * alignment for item in known}
     least = _most_alive(known, rounded)
     best: dict[ir.Value, Place] = {}
@@ -64,7 +71,12 @@ def plan_memory(alive: Sequence[Lifetime], sizes: Mapping[ir.Value, int], alignm
             best, size = places, needed
         if size == least:
             break
-    return MemoryPlan(best, size, least, sum(rounded.values()))
+    unshared = sum(-(-sizes[item.value] // alignment) * alignment for item in every)
+    for part in within:
+        whole, offset = outermost(part, within)
+        best[part] = Place(best[whole].offset + offset, sizes[part])
+    inner = {value: place.whole for value, place in within.items()}
+    return MemoryPlan(best, size, least, unshared, inner)
 
 
 ORDERS: tuple[Callable[[Lifetime, int], tuple[int, int]], ...] = (

@@ -38,6 +38,9 @@ class Resolution:
 
 POLICIES = ("priority", "cost")
 
+DEARER = "elsewhere the whole model takes less time, by the cost policy"
+"""Why a provider did not get a node that it claimed. (One that refuses by itself for its cost says why.)"""
+
 
 def resolve_by_priority(edges: Edges, offers: Sequence[Offer]) -> Resolution:
     """Give each node to the first provider that claims it."""
@@ -57,7 +60,7 @@ def resolve_by_cost(
     resolution = _resolve(edges, [*chosen, *everything])
     owner = {node: unit.provider for unit in resolution.units for node in unit.nodes}
     dearer = [
-        (rank, Refusal(node, "cost", "elsewhere the whole model takes less time, by the cost policy"))
+        (rank, Refusal(node, "cost", DEARER))
         for rank, claim in everything
         for node in claim.nodes
         if owner[node] != rank

@@ -93,6 +93,8 @@ class Lease:
         self._spare: list[tuple[int, Any]] = []
         self._sizes: dict[ir.Value, int] = {}
         self._own: dict[ir.Value, tuple[Tensor, int, Any]] = {}
+        self._strayed: set[ir.Value] = set()
+        self._wholes = frozenset(plan.within.values())
 
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """Memory for a value: its planned place, else a buffer of its own.
@@ -108,7 +110,7 @@ class Lease:
         if value in self.kept:
             return self._of_its_own(value, shape, dtype)
         place = self.plan.places.get(value)
-        if place is not None and nbytes <= place.nbytes:
+        if place is not None and self._fits(value, nbytes, place.nbytes):
             if self._block is None:
                 self._block = arena.take(self.plan.size)
             return arena.allocator.view(self._block, place.offset, shape, dtype)
@@ -134,6 +136,19 @@ class Lease:
             self.space.arena.allocator.copy(tensor, target, stream)
         found, _, buffer = self._own.pop(value)
         return found, buffer
+
+    def _fits(self, value: ir.Value, nbytes: int, planned: int) -> bool:
+        """True if a value may lie where it is planned.
+
+        One that lies within another, of which it is a part, must have its planned size; else the whole moves away.
+        """
+        within = self.plan.within
+        if nbytes == planned and value not in self._strayed:
+            return True
+        while value in within:
+            value = within[value]
+            self._strayed.add(value)
+        return nbytes < planned and value not in self._wholes and value not in self._strayed
 
     def _buffer(self, nbytes: int) -> tuple[int, Any]:
         """A spare buffer of about the size, else one of the arena's."""
