@@ -14,7 +14,7 @@ from native_node import Array, agree, native, one_node
 import epkit
 from epkit_cpu.native import isas
 
-BY_CHANCE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BY_CHANCE = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
 every_isa = pytest.mark.parametrize("isa", isas() or ("none",))
 NUMBERS = ("float32", "float64", "int64", "int32", "uint8", "bool", "float16")
