@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_node import Array, agree, native, one_node, portable
 from onnx import TensorProto
@@ -15,7 +15,7 @@ import epkit
 from epkit_cpu.native import isas
 
 MS = "com.microsoft"
-FORMS = settings(max_examples=30, deadline=None)
+FORMS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
 every_isa = pytest.mark.parametrize("isa", isas() or ("none",))
 

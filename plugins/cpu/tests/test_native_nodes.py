@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from native_node import Array, agree, native, one_node
 
 import epkit
 from epkit_cpu.native import isas
 
-BY_CHANCE = settings(max_examples=20, deadline=None)
+BY_CHANCE = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
 every_isa = pytest.mark.parametrize("isa", isas() or ("none",))
 NUMBERS = ("float32", "float64", "int64", "int32", "uint8", "bool", "float16")
@@ -298,3 +298,24 @@ def test_sizes_of_one_spread_in_einsum() -> None:
     model, feeds = one_node("Einsum", [x, y], equation="bij,bjk->bik")
     with epkit.load(model) as session:
         np.testing.assert_array_equal(session.run(None, feeds)["o0"], np.full((5, 3, 2), 4, np.float32))
+
+
+@every_isa
+@BY_CHANCE
+@given(data=st.data())
+def test_depthwise_convolution_of_codes(isa: str, data: st.DataObject) -> None:
+    pick = data.draw
+    generator = np.random.default_rng(pick(st.integers(0, 99)))
+    channels, kernel = pick(st.integers(2, 20)), [pick(st.integers(1, 5)) for _ in range(2)]
+    dtype = pick(st.sampled_from(["uint8", "int8"]))
+    x, w = (
+        generator.integers(0, 127, s).astype(dtype) for s in ((2, channels, 7, 9), (channels, 1, *kernel))
+    )
+    scales = [np.array(v, np.float32) for v in (0.02, 0.01, 0.3)]
+    zeros = [np.array(generator.integers(0, 9), dtype) for _ in range(3)]
+    inputs = [x, scales[0], zeros[0], w, scales[1], zeros[1], scales[2], zeros[2]]
+    inputs.append(generator.integers(-900, 900, channels).astype(np.int32))
+    how: dict[str, Any] = {"group": channels, "strides": [pick(st.integers(1, 3)) for _ in range(2)]}
+    how["pads"] = [pick(st.integers(0, 2)) for _ in range(4)]
+    model, feeds = one_node("QLinearConv", inputs, constants=range(1, 9), **how)
+    agree(model, feeds, isa)

@@ -280,6 +280,16 @@ OVERFLOWS = {
         {"x": np.ones((2, 2), np.float32), "n": np.array([2**61, 2**61])},
         {},
     ),
+    "one-hot": (
+        [helper.make_node("OneHot", ["x", "n", "v"], ["y"])],
+        {"x": np.array([1, 2]), "n": np.array(2**62), "v": np.ones(2, np.float32)},
+        {},
+    ),
+    "a resized image": (
+        [helper.make_node("Resize", ["x", "", "", "n"], ["y"])],
+        {"x": np.ones((1, 2), np.float32), "n": np.array([2**40, 2**40])},
+        {},
+    ),
     "ranges": (
         [helper.make_node("Range", ["a", "b", "c"], ["y"])],
         {"a": np.array(-(2**63)), "b": np.array(2**63 - 1), "c": np.array(1)},

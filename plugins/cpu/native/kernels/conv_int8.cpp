@@ -1,4 +1,5 @@
 #include "conv_plan.h"
+#include "depthwise_int8.h"
 #include "requantise.h"
 #include "tile_raw.h"
 
@@ -166,12 +167,16 @@ void convolve(const Convolution &f, Parallel *p) {
 using namespace EPK_NS;
 
 extern "C" int64_t EPK(conv_packed_size_int8)(const EpkConvInt8 *c) {
+  if (is_depthwise(c->shape)) return depthwise_packed_size(c->shape);
   const ConvPlan plan(c->shape, true);
   return (int64_t)sizeof(Header) + plan.c.group * plan.panels * panel_bytes(plan);
 }
 
 extern "C" void EPK(conv_pack_int8)(const EpkConvInt8 *c, const void *weights, int w_signed, const void *w_zero,
                                     int64_t zeros, void *packed, Parallel *p) {
+  if (is_depthwise(c->shape)) {
+    return depthwise_pack(c->shape, (const uint8_t *)weights, w_signed, (const uint8_t *)w_zero, zeros, packed);
+  }
   const ConvPlan plan(c->shape, true);
   const uint8_t flip = w_signed ? 0 : 0x80;
   Header &header = *(Header *)packed;
@@ -217,9 +222,10 @@ extern "C" void EPK(conv_pack_int8)(const EpkConvInt8 *c, const void *weights, i
 // Whether the image must be copied: signed bytes are, to be made unsigned.
 static bool copies(const ConvPlan &plan, const EpkConvInt8 *c) { return plan.copy_in || c->x_signed; }
 
-extern "C" int64_t EPK(conv_scratch_int8)(const EpkConvInt8 *c, int) {
+extern "C" int64_t EPK(conv_scratch_int8)(const EpkConvInt8 *c, int threads) {
   const ConvPlan plan(c->shape, true);
   if (!plan.possible()) return -1;
+  if (is_depthwise(plan.c)) return depthwise_scratch(plan, threads);
   const int64_t image = plan.c.group * plan.blocks * plan.block * plan.padded[0] * plan.padded[1] * plan.padded[2];
   return plan.table_size * 4 + (copies(plan, c) ? round_up(image, 64) : 0);
 }
@@ -229,7 +235,7 @@ extern "C" void EPK(conv_int8)(const EpkConvInt8 *c, const void *x, const void *
   const ConvPlan plan(c->shape, true);
   const EpkConv &shape = plan.c;
   int64_t *table = (int64_t *)scratch, *entry = table;
-  plan.visit_pieces(0, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
+  if (!is_depthwise(shape)) plan.visit_pieces(0, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
   uint8_t *image = (uint8_t *)scratch + plan.table_size * 4;
   const int64_t x_size = (shape.in_blocked ? round_up(shape.channels, BLOCK) : shape.channels) * plan.in_pixels();
   const int64_t filters = shape.out_blocked ? round_up(shape.filters, BLOCK) : shape.filters;
@@ -237,10 +243,15 @@ extern "C" void EPK(conv_int8)(const EpkConvInt8 *c, const void *x, const void *
   for (int64_t n = 0; n < shape.n; n++) {
     const uint8_t *from = (const uint8_t *)x + n * x_size;
     uint8_t *to = (uint8_t *)out + n * out_size;
-    if (copies(plan, c)) copy_image(plan, *c, from, image, p);
+    const bool depthwise = is_depthwise(shape);
+    if (!depthwise && copies(plan, c)) copy_image(plan, *c, from, image, p);
     if (shape.out_blocked && shape.filters % BLOCK) {
       const int64_t block = plan.out_pixels() * BLOCK * result_size(c->finish.result);
       memset(to + shape.filters / BLOCK * block, 0, (size_t)block);
+    }
+    if (depthwise) {
+      depthwise_int8(plan, *c, from, packed, to, scratch, p);
+      continue;
     }
     convolve({plan, *c, copies(plan, c) ? image : from, (const uint8_t *)packed + sizeof(Header), to, table,
               ((const Header *)packed)->zeros != 0}, p);

@@ -87,10 +87,11 @@ class _Layouts:
         image, result = step.image, step.outputs[0]
         assert image is not None and result is not None
         source = self._blocked[step.inputs[0]]
+        inputs = (source, *step.inputs[1:])
         if image.kind == "global":  # blocked, one pixel: the same memory as planar
-            return replace(step, inputs=(source,), attributes=image.attributes(1, 0))
+            return replace(step, inputs=inputs, attributes=image.attributes(1, 0))
         made = self._blocked[result] = Blocked(result, source.channels)
-        return replace(step, inputs=(source,), outputs=(made,), attributes=image.attributes(1, 1))
+        return replace(step, inputs=inputs, outputs=(made,), attributes=image.attributes(1, 1))
 
     def _still_blocked(self, step: Step) -> Step | None:
         """The step on blocked images, if it can be."""

@@ -257,7 +257,8 @@ def conv_step(view: View, x: Codes, w: Codes, result: Result) -> Step | None:
 
     packed = view.prepare("conv_int8_pack", attributes(), weights, zeros)
     step = _step("conv_int8", view, x, w, packed, result, attributes())
-    return replace(step, image=Image("conv", channels, filters, attributes))
+    kind = "depthwise" if group == channels == filters and group > 1 else "conv"
+    return replace(step, image=Image(kind, channels, filters, attributes))
 
 
 def dequantised_conv(view: View) -> Step | None:

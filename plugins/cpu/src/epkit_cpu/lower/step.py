@@ -28,7 +28,7 @@ class Image:
     """What the layout needs to know of a step that works on images.
 
     Attributes:
-        kind: "conv", "pool" or "global".
+        kind: "conv", which makes blocked images; "depthwise" or "pool", which keep the layout; "global".
         channels, filters: of the input and of the result.
         attributes: makes the step's attributes for a blocked input (0 or 1) and output.
     """
