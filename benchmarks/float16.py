@@ -22,7 +22,7 @@ def as_float16(model: bytes) -> bytes:
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    return made.SerializeToString()
+    return bytes(made.SerializeToString())
 
 
 def _narrow(tensor: TensorProto) -> None:

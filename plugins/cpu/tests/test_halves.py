@@ -31,13 +31,13 @@ def half(*shape: int) -> Array:
 
 @dataclass
 class Case:
-    """Operators from x to y, the rest constant. Where ``type`` is given, it is y's, not float16."""
+    """Operators from x to y, the rest constant. Where ``kind`` is given, it is y's, not float16."""
 
     x: Array
     nodes: list[tuple[Any, ...]]
     weights: dict[str, Array] = field(default_factory=dict)
     steps: int = 1
-    type: int = 0
+    kind: int = 0
 
     def model(self, element: type) -> bytes:
         """The case in float16 or float32; the numbers are the same."""
@@ -48,7 +48,7 @@ class Case:
         ]
         weights = {k: v.astype(element) if v.dtype == np.float16 else v for k, v in self.weights.items()}
         x = helper.make_tensor_value_info("x", kind, self.x.shape)
-        y = helper.make_tensor_value_info("y", self.type or kind, None)
+        y = helper.make_tensor_value_info("y", self.kind or kind, None)
         graph = helper.make_graph(
             nodes, "half", [x], [y], [numpy_helper.from_array(w, k) for k, w in weights.items()]
         )
@@ -106,9 +106,11 @@ CASES = {
         {"s": half(19), "b": half(19), "m": half(19), "v": abs(half(19))},
     ),
     "ReduceMean": Case(half(9, 40), [("ReduceMean", "x,axes", "y")], {"axes": np.array([1])}),
-    "ArgMax": Case(half(9, 40), [("ArgMax", "x", "y", {"axis": 1})], type=TensorProto.INT64),
+    "ArgMax": Case(half(9, 40), [("ArgMax", "x", "y", {"axis": 1})], kind=TensorProto.INT64),
     "Resize": Case(
-        half(1, 3, 5, 5), [("Resize", "x,,s", "y", {"mode": "linear"})], {"s": np.float32([1, 1, 2, 2])}
+        half(1, 3, 5, 5),
+        [("Resize", "x,,s", "y", {"mode": "linear"})],
+        {"s": np.array([1, 1, 2, 2], np.float32)},
     ),
 }
 
@@ -126,7 +128,7 @@ def test_steps_are_rounded_once(isa: str, name: str, threads: int) -> None:
         assert kernels.count("halves") >= case.steps and "" not in kernels, str(program)
         for _ in range(2):
             found = session.run(None, {"x": case.x})["y"]
-            assert found.dtype == (np.int64 if case.type else np.float16) and found.shape == wanted.shape
+            assert found.dtype == (np.int64 if case.kind else np.float16) and found.shape == wanted.shape
             # half a unit in the last place, and what float32 sums in another order differ by
             unit = np.spacing(np.abs(wanted).astype(np.float16)).astype(np.float64)
             scale = float(np.abs(wanted).max())
@@ -175,5 +177,6 @@ def test_weights_of_products_stay_in_16_bits(isa: str) -> None:
     for element in (np.float16, np.float32):
         with epkit.load(case.model(element)) as session:
             (program,) = session._engine._programs.values()
+            assert isinstance(program, NativeProgram)
             sizes.append(sum(len(piece) for piece in program.prepared.pieces()))
     assert sizes[0] < 0.6 * sizes[1]

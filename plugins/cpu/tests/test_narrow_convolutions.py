@@ -70,7 +70,9 @@ def test_convolutions(isa: str, way: str, data: Any) -> None:
         "dilations": [data.draw(st.integers(1, 2)) for _ in range(rank)],
         "pads": [data.draw(st.integers(0, 2)) for _ in range(2 * rank)],
     }
-    channels, filters = data.draw(st.sampled_from([64, 70, 96])), data.draw(st.sampled_from([64, 70, 130]))
+    channels, filters = data.draw(st.sampled_from([64, 70, 96])), data.draw(st.sampled_from([192, 200]))
+    if np.prod(kernel) < np.prod(attributes["strides"]):
+        attributes["strides"] = [1] * rank  # much of the image is passed by: float32 is faster
     generator = np.random.default_rng(data.draw(st.integers(0, 9)))
     x = generator.standard_normal((data.draw(st.integers(1, 2)), channels, *size)).astype(np.float32)
     w = generator.standard_normal((filters, channels, *kernel)).astype(np.float32)
@@ -93,7 +95,7 @@ def test_convolutions(isa: str, way: str, data: Any) -> None:
 def test_images_beyond_halves(kernel: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image whose numbers do not fit halves is multiplied in float32; NaN and infinity pass."""
     generator = np.random.default_rng(0)
-    w = generator.standard_normal((64, 64, kernel, kernel)).astype(np.float32)
+    w = generator.standard_normal((200, 64, kernel, kernel)).astype(np.float32)
     monkeypatch.setenv("EPKIT_CPU_BF16", "half")
     for far in (1e9, np.inf, np.nan):
         x = generator.standard_normal((1, 64, 6, 6)).astype(np.float32)

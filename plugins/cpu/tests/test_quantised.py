@@ -329,7 +329,7 @@ def test_products_in_bfloat16(isa: str, way: str, monkeypatch: pytest.MonkeyPatc
     """Both factors are rounded to bfloat16; nothing else is."""
     monkeypatch.setenv("EPKIT_CPU_BF16", way)
     model = Model()
-    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((2, 33, 70), (70, 50)))
+    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((2, 33, 170), (170, 100)))
     y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
     y = model.node("Relu", [y], "z")
     with epkit.load(model.made(y), [("cpu", {"precision": "bf16"})]) as session:
@@ -342,7 +342,7 @@ def test_products_in_bfloat16(isa: str, way: str, monkeypatch: pytest.MonkeyPatc
 
 def test_products_of_halves_are_asked_for_where_they_are(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
-    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((33, 70), (70, 50)))
+    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((33, 170), (170, 100)))
     y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
     monkeypatch.setenv("EPKIT_CPU_BF16", "half")
     if isa != "avx512fp16":
@@ -353,3 +353,12 @@ def test_products_of_halves_are_asked_for_where_they_are(isa: str, monkeypatch: 
         found = session.run(None, {"x": x})[y]
     short = [v.astype(ml_dtypes.bfloat16).astype(np.float64) for v in (x, w)]
     assert (np.abs(found - short[0] @ short[1]) <= 6 * 2.0**-11 * (np.abs(short[0]) @ np.abs(short[1]))).all()
+
+
+def test_small_products_stay_in_float32(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPKIT_CPU_BF16", "dot")
+    model = Model()
+    x, w = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((33, 70), (70, 50)))
+    y = model.node("MatMul", [model.input("x", x), model.constant("w", w)], "y")
+    with epkit.load(model.made(y), [("cpu", {"precision": "bf16"})]) as session:
+        np.testing.assert_allclose(session.run(None, {"x": x})[y], x.astype(np.float64) @ w, 1e-5, 1e-5)

@@ -1,6 +1,7 @@
 #include "denormal.h"
 #include "pack16.h"
 #include "tile_f32.h"
+#include "transpose.h"
 
 namespace EPK_NS {
 namespace {
@@ -176,37 +177,66 @@ struct Task {
   }
 };
 
-// One column of a panel; false: its numbers do not fit halves.
-bool pack_column(const float *b, int64_t k, int64_t b_row, int form, Panel16 &panel, int64_t j) {
-  uint16_t *to = panel.steps();
-  int32_t most = 0;
-  for (int64_t i = 0; form == EPK_BF16_HALF && i < k; i++) {
-    int32_t x;
-    memcpy(&x, b + i * b_row, 4);
-    most = max_of(most, x & 0x7fffffff);
-  }
-  int exponent;
-  if (!exponent_of_bits(most, exponent)) return false;
-  const float factor = power_of_two(TOP_B - exponent);
-  panel.exponent[j] = form == EPK_BF16_HALF ? (float)(exponent - TOP_B) : 0.0f;
-  int64_t inexact = 0;
-  for (int64_t i = 0; i < k; i++) {
-    const float x = b[i * b_row];
-    const uint16_t narrow = bf16_of(x);
-    if (form == EPK_BF16_DOT) {
-      to[(i / 2 * WIDE_PANEL + j) * 2 + i % 2] = narrow;
-    } else if (form == EPK_BF16_WIDE) {
-      to[i * WIDE_PANEL + j] = narrow;
-    } else {
-      const uint32_t wide = (uint32_t)narrow << 16;
-      float y;
-      memcpy(&y, &wide, 4);
-      y *= factor;
-      inexact += y != 0 && y < EXACT && y > -EXACT;
-      store_as(to + i * WIDE_PANEL + j, (f16)(form == EPK_F16 ? x : y));
+// A panel of B as it comes: visit(step, vector of columns, its numbers) for all, zeros behind the last column.
+struct Columns16 {
+  const float *b;
+  int64_t k, width, b_row, b_column;
+
+  template <class Visit> void visit(const Visit &visit) const {
+    constexpr int64_t STEPS = 64;
+    alignas(64) float part[2][STEPS * PANEL];
+    for (int64_t first = 0; first < k; first += STEPS) {
+      const int64_t steps = min_of(STEPS, k - first);
+      for (int64_t h = 0; h < 2; h++) {
+        const float *from = b + first * b_row + h * PANEL * b_column;
+        if (width > h * PANEL) pack_panel(from, b_row, b_column, steps, min_of<int64_t>(PANEL, width - h * PANEL), part[h]);
+        else memset(part[h], 0, sizeof part[h]);
+      }
+      for (int64_t i = 0; i < steps; i++)
+        for (int v = 0; v < WIDE_PANEL / VL; v++)
+          visit(first + i, v, load(part[v * VL / PANEL] + i * PANEL + v * VL % PANEL));
     }
   }
-  return form != EPK_BF16_HALF || inexact * FEW <= k;
+};
+
+// The factors that make halves of the columns' numbers, and the exponents that take them back; false: some are not finite.
+bool find_scales(const Columns16 &columns, Panel16 &panel, float *factors) {
+  int32_t most[WIDE_PANEL] = {};
+  columns.visit([&](int64_t, int v, vf x) {
+    const vi here = load_as<vi>(most + v * VL), own = bits(x) & 0x7fffffff;
+    store_as(most + v * VL, own > here ? own : here);
+  });
+  for (int j = 0; j < WIDE_PANEL; j++) {
+    int exponent;
+    if (!exponent_of_bits(most[j], exponent)) return false;
+    factors[j] = power_of_two(TOP_B - exponent), panel.exponent[j] = (float)(exponent - TOP_B);
+  }
+  return true;
+}
+
+// False: the numbers do not fit halves.
+bool pack_numbers(const Columns16 &columns, int form, Panel16 &panel) {
+  typedef uint16_t narrow __attribute__((vector_size(VL * 2)));
+  float factors[WIDE_PANEL];
+  int32_t inexact[WIDE_PANEL] = {};
+  if (form == EPK_BF16_HALF && !find_scales(columns, panel, factors)) return false;
+  columns.visit([&](int64_t i, int v, vf x) {
+    uint16_t *to = panel.steps() + i * WIDE_PANEL + v * VL;
+    if (form == EPK_F16) return store_f16(to, x);
+    const vf y = round_bf16(x);
+    if (form == EPK_BF16_WIDE) return store_as(to, __builtin_convertvector((vu)bits(y) >> 16, narrow));
+    if (form == EPK_BF16_DOT) {
+      int32_t *pairs = (int32_t *)panel.steps() + i / 2 * WIDE_PANEL + v * VL;
+      return store_as(pairs, i % 2 ? load_as<vi>(pairs) | bits(y) : (vi)((vu)bits(y) >> 16));
+    }
+    const vf half = y * load(factors + v * VL);
+    const vi small = (vi)(abs_of(half) < EXACT) & (vi)(half != 0.0f);
+    store_as(inexact + v * VL, load_as<vi>(inexact + v * VL) - small);
+    store_f16(to, half);
+  });
+  for (int j = 0; j < WIDE_PANEL; j++)
+    if (inexact[j] * FEW > columns.k) return false;
+  return true;
 }
 
 }  // namespace
@@ -225,8 +255,8 @@ extern "C" void EPK(gemm16_pack)(const float *b, int64_t k, int64_t n, int64_t b
     for (int64_t i = begin; i < end; i++) {
       Panel16 &panel = *(Panel16 *)((char *)packed + sizeof(Header16) + i * Panel16::bytes(k));
       memset((void *)&panel, 0, (size_t)Panel16::bytes(k));
-      for (int64_t j = 0; j < WIDE_PANEL && i * WIDE_PANEL + j < n; j++)
-        if (!pack_column(b + (i * WIDE_PANEL + j) * b_column, k, b_row, form, panel, j)) fits = false;
+      const int64_t column = i * WIDE_PANEL, width = min_of<int64_t>(WIDE_PANEL, n - column);
+      if (!pack_numbers({b + column * b_column, k, width, b_row, b_column}, form, panel)) fits = false;
     }
   });
   if (!fits) return EPK(gemm16_pack)(b, k, n, b_row, b_column, EPK_BF16_WIDE, packed, p);

@@ -327,7 +327,8 @@ class _Builder:
 
 def _narrow(isa: str, precision: str) -> int:
     """How products with constant weights are done."""
-    return FORMS.index(bf16_form(isa)) if precision == "bf16" else FLOAT32
+    form = bf16_form(isa) if precision == "bf16" else ""
+    return FORMS.index(form) if form else FLOAT32
 
 
 @shared

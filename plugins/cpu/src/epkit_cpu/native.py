@@ -81,10 +81,11 @@ def kernels(isa: str) -> dict[str, int]:
 
 
 def bf16_form(isa: str) -> str:
-    """How an instruction set multiplies bfloat16 numbers fastest: a rule, so that results are the same in every run.
+    """How an instruction set multiplies bfloat16 numbers: a rule, so that results are the same in every run.
 
     "dot": bfloat16 dot products, where they outrun float32 multiply-adds; "half": products of float16, where there
-    is such arithmetic; "wide": float32 multiply-adds, on weights of half the size.
+    is such arithmetic; "": nothing is faster than float32. "wide" (float32 multiply-adds of rounded numbers, weights in
+    16 bits) is there for who asks.
 
     Raises:
         OptionError: if ``EPKIT_CPU_BF16`` asks for what is not there.
@@ -101,7 +102,7 @@ def bf16_form(isa: str) -> str:
         return wanted
     if isa.startswith("avx512") and module.fast_bf16_dot():
         return "dot"
-    return "half" if half else "wide"
+    return "half" if half else ""
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ BLOCK = 16
 NARROW = (FORMS.index("dot"), FORMS.index("half"))
 """The forms of 16-bit products that convolutions have."""
 LEAST = 64
-"""Filters, and products to each of their results, from which 16-bit products pay for the image's conversion."""
+"""Filters, and products to each of their results, from which 16-bit products are faster."""
+LEAST_READS = 192
+"""Products with a number of the image, from which they pay for its conversion."""
 MOST_PHASES = 4096
 """A transposed convolution has one phase for each place in a stride; those of more are the portable kernel's."""
 
@@ -87,8 +90,9 @@ def _conv(
     if bias is None:
         bias = epilogue.bias
     finish = epilogue.pack()
-    narrow = 0 if transposed or group > 1 else narrow_form(view, channels, filters, math.prod(kernel))
-    tile = 0 if transposed or group != 1 or narrow else winograd_tile(view, weights.shape)
+    one = not transposed and group == 1
+    tile = winograd_tile(view, weights.shape) if one else 0
+    narrow = narrow_form(view, channels, filters, kernel) if one and not tile else 0  # the slower of the two
     padding = three(view.attributes.get("output_padding") if transposed else None, rank, 0)
 
     def attributes(in_blocked: int = 0, out_blocked: int = 0) -> bytes:
@@ -102,11 +106,12 @@ def _conv(
     return replace(step, image=Image("conv", channels, filters, attributes))
 
 
-def narrow_form(view: View, channels: int, filters: int, taps: int) -> int:
-    """ConvAttributes::narrow: 0 where float32 is faster, as where the image is read for few products."""
-    if view.narrow not in NARROW or channels < BLOCK or channels * taps < LEAST or filters < LEAST:
+def narrow_form(view: View, channels: int, filters: int, kernel: Sequence[int]) -> int:
+    """ConvAttributes::narrow: 0 where float32 is faster, as where much of an image is converted for few products."""
+    taps, strides = math.prod(kernel), math.prod(view.attributes.get("strides") or [1])
+    if view.narrow not in NARROW or channels < BLOCK or channels * taps < LEAST:
         return 0
-    return 1 + view.narrow
+    return 1 + view.narrow if filters >= LEAST and filters * taps >= LEAST_READS * strides else 0
 
 
 def _zeros_before(view: View, rank: int) -> tuple[ir.Node | None, tuple[int, ...]]:

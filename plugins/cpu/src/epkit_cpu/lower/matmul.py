@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
+
+import numpy as np
 
 from ..native import FLOAT32
 from .epilogue import Epilogue, follow
@@ -10,6 +13,13 @@ from .integer import dequantised_gemm, dequantised_matmul
 from .step import Lowering, Operand, Step, View, longs
 
 FORM_MATMUL, FORM_GEMM = 0, 1
+LEAST = 16384
+"""Weights of a matrix from which 16-bit products are faster."""
+
+
+def narrow_form(view: View, weight: np.ndarray[Any, Any] | None) -> int:
+    """The form of a product with a constant matrix."""
+    return FLOAT32 if weight is None or weight.size < LEAST else view.narrow
 
 
 def gemm_attributes(
@@ -41,8 +51,9 @@ def matmul(view: View) -> Step | None:
     if weight is not None and weight.ndim == 2 and weight.size:
         k, n = weight.shape
         epilogue = follow(view, view.order, -1, n) if view.rank(0) not in (None, 1) else _alone(view)
-        operand: Operand = view.prepare("gemm_pack", longs(0, view.narrow), weight)
-        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n), narrow=view.narrow)
+        narrow = narrow_form(view, weight)
+        operand: Operand = view.prepare("gemm_pack", longs(0, narrow), weight)
+        attributes = gemm_attributes(FORM_MATMUL, epilogue, packed=(k, n), narrow=narrow)
     else:
         plain = rank is not None and rank >= 2 and view.rank(0) not in (None, 1)
         epilogue = follow(view, view.order, -1, None) if plain else _alone(view)
@@ -73,7 +84,7 @@ def lower_gemm(view: View, given: Epilogue | None) -> Step | None:
     epilogue = given or follow(view, view.order, -1, n if c is None else None)
     bias: Operand = c if c is not None else epilogue.bias
     packed, operand = None, view.input(1)
-    narrow = FLOAT32 if transpose_a else view.narrow  # narrow products want contiguous rows
+    narrow = FLOAT32 if transpose_a else narrow_form(view, weight)  # narrow products want contiguous rows
     if c is not None and epilogue.residual is not None:  # the two may both need the place of a matrix
         constant = view.constant(2)
         if constant is None or constant.ndim > 1:
