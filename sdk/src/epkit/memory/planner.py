@@ -89,18 +89,20 @@ ORDERS: tuple[Callable[[Lifetime, int], tuple[int, int]], ...] = (
 
 
 def _placed(order: Sequence[Lifetime], sizes: Mapping[ir.Value, int]) -> dict[ir.Value, Place]:
-    """Each value at the tightest gap among those alive with it."""
-    places: dict[ir.Value, Place] = {}
-    alive_at: dict[int, list[Place]] = {}
-    for item in order:
+    """Each value at the tightest gap among those alive with it. Places go by number: long-lived values meet each
+    other at many steps.
+    """
+    made: list[Place] = []
+    alive_at: dict[int, list[int]] = {}
+    for index, item in enumerate(order):
         steps = range(item.start, item.end + 1)
-        neighbours = {place for step in steps for place in alive_at.get(step, ())}
+        met: set[int] = set().union(*(alive_at.get(step, ()) for step in steps))
+        neighbours = sorted((made[other] for other in met), key=lambda place: place.offset)
         nbytes = sizes[item.value]
-        offset = _best_gap(sorted(neighbours, key=lambda place: place.offset), nbytes)
-        places[item.value] = place = Place(offset, nbytes)
+        made.append(Place(_best_gap(neighbours, nbytes), nbytes))
         for step in steps:
-            alive_at.setdefault(step, []).append(place)
-    return places
+            alive_at.setdefault(step, []).append(index)
+    return {item.value: place for item, place in zip(order, made, strict=True)}
 
 
 def _best_gap(neighbours: Sequence[Place], nbytes: int) -> int:
