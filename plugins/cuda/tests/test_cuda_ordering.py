@@ -14,7 +14,8 @@ from onnx import helper
 
 import epkit
 
-FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # a source is compiled in between
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 
 
 def model_of(x: Any, **attributes: Any) -> Any:
