@@ -108,7 +108,7 @@ class Row:
     fixed: tuple[str, str, str]
     notes: list[str]
 
-    def cells(self, limits: Limits) -> list[str]:
+    def cells(self, limits: Limits | None) -> list[str]:
         """Measure everything in turn: the cells of the table."""
         for run in (self.run, *self.subjects.values()):
             for _ in range(3):
@@ -116,14 +116,14 @@ class Row:
         seconds = alternate({"epkit": self.run, **self.subjects}, ROUNDS)
         mine = seconds.pop("epkit")
         ratios = [f"{name} {found / mine:.2f}" for name, found in seconds.items()] + self.notes
-        share = limits.seconds(self.work, self.case.precision) / mine
+        share = "" if limits is None else f"{limits.seconds(self.work, self.case.precision) / mine:.0%}"
         host, session, memory = self.fixed
         name = (self.case.name, self.case.precision)
         return [
             *name,
             f"{1e3 * mine:.3f}",
             session,
-            f"{share:.0%}",
+            share,
             host,
             ", ".join(ratios) or "no peer",
             memory,
@@ -131,7 +131,7 @@ class Row:
 
 
 def measure(
-    case: Case, folder: Path, limits: Limits, end: float, tell: Callable[[list[str], bool], None]
+    case: Case, folder: Path, limits: Limits | None, end: float, tell: Callable[[list[str], bool], None]
 ) -> None:
     """One row: every subject in turn, inputs and results on the device."""
     from .cuda_device import OnDevice, release
@@ -185,6 +185,15 @@ def session_milliseconds(ours: Any) -> str:
         return f"{type(error).__name__}: {error}"[:80]
 
 
+def measured_limits() -> Limits | None:
+    """What the device can do; None if that could not be measured."""
+    try:
+        return Limits({name: measured_peak(name) for name in PRECISIONS}, measured_bandwidth())
+    except Exception as error:
+        print(f"the limits were not measured: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+
+
 def main() -> None:
     """Rows from the one given on, until the time is over."""
     first, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
@@ -192,7 +201,7 @@ def main() -> None:
     def tell(number: int, cells: list[str], final: bool) -> None:
         print(json.dumps({"row": number, "cells": cells, "final": final}), flush=True)
 
-    limits = Limits({name: measured_peak(name) for name in PRECISIONS}, measured_bandwidth())
+    limits = measured_limits()
     for number, case in list(enumerate(cases()))[first:]:
         if time.monotonic() > end - ROW:
             return

@@ -19,6 +19,9 @@ from typing import IO
 DEVICE_LOST = 3
 """What a process ends with that has told its row, and wants another process to go on."""
 
+SILENT = 3
+"""Processes in succession that bring no row: then none will."""
+
 WORKER = (sys.executable, "-m", "benchmarks.cuda_rows")
 
 
@@ -33,6 +36,7 @@ class Watch:
         tell: called with a row whenever there is more of it.
         worker: the command; it gets the first row and the seconds that are left.
         rows: the cells found so far, by number.
+        heard: how often a process has told a row.
     """
 
     names: Sequence[tuple[str, str]]
@@ -41,12 +45,15 @@ class Watch:
     tell: Callable[[list[str]], None]
     worker: Sequence[str] = WORKER
     rows: dict[int, list[str]] = field(default_factory=dict)
+    heard: int = 0
 
     def run(self) -> list[list[str]]:
         """Measure until all rows are there or the time is over; what was not reached says so."""
-        first = 0
-        while first < len(self.names) and time.monotonic() < self.end:
+        first = silent = 0
+        while first < len(self.names) and silent < SILENT and time.monotonic() < self.end:
+            before = self.heard
             first = self._process(first)
+            silent = 0 if self.heard > before else silent + 1
         return [self.rows.get(n, [*name, "not reached", *[""] * 5]) for n, name in enumerate(self.names)]
 
     def _process(self, first: int) -> int:
@@ -90,6 +97,7 @@ class Watch:
             with suppress(ValueError, TypeError, KeyError):  # whatever else libraries print
                 found = json.loads(line)
                 self.rows[found["row"]] = found["cells"]
+                self.heard += 1
                 self.tell(found["cells"])
                 at = found["row"] + bool(found["final"])
         return at, None

@@ -155,6 +155,121 @@ def test_a_residual_block_agrees_with_the_cpu(precision: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("op", "direction", "more"),
+    [
+        ("LSTM", "forward", ""),
+        ("LSTM", "bidirectional", ""),
+        ("LSTM", "reverse", ""),
+        ("LSTM", "forward", ", clip = 0.7"),
+        ("GRU", "bidirectional", ", linear_before_reset = 1"),
+        ("GRU", "forward", ""),
+        ("RNN", "forward", ""),
+    ],
+)
+def test_recurrent_layers_agree_with_the_cpu(dtype: Any, op: str, direction: str, more: str) -> None:
+    t, gates, directions = (
+        ("float" if dtype == np.float32 else "float16"),
+        {"LSTM": 4, "GRU": 3, "RNN": 1}[op],
+        1,
+    )
+    directions += direction == "bidirectional"
+    width = gates * 64
+    model = one_node(f"""
+        ({t}[9, 3, 32] x, {t}[{directions}, {width}, 32] w, {t}[{directions}, {width}, 64] r,
+         {t}[{directions}, {2 * width}] b, int32[3] lens, {t}[{directions}, 3, 64] h)
+        => ({t}[9, {directions}, 3, 64] y, {t}[{directions}, 3, 64] yh) {{
+            y, yh = {op}<hidden_size = 64, direction = "{direction}"{more}>(x, w, r, b, lens, h)
+        }}
+    """)
+    random = np.random.default_rng(0)
+    given = {
+        value.name: (
+            0.2 * random.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim])
+        ).astype(dtype)
+        for value in model.graph.input
+    }
+    given["lens"] = np.array([9, 1, 5], np.int32)
+    agrees(model, given, 1e-4 if dtype == np.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("sizes", [(1, 64, 32), (5, 67, 33), (40, 256, 128)])
+def test_products_of_bytes_agree_with_the_cpu(sizes: tuple[int, int, int]) -> None:
+    m, k, n = sizes
+    model = one_node(f"""
+        (uint8[{m}, {k}] a, int8[{k}, {n}] b, uint8 za, int8[{n}] zb, float sa, float[{n}] sb, float sy, uint8 zy)
+        => (int32[{m}, {n}] y, uint8[{m}, {n}] q) {{
+            y = MatMulInteger(a, b, za, zb)
+            q = QLinearMatMul(a, sa, za, b, sb, zb, sy, zy)
+        }}
+    """)
+    random = np.random.default_rng(0)
+    given = {
+        "a": random.integers(0, 256, (m, k)).astype(np.uint8), "b": random.integers(-128, 128, (k, n)).astype(np.int8),
+        "za": np.array(120, np.uint8), "zb": random.integers(-9, 9, n).astype(np.int8),
+        "sa": np.array(0.02, np.float32), "sb": (0.01 + 0.01 * random.random(n)).astype(np.float32),
+        "sy": np.array(0.7, np.float32), "zy": np.array(128, np.uint8),
+    }  # fmt: skip
+    agrees(model, given, 1.01)  # a tie may be rounded the other way: one code
+
+
+@pytest.mark.parametrize("kind", ["float8e4m3fn", "float8e5m2"])
+def test_products_of_float8_agree_with_the_cpu(kind: str) -> None:
+    model = one_node(f"""
+        (float[8, 64] x, float[64, 32] w, float s) => (float[8, 32] y) <{kind} z = {{0}}> {{
+            a = QuantizeLinear(x, s, z)  b = DequantizeLinear(a, s, z)
+            c = QuantizeLinear(w, s, z)  d = DequantizeLinear(c, s, z)  y = MatMul(b, d)
+        }}
+    """)
+    random = np.random.default_rng(0)
+    given = {
+        "x": random.standard_normal((8, 64)).astype("f"),
+        "w": random.standard_normal((64, 32)).astype("f"),
+    }
+    agrees(model, {**given, "s": np.array(0.01, np.float32)}, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("length", "total", "tokens", "kept"), [(5, 5, [5, 3], 12), (1, 9, [9, 6], 16), (3, 9, [9], 6)]
+)
+def test_grouped_queries_agree_with_the_cpu(length: int, total: int, tokens: list[int], kept: int) -> None:
+    batch = len(tokens)
+    model = one_node(f"""
+        (float[{batch}, {length}, 64] q, float[{batch}, {length}, 32] k, float[{batch}, {length}, 32] v,
+         float[{batch}, 2, {kept}, 16] pk, float[{batch}, 2, {kept}, 16] pv, int32[{batch}] n, int32[1] m,
+         float[32, 8] c, float[32, 8] s) => (float[{batch}, {length}, 64] y, float[A, B, C, D] ok, float[E, F, G, H] ov) {{
+            y, ok, ov = com.microsoft.GroupQueryAttention<num_heads = 4, kv_num_heads = 2, do_rotary = 1>
+                (q, k, v, pk, pv, n, m, c, s)
+        }}
+    """)
+    random = np.random.default_rng(0)
+    given: dict[str, Any] = {
+        value.name: random.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim]).astype(
+            "f"
+        )
+        for value in model.graph.input
+    }
+    given |= {"n": np.array(tokens, np.int32) - 1, "m": np.array([total], np.int32)}
+    with (
+        epkit.load(model, ["cuda"], fallback="error", capture=True) as session,
+        epkit.load(model, ["cpu"]) as reference,
+    ):
+        for _ in range(5):
+            found, want = session.run(None, given)["y"], reference.run(None, given)["y"]
+            for b, count in enumerate(tokens):  # rows of padding are not specified
+                rows = slice(None, min(count, length))
+                np.testing.assert_allclose(found[b, rows], want[b, rows], rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_of_each_row_agrees_with_the_cpu() -> None:
+    model = one_node(
+        "(float[7, 1000] x, int64[1] k) => (float[7, 10] v, int64[7, 10] i) { v, i = TopK(x, k) }"
+    )
+    x = np.random.default_rng(0).standard_normal((7, 1000)).astype("f")
+    agrees(model, {"x": x, "k": np.array([10])}, 0)
+
+
 def test_a_value_goes_to_cupy_and_back_without_a_copy() -> None:
     import cupy
 

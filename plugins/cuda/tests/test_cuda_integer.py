@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 
 import epkit
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # a source is compiled in between
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
 KINDS = (np.int8, np.uint8)
 
 

@@ -17,7 +17,8 @@ from test_cuda_kernels import data
 
 import epkit
 
-FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # a source is compiled in between
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ORDER = ["x", "w", "r", "b", "lens", "h", "c", "p"]
 S, B, INNER, H = 5, 3, 4, 6

@@ -120,10 +120,11 @@ class Replay(Program):
                 stream.when_closed(self._leave)
         if recording is None:
             return self.program.run(context, inputs)
-        for given, kept in zip(inputs, recording.inputs, strict=True):
-            if given.size and not _same_place(given, kept):
-                stream.machine.copy(stream.dense(given.array), kept.array, stream.raw)
-        recording.graph.launch(stream.raw)
+        with stream.machine.using(stream.raw):  # this thread may be at another GPU
+            for given, kept in zip(inputs, recording.inputs, strict=True):
+                if given.size and not _same_place(given, kept):
+                    stream.machine.copy(stream.dense(given.array), kept.array, stream.raw)
+            recording.graph.launch(stream.raw)
         if recording.watch.nodes:
             stream.watch(recording.watch)
         return [Tensor(kept.array) for kept in recording.outputs]

@@ -17,6 +17,7 @@ from . import (
     indexing,
     integer,
     multi_head,
+    ordering,
     pooling,
     portable,
     products,
@@ -30,7 +31,7 @@ from . import (
 
 FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
 
-OWN = (rows, skips, rotary, pooling, indexing, integer, quantised)
+OWN = (rows, skips, rotary, pooling, indexing, ordering, integer, quantised)
 LIBRARIES = (attention, caches, grouped, gemv, products, eight, convolution)
 WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 
@@ -41,7 +42,7 @@ def all_kernels(machine: Machine, precision: str) -> list[Kernel]:
     libraries = (*products.product_kernels(precision), *convolution.convolution_kernels(machine, precision))
     own.append(quantised.matmul_n_bits_of(precision))
     own += attention.attention_kernels(precision)
-    own += recurrent.recurrent_kernels(precision)
+    own += [*ordering.topk_kernels(machine), *recurrent.recurrent_kernels(precision)]
     own += [*grouped.group_query_kernels(precision), *multi_head.multi_head_kernels(precision)]
     return [*own, *libraries, *portable.kernels(machine.xp)]
 
