@@ -124,16 +124,24 @@ EPK_INLINE vf verf(vf x) {
   return select((vi)(a < 0.927f), small, copy_sign(large, x));
 }
 
+// What rounding took from a product: a * b - product.
+EPK_INLINE vf lost_by(vf a, vf b, vf product) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmsub_ps((__m512)a, (__m512)b, (__m512)product);  // a plain expression would become 0
+#elif defined(__AVX2__)
+  return (vf)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)product);
+#else
+  const vf high_a = from_bits(bits(a) & int32_t(0xfffff000u)), low_a = a - high_a;  // products of these are exact
+  const vf high_b = from_bits(bits(b) & int32_t(0xfffff000u)), low_b = b - high_b;
+  return ((high_a * high_b - product) + (high_a * low_b + low_a * high_b)) + low_a * low_b;
+#endif
+}
+
 // x / 2 erfc(-x / sqrt 2), within 8 units in the last place: with a = |x|, erfc(a / sqrt 2) / 2 is exp(-a^2 / 2) times
 // a polynomial in 1 / (1 + 0.225 a), fitted. 0 where that is denormal.
 EPK_INLINE vf vgelu(vf x) {
   const vf a = vmin(splat(13.1f), abs_of(x)), half = 0.5f * a, square = half * a;  // NaN stays
-#if defined(__FMA__)
-  const vf lost = fma_of(half, a, -square);  // by the rounding of the square: the exponential would magnify it
-#else
-  const vf high = from_bits(bits(a) & int32_t(0xfffff000u)), rest = a - high;  // products of these are exact
-  const vf lost = (0.5f * high * high - square) + (high + 0.5f * rest) * rest;
-#endif
+  const vf lost = lost_by(half, a, square);  // the exponential would magnify it
   const vf d = fma_of(a, splat(0.225f), splat(1.0f));
 #if defined(__AVX512F__)
   vf r = (vf)_mm512_rcp14_ps((__m512)d);
