@@ -8,7 +8,7 @@ namespace EPK_NS {
 namespace {
 
 constexpr int64_t STEP_BLOCK = 768;   // steps of the reduction at once: a panel and a tile's rows fit L2
-constexpr int64_t ROW_BLOCK = 12 * TILE_ROWS;
+constexpr int64_t ROW_BLOCK = 16 * TILE_ROWS;  // weights pass once for 197 rows (ViT): they come from beyond L2
 constexpr int64_t FEW_ROWS = 2 * TILE_ROWS;  // below this, packing an unpacked B costs more than it gives
 
 int64_t whole_steps(int64_t k) { return round_up(k, BLOCK); }
