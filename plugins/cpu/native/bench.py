@@ -120,12 +120,15 @@ def nbits() -> Iterator[Measure]:
 CONVS = [(3, 64, 224, 7, 2, 3, 1), (64, 64, 56, 1, 1, 0, 1), (64, 64, 56, 3, 1, 1, 1), (64, 256, 56, 1, 1, 0, 1),
          (128, 128, 56, 3, 2, 1, 1), (128, 128, 28, 3, 1, 1, 1), (256, 512, 56, 1, 2, 0, 1), (256, 256, 14, 3, 1, 1, 1),
          (1024, 256, 14, 1, 1, 0, 1), (512, 512, 7, 3, 1, 1, 1), (512, 2048, 7, 1, 1, 0, 1), (32, 32, 112, 3, 1, 1, 32),
-         (96, 96, 112, 3, 2, 1, 96), (960, 960, 7, 3, 1, 1, 960)]  # fmt: skip
+         (96, 96, 112, 3, 2, 1, 96), (960, 960, 7, 3, 1, 1, 960),
+         (64, 64, 56, 7, 1, 3, 64), (128, 128, 28, 5, 1, 2, 128)]  # fmt: skip
 
 
 def conv() -> Iterator[Measure]:
-    """Ours in the blocked layout; onnxruntime's node takes and gives the planar one."""
-    for channels, filters, size, kernel, stride, pad, group in CONVS:
+    """Ours in the blocked layout; onnxruntime's node takes and gives the planar one. Rates are of direct sums."""
+    plain = [(*shape, 0) for shape in CONVS]
+    tiled = [(*shape, tile) for shape in CONVS if shape[3:] == (3, 1, 1, 1) for tile in (2, 4)]
+    for channels, filters, size, kernel, stride, pad, group, tile in plain + tiled:
         o = (size + 2 * pad - kernel) // stride + 1
         x, w, b = (
             floats(1, channels, size, size),
@@ -136,7 +139,7 @@ def conv() -> Iterator[Measure]:
         out = np.zeros((1, -(-filters // 16), o, o, 16), np.float32)
         triples = [(I64 * 3)(*v) for v in ((1, size, size), (1, o, o), (1, kernel, kernel), (1, stride, stride),
                                            (1, 1, 1), (0, pad, pad))]  # fmt: skip
-        c = Conv(1, channels, filters, group, *triples, 0, channels >= 16, 1, 0, Epilogue(1.0))
+        c = Conv(1, channels, filters, group, *triples, 0, channels >= 16, 1, tile, Epilogue(1.0))
         packed = aligned(call(ISA, "conv_packed_size_f32", ctypes.byref(c), returns=I64))
         call(ISA, "conv_pack_f32", ctypes.byref(c), w, b, packed, None)
         space = scratch(ISA, "conv_scratch_f32", ctypes.byref(c), ctypes.c_int(1))
@@ -147,7 +150,8 @@ def conv() -> Iterator[Measure]:
         model = f"""(float[1,{channels},{size},{size}] x) => (float[1,{filters},{o},{o}] y)
                     {{ y = Conv<{attributes}, group={group}>(x, w, b) }}"""
         giga = 2e-9 * filters * o * o * (channels // group) * kernel * kernel
-        name = f"conv {channels}->{filters} {size} k{kernel} s{stride} g{group}"
+        winograd = f" Winograd {tile}" if tile else ""
+        name = f"conv {channels}->{filters} {size} k{kernel} s{stride} g{group}{winograd}"
         yield Measure(name, ours, model, {"w": w, "b": b}, {"x": x}, giga)
 
 

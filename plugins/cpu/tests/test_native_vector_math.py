@@ -12,6 +12,7 @@ from math_library import ISAS, call, parallel, ulps
 
 Array = np.ndarray[Any, Any]
 erf = np.vectorize(math.erf, otypes=[np.float64])
+erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def sigmoid(x: Array) -> Array:
@@ -54,6 +55,28 @@ def test_activations(isa: str, number: int) -> None:
     gelu = 0.5 * wide * (1 + erf(wide / math.sqrt(2)))
     tanh = 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
     np.testing.assert_allclose(found, [gelu, tanh, wide * sigmoid(wide)][number - 7], rtol=4e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("number", "bound"), [(7, 8), (9, 4)])
+def test_gates_keep_their_precision_where_little_passes(isa: str, number: int, bound: int) -> None:
+    x = np.random.default_rng(2).uniform(-12.9, 20, 60_000).astype(np.float32)
+    x[:20_000] *= np.float32(2.0) ** np.random.default_rng(3).integers(-60, 0, 20_000).astype(np.float32)
+    found, wide = np.empty_like(x), x.astype(np.float64)
+    call(isa, "unary_f32", number, x, found, x.size, None)
+    exact = wide * sigmoid(wide) if number == 9 else wide * 0.5 * erfc(-wide / math.sqrt(2))
+    distance = ulps(found, exact)
+    worst = int(np.argmax(distance))
+    assert distance[worst] <= bound, (x[worst], found[worst], distance[worst])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("number", [7, 9])
+def test_gates_at_the_ends(isa: str, number: int) -> None:
+    x = np.array([np.nan, np.inf, -1e30, -200, -0.0, 0.0, 200, 1e30], np.float32)
+    found = np.empty_like(x)
+    call(isa, "unary_f32", number, x, found, x.size, None)
+    np.testing.assert_array_equal(found, np.array([np.nan, np.inf, 0, 0, 0, 0, 200, 1e30], np.float32))
 
 
 @pytest.mark.parametrize("isa", ISAS)

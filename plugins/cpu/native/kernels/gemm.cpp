@@ -8,7 +8,7 @@ namespace EPK_NS {
 namespace {
 
 constexpr int64_t STEP_BLOCK = 768;   // steps of the reduction at once: a panel and a tile's rows fit L2
-constexpr int64_t ROW_BLOCK = 12 * TILE_ROWS;
+constexpr int64_t ROW_BLOCK = 16 * TILE_ROWS;  // weights pass once for 197 rows (ViT): they come from beyond L2
 constexpr int64_t FEW_ROWS = 2 * TILE_ROWS;  // below this, packing an unpacked B costs more than it gives
 
 int64_t whole_steps(int64_t k) { return round_up(k, BLOCK); }
@@ -110,7 +110,6 @@ struct Task {
   void tile(const Steps &s, int64_t column, int64_t begin, int64_t height, const float *panel, int64_t b_step) {
     const int64_t width = min_of<int64_t>(PANEL, g.n - column), row = s.row + begin;
     const bool whole = width == PANEL || width == VL;
-    const bool in_tile = whole && is_cheap(e.activation);
     float *c = out + row * g.out_row + column;
     alignas(64) float edge[TILE_ROWS * PANEL];
     TileF32 t{};
@@ -121,7 +120,7 @@ struct Task {
     } else {
       t.a = a + row * g.a_row + s.k, t.a_row = g.a_row, t.blocks = 1, t.steps = s.steps;
     }
-    t.accumulate = !s.first, t.last = s.last && in_tile;
+    t.accumulate = !s.first, t.last = s.last && whole;
     t.scale = e.scale, t.c_vector = t.add_vector = VL, t.add_row = e.add_row;
     clip_bounds(e, t.low, t.high);
     t.bias = e.bias ? e.bias + column : nullptr;
@@ -131,7 +130,10 @@ struct Task {
     if (!whole && !s.first)
       for (int64_t r = 0; r < height; r++) memcpy(edge + r * PANEL, c + r * g.out_row, (size_t)width * 4);
     tile_for((int)height, width <= VL ? 1 : 2, t.a_row)(t);
-    if (in_tile || (whole && !s.last)) return;
+    if (whole) {
+      if (s.last && !is_cheap(e.activation)) activate_all(e, c, height, g.out_row, width / VL, VL);
+      return;
+    }
     for (int64_t r = 0; r < height; r++) {
       if (s.last) finish_row(e, t.c + r * t.c_row, c + r * g.out_row, row + r, column, width);
       else memcpy(c + r * g.out_row, edge + r * PANEL, (size_t)width * 4);

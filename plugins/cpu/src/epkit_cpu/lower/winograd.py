@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epkit.knobs import Knob
+
 if TYPE_CHECKING:
     from .step import View
 
@@ -33,11 +35,25 @@ FEW_CHANNELS, MANY_CHANNELS = 16, 128
 BLOCK = 16
 
 
+def _choice(text: str) -> str:
+    if text not in ("auto", "off"):
+        raise ValueError("expected auto or off")
+    return text
+
+
+WINOGRAD: Knob[str] = Knob(
+    "EPKIT_CPU_WINOGRAD",
+    "auto",
+    _choice,
+    "off: all convolutions by direct sums, which keep an infinity to the outputs that read it; auto: by measured rules",
+)
+
+
 def winograd_tile(view: View, weights: tuple[int, ...]) -> int:
     """Outputs down and across a tile, 2 or 4; 0 for the direct kernel. ``weights``: their shape, of one group."""
-    if weights[2:] != (3, 3) or any(
-        n != 1 for name in ("strides", "dilations") for n in view.attributes.get(name) or ()
-    ):
+    if WINOGRAD.get() == "off" or weights[2:] != (3, 3):
+        return 0
+    if any(n != 1 for name in ("strides", "dilations") for n in view.attributes.get(name) or ()):
         return 0
     filters, channels = (-(-n // BLOCK) * BLOCK for n in weights[:2])
     shape = view.node.outputs[0].shape
