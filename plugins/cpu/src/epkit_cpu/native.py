@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import warnings
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,10 +38,14 @@ REMEDY = (
 def engine() -> ModuleType | None:
     """The extension module, or None if the package was installed without a compiler."""
     try:
-        from . import _engine  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
+        return importlib.import_module("epkit_cpu._engine")
+    except ModuleNotFoundError:
         return None
-    return _engine  # type: ignore[no-any-return, unused-ignore]
+    except ImportError as error:
+        warnings.warn(
+            f"the CPU provider's native engine is broken: {error}; {REMEDY}", RuntimeWarning, stacklevel=2
+        )
+        return None
 
 
 @cache
