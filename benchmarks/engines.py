@@ -55,6 +55,10 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of precisions."""
 
 
+class CannotRun(Exception):
+    """A peer does not run the model; it has said why on stderr."""
+
+
 class OpenvinoChild:
     """A model in a process of another environment, which times itself: what passes between the two is not counted."""
 
@@ -103,7 +107,10 @@ class OpenvinoChild:
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        return pickle.load(self._process.stdout)  # from the child that we started
+        try:
+            return pickle.load(self._process.stdout)  # from the child that we started
+        except EOFError:
+            raise CannotRun("OpenVINO") from None
 
 
 def openvino_run(model: str | bytes, threads: int, precision: str = "fp32") -> Run:
