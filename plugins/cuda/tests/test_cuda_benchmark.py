@@ -167,6 +167,7 @@ def test_a_row_is_printed_before_and_after_the_peer_that_compiles(
         def compiled(self) -> Any:
             raise ValueError("no compiler")
 
+    monkeypatch.setattr(cuda_rows, "find_spec", lambda name: name)  # also where there is no torch
     monkeypatch.setattr(cuda_rows, "Torch", Peer)
     case = Case("small", "fp32", small)
     limits = cuda_rows.Limits({"fp32": 1e12}, 1e11)
