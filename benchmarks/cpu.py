@@ -243,7 +243,8 @@ def table(rows: list[Row]) -> str:
             f"{machine()}.",
             f"Peak of one thread, measured after each model: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s. "
             "Load: seconds to a session, epkit / onnxruntime; peak: of a process of its own, in the same order. "
-            "Difference: from onnxruntime, relative to the largest value.",
+            "Difference: from onnxruntime, relative to the largest value. GFLOP/s count direct sums, of which Winograd "
+            "needs fewer. [What was not reached, and why](cpu_notes.md).",
             "",
             "| " + " | ".join(columns) + " |",
             "|" + "---|" * len(columns),
