@@ -418,7 +418,8 @@ def test_reductions(isa: str, kind: str, axes: list[int] | None) -> None:
         helper.make_node(kind, ["x", *weights], ["kept"]),
         helper.make_node(kind, ["x", *weights], ["gone"], keepdims=0),
     ]
-    check(nodes, {"x": normal(7, 33, 40)}, ["kept", "gone"], weights)
+    # around 1: a sum that cancels has no right digits in float32, whoever makes it
+    check(nodes, {"x": 1 + normal(7, 33, 40)}, ["kept", "gone"], weights)
 
 
 def test_top_k_and_extremes(isa: str) -> None:
