@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import queue
 import shutil
 import subprocess
-from html import escape, unescape
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import DEVNULL
+from threading import Thread
 
 import pytest
 from test_reports import made
@@ -18,33 +21,59 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
 REPORTER = """<script>
-window.onerror = (text) => { top.document.title = "error: " + text; };
-addEventListener("load", () => setTimeout(() => {
+const tell = (text) => fetch("/told", { method: "POST", body: text });
+window.onerror = (text) => tell("error: " + text);
+const look = () => {
+  const said = [...document.querySelectorAll("output")].map((output) => output.textContent);
+  if (!said.every(Boolean)) return setTimeout(look, 20);  // its list is not unpacked yet
   const root = document.documentElement;
-  const told = [root.clientWidth, root.scrollWidth, document.querySelectorAll("#list tbody tr").length];
-  for (const output of document.querySelectorAll("output")) told.push(output.textContent);
-  if (!top.document.title) top.document.title = told.join("; ");
-}, 50));
+  tell([root.clientWidth, root.scrollWidth, document.querySelectorAll("#list tbody tr").length, ...said].join("; "));
+};
+addEventListener("load", look);
 </script>"""
 """Tells the width of the page, the width that it needs, the rows of its list, and what its filters say."""
 
 
-def chromium(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def command(*arguments: str) -> list[str]:
+    return [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
 
 
 def told_by(page: str, folder: Path, width: int) -> str:
     """What the reporter says of the page in a window of that width (in a frame: Chromium has no small windows)."""
     inner = escape(page.replace("<head>", f"<head>{REPORTER}", 1), quote=True)
-    path = folder / "frame.html"
-    path.write_text(f'<iframe width="{width}" height="900" frameborder="0" srcdoc="{inner}"></iframe>')
-    dom = chromium(
-        "--virtual-time-budget=2000", "--window-size=1500,1000", "--dump-dom", path.as_uri()
-    ).stdout
-    title = re.search("<title>(.*?)</title>", dom)
-    assert title is not None, dom[:500]
-    return unescape(title.group(1))
+    frame = f'<iframe width="{width}" height="900" frameborder="0" srcdoc="{inner}"></iframe>'
+    told: queue.Queue[str] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(frame if self.path == "/" else "")
+
+        def do_POST(self) -> None:
+            told.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.answer("")
+
+        def answer(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        profile = f"--user-data-dir={folder / 'profile'}"
+        browser = subprocess.Popen(
+            command(profile, "--window-size=1500,1000", address), stdout=DEVNULL, stderr=DEVNULL
+        )
+        try:
+            return told.get(timeout=120)
+        finally:
+            browser.kill()
+            browser.wait()
+            server.shutdown()
 
 
 @pytest.mark.parametrize("width", [1400, 420])
@@ -66,5 +95,6 @@ def test_light_and_dark_are_both_drawn(tmp_path: Path) -> None:
     page.write_text(report_page(made()), encoding="utf-8")
     for scheme in ("0", "1"):
         shot = tmp_path / f"{scheme}.png"
-        chromium(f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}", page.as_uri())
+        arguments = (f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}", page.as_uri())
+        subprocess.run(command(*arguments), capture_output=True, timeout=120, check=False)
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
