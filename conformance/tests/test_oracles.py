@@ -13,7 +13,8 @@ from epkit_conformance.corpus.generated import cases, feeds_of, model_of, trial_
 from epkit_conformance.corpus.graphs import QUANTISED
 from epkit_conformance.corpus.graphs import model_of as graph_of
 from epkit_conformance.probes import feeds_for, reference
-from epkit_conformance.witnesses import agrees, by_onnxruntime, make_table, table, witness, witness_of
+from epkit_conformance.second_oracles import agrees, by_onnxruntime, make_table, witness
+from epkit_conformance.witnesses import table, witness_of
 
 CASES = list(cases())
 OPERATORS = sorted({case.operator for case in CASES})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from epkit.backend import Event, Stream
 from epkit.knobs import Knob
@@ -13,8 +13,12 @@ from epkit.knobs import Knob
 from .machine import Machine
 from .memory import Dram
 
-if TYPE_CHECKING:
-    from .compile import NpuProgram
+
+class Resident(Protocol):
+    """What keeps an image in the device's memory."""
+
+    def upload(self) -> None:
+        """Write it anew."""
 
 
 class DeviceError(Exception):
@@ -76,7 +80,7 @@ class NpuDevice:
         self.dram = Dram(machine.dram)
         self.faults = faults
         self.timeout_s = timeout_s
-        self.programs: set[NpuProgram] = set()
+        self.programs: set[Resident] = set()
         self.failure = ""
 
     def check(self) -> None:

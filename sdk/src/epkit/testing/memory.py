@@ -12,14 +12,12 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..backend.memory import Allocator, Stream
-
-if TYPE_CHECKING:
-    from .stream import FakeStream
+from .stream import FakeStream
 
 FRESH = 0xFF
 FREED = 0x7F
@@ -199,8 +197,6 @@ def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _fake(stream: Stream) -> FakeStream:
-    from .stream import FakeStream
-
     if not isinstance(stream, FakeStream):
         raise MisuseError(f"a copy was enqueued on a {type(stream).__name__}, not on a stream of this device")
     return stream

@@ -12,12 +12,17 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..backend.memory import Event, Stream
 
-if TYPE_CHECKING:
-    from .memory import DeviceTensor
+
+class Spanned(Protocol):
+    """What lies in a device's memory."""
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First address, and the one after the last."""
 
 
 @dataclass(eq=False)
@@ -81,8 +86,8 @@ class FakeStream(Stream):
     def enqueue(
         self,
         action: Callable[[], None],
-        reads: Sequence[DeviceTensor] = (),
-        writes: Sequence[DeviceTensor] = (),
+        reads: Sequence[Spanned] = (),
+        writes: Sequence[Spanned] = (),
     ) -> Work:
         """Let the device do something after everything that was enqueued before."""
         if self.closed:
