@@ -220,6 +220,34 @@ def test_scan_over_nothing(placement: dict[str, str]) -> None:
 
 
 @WHO
+@pytest.mark.parametrize("level", ["none", "all"])
+def test_no_trips_give_slices_of_the_shape_that_the_body_states(
+    placement: dict[str, str], level: str
+) -> None:
+    graph = model("""
+        g (float[6] x, int64[2] dims, int64 n) => (float[T, 2, 3] all) <bool yes = {1}> {
+            all = Loop(n, yes) <body = step (int64 i, bool go) => (bool on, float[2, 3] u) {
+                on = Identity(go)  v = Reshape(x, dims)  u = Identity(v) }>
+        }""")
+    feeds = {"x": np.arange(6, dtype=np.float32), "dims": np.array([2, 3]), "n": np.array(0)}
+    with epkit.load(graph, optimise=level, placement=placement) as session:
+        assert_same(session.run(None, feeds), by_onnxruntime(graph, feeds))
+
+
+@WHO
+def test_a_loop_of_one_named_input(placement: dict[str, str]) -> None:
+    """The condition is left out, and nothing is carried."""
+    graph = model("""
+        g (float[2] x, int64 n) => (float[T, 2] all) {
+            all = Loop(n, "") <body = step (int64 i, bool go) => (bool on, float[2] u) {
+                on = Identity(go)  f = Cast <to = 1> (i)  u = Mul(x, f) }>
+        }""")
+    feeds = {"x": X[0, :2], "n": np.array(3)}
+    with epkit.load(graph, placement=placement) as session:
+        assert_same(session.run(None, feeds), by_onnxruntime(graph, feeds))
+
+
+@WHO
 def test_a_result_that_nobody_wants_may_be_left_out(placement: dict[str, str]) -> None:
     """onnxruntime 1.32 crashes here."""
     graph = model("""

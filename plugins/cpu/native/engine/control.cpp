@@ -82,7 +82,10 @@ int Frame::steer(const Step &step, size_t &index) {
       status = next(step, state);
       to = size_t(step.target);
       dropped = true;
-      if (state.trip % TRIPS == 0 && now() - since_ > REST) rests_ = 1;
+      if (state.trip % TRIPS == 0 && now() - since_ > REST) {
+        since_ = now();
+        rests_ = 1;
+      }
       break;
     }
     default:
