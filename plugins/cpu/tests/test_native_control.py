@@ -52,7 +52,10 @@ def test_random_control_flow(data: st.DataObject) -> None:
         for n, c, d in data.draw(
             st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), max_size=4)
         ):
-            feeds = {"a": a.astype(maker.dtype), "b": (a.T.reshape(SHAPE) + n).astype(maker.dtype)}
+            feeds: dict[str, Array] = {
+                "a": a.astype(maker.dtype),
+                "b": (a.T.reshape(SHAPE) + n).astype(maker.dtype),
+            }
             feeds |= {"n": np.array(n), "c": np.array(c), "d": np.array(d)}
             assert_same(session.run(None, dict(feeds)), peer(graph, feeds))
 
