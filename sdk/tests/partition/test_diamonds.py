@@ -140,7 +140,31 @@ def test_a_provider_may_take_a_loop_whole() -> None:
     with epkit.load(LOOP, ["toy"], registry=registry) as session:
         assert_same(session(x=X), expected(LOOP, {"x": X}))
         owners = {node.node: node.provider for node in session.placement.nodes}
-    assert owners == {"before": "cpu", "loop": "toy", "after": "toy"}
+    inside = dict.fromkeys(("on", "inner", "last"), "toy")
+    assert owners == {"before": "cpu", "loop": "toy", "after": "toy", **inside}
+
+
+def test_a_loop_is_not_taken_whole_from_a_preferred_provider() -> None:
+    registry = registry_of(
+        reference_provider("toy", named("inner")), reference_provider("whole", named("loop"))
+    )
+    with epkit.load(LOOP, ["toy", "whole"], registry=registry) as session:
+        assert_same(session(x=X), expected(LOOP, {"x": X}))
+        found = {node.node: node for node in session.placement.nodes}
+    assert (found["loop"].provider, found["inner"].provider) == ("runtime", "toy")
+    (reason,) = [reason for reason in found["loop"].refused if reason.provider == "whole"]
+    assert (reason.code, reason.reason) == ("group", "whole would run it whole, but toy runs inner in it")
+    with epkit.load(LOOP, ["whole", "toy"], registry=registry) as session:
+        assert {node.provider for node in session.placement.nodes if node.graph == "step"} == {"whole"}
+
+
+def test_a_node_that_is_pinned_keeps_the_loop_around_it_from_being_taken_whole() -> None:
+    registry = registry_of(reference_provider("toy", named("loop", "inner")))
+    with epkit.load(LOOP, ["toy"], registry=registry, placement={"inner": "cpu"}) as session:
+        assert_same(session(x=X), expected(LOOP, {"x": X}))
+        found = {node.node: node for node in session.placement.nodes}
+    assert found["inner"].provider == "cpu" and found["loop"].provider != "toy"
+    assert any(reason.provider == "toy" and reason.code == "pinned" for reason in found["loop"].refused)
 
 
 def test_the_first_named_goes_first() -> None:

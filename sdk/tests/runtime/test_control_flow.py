@@ -1,4 +1,4 @@
-"""If, Loop and Scan in the runtime, against onnxruntime; also where providers own parts of the bodies."""
+"""If, Loop and Scan against onnxruntime: by the CPU provider, by the runtime, and where providers own parts of the bodies."""
 
 from __future__ import annotations
 
@@ -182,11 +182,21 @@ CASES["scan_8"] = scan_8(False)
 CASES["scan_8_with_lengths"] = scan_8(True)
 
 
+RUNTIME = {f"op:{operator}": "runtime" for operator in ("If", "Loop", "Scan")}
+
+
+WHO = pytest.mark.parametrize("placement", [{}, RUNTIME], ids=["whole", "runtime"])
+
+
+@WHO
 @pytest.mark.parametrize("level", ["none", "all"])
 @pytest.mark.parametrize("name", CASES)
-def test_like_onnxruntime(name: str, level: str) -> None:
+def test_like_onnxruntime(name: str, level: str, placement: dict[str, str]) -> None:
     case = CASES[name]
-    with epkit.load(case.model, optimise=level) as session:
+    with epkit.load(case.model, optimise=level, placement=placement) as session:
+        by = {node.provider for node in session.placement.nodes if node.operator in ("If", "Loop", "Scan")}
+        stays = bool(placement) or name.startswith(("scan_8", "sequence"))
+        assert by == ({"runtime"} if stays else {"cpu"})
         for feeds in case.feeds:
             assert_same(session.run(None, feeds), by_onnxruntime(case.model, feeds))
 
@@ -201,60 +211,96 @@ def test_with_every_other_node_on_a_device(name: str) -> None:
     device.assert_clean()
 
 
-def test_scan_over_nothing() -> None:
+@WHO
+def test_scan_over_nothing(placement: dict[str, str]) -> None:
     """onnxruntime refuses a sequence of no entries; the standard does not."""
-    with epkit.load(CASES["scan"].model) as session:
+    with epkit.load(CASES["scan"].model, placement=placement) as session:
         outputs = session(x=X[:0], start=X[0])
     assert_same(outputs, {"last": X[0], "all": X[:0], "tops": np.zeros(0, np.float32)})
 
 
-def test_a_result_that_nobody_wants_may_be_left_out() -> None:
+@WHO
+@pytest.mark.parametrize("level", ["none", "all"])
+def test_no_trips_give_slices_of_the_shape_that_the_body_states(
+    placement: dict[str, str], level: str
+) -> None:
+    graph = model("""
+        g (float[6] x, int64[2] dims, int64 n) => (float[T, 2, 3] all) <bool yes = {1}> {
+            all = Loop(n, yes) <body = step (int64 i, bool go) => (bool on, float[2, 3] u) {
+                on = Identity(go)  v = Reshape(x, dims)  u = Identity(v) }>
+        }""")
+    feeds = {"x": np.arange(6, dtype=np.float32), "dims": np.array([2, 3]), "n": np.array(0)}
+    with epkit.load(graph, optimise=level, placement=placement) as session:
+        assert_same(session.run(None, feeds), by_onnxruntime(graph, feeds))
+
+
+@WHO
+def test_a_loop_of_one_named_input(placement: dict[str, str]) -> None:
+    """The condition is left out, and nothing is carried."""
+    graph = model("""
+        g (float[2] x, int64 n) => (float[T, 2] all) {
+            all = Loop(n, "") <body = step (int64 i, bool go) => (bool on, float[2] u) {
+                on = Identity(go)  f = Cast <to = 1> (i)  u = Mul(x, f) }>
+        }""")
+    feeds = {"x": X[0, :2], "n": np.array(3)}
+    with epkit.load(graph, placement=placement) as session:
+        assert_same(session.run(None, feeds), by_onnxruntime(graph, feeds))
+
+
+@WHO
+def test_a_result_that_nobody_wants_may_be_left_out(placement: dict[str, str]) -> None:
     """onnxruntime 1.32 crashes here."""
     graph = model("""
         g (float[N, 3] x, int64 n) => (float[T, N, 3] all) <bool yes = {1}> {
             "", all = Loop(n, yes, x) <body = step (int64 i, bool go, float[N, 3] s) =>
                 (bool on, float[N, 3] t, float[N, 3] u) { on = Identity(go)  t = Neg(s)  u = Identity(s) }>
         }""")
-    with epkit.load(graph, optimise="none") as session:
+    with epkit.load(graph, optimise="none", placement=placement) as session:
         assert_same(session(x=X, n=np.array(3))["all"], np.stack([X, -X, X]))
 
 
 # ---- wrong ----
 
 
-def test_a_condition_must_be_one_bool() -> None:
+@WHO
+def test_a_condition_must_be_one_bool(placement: dict[str, str]) -> None:
     graph = model("""
         g (float[3] x, bool[K] c) => (float[3] y) {
             [if] y = If(c) <
                 then_branch = yes () => (float[3] p) { p = Neg(x) },
                 else_branch = no () => (float[3] q) { q = Abs(x) }>
         }""")
-    with epkit.load(graph) as session:
+    with epkit.load(graph, placement=placement) as session:
         with pytest.raises(RunError, match="must be one bool") as caught:
             session(x=X[0], c=np.array([True, False]))
         assert (caught.value.where.node, caught.value.where.stage) == ("if", "run")
         assert_same(session(x=X[0], c=np.array([True]))["y"], -X[0])
 
 
-def test_trips_must_agree_on_the_shape_of_what_is_stacked() -> None:
+@WHO
+def test_trips_must_agree_on_the_shape_of_what_is_stacked(placement: dict[str, str]) -> None:
     graph = model("""
         g (float[N, 3] x, int64 n) => (float[T, M, 3] all) <bool yes = {1}> {
             [loop] last, all = Loop(n, yes, x) <body = step (int64 i, bool go, float[K, 3] s) =>
                 (bool on, float[L, 3] t, float[L, 3] u) {
                     on = Identity(go)  t = Concat <axis = 0> (s, x)  u = Identity(t) }>
         }""")
-    with epkit.load(graph) as session, pytest.raises(RunError, match="different shapes") as caught:
+    with (
+        epkit.load(graph, placement=placement) as session,
+        pytest.raises(RunError, match="different shapes") as caught,
+    ):
         session(x=X, n=np.array(2))
     assert caught.value.where.node == "loop"
 
 
-def test_the_number_of_trips_must_be_one_number() -> None:
+@WHO
+def test_the_number_of_trips_must_be_one_number(placement: dict[str, str]) -> None:
     graph = model("""
         g (float[3] x, int64[K] n) => (float[3] y) <bool yes = {1}> {
             [loop] y = Loop(n, yes, x) <body = step (int64 i, bool go, float[3] s) => (bool on, float[3] t) {
                 on = Identity(go)  t = Neg(s) }>
         }""")
-    with epkit.load(graph) as session:
+    with epkit.load(graph, placement=placement) as session:
         with pytest.raises(RunError, match="Loop failed") as caught:
             session(x=X[0], n=np.array([1, 2]))
         assert caught.value.where.node == "loop"
@@ -262,14 +308,15 @@ def test_the_number_of_trips_must_be_one_number() -> None:
         assert_same(session(x=X[0], n=np.array([3]))["y"], -X[0])
 
 
-def test_scan_inputs_of_different_lengths() -> None:
+@WHO
+def test_scan_inputs_of_different_lengths(placement: dict[str, str]) -> None:
     graph = model("""
         g (float[N, 3] x, float[M, 3] z) => (float[N, 3] all) {
             [scan] all = Scan <num_scan_inputs = 2, body = step (float[3] a, float[3] b) => (float[3] u) {
                 u = Add(a, b) }> (x, z)
         }""")
     with (
-        epkit.load(graph) as session,
+        epkit.load(graph, placement=placement) as session,
         pytest.raises(RunError, match=r"different lengths: \[1, 2\]") as caught,
     ):
         session(x=X, z=X[:1])

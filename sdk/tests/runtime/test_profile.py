@@ -51,7 +51,11 @@ def test_only_the_branch_that_was_taken_is_recorded() -> None:
     with epkit.load(graph) as session:
         profile = epkit.Profile()
         session.run(None, {"x": X, "c": True}, epkit.RunOptions(profile=profile))
-        assert profile.dispatched() == {"then": "cpu"}
+        assert profile.dispatched() == {"if": "cpu", "then": "cpu"}
+    with epkit.load(graph, placement={"if": "runtime"}) as session:
+        profile = epkit.Profile()
+        session.run(None, {"x": X, "c": False}, epkit.RunOptions(profile=profile))
+        assert profile.dispatched() == {"else": "cpu"}
     (control,) = (event for event in profile.recorder.events if event.category == "control")
     assert (control.name, control.details["operator"]) == ("if", "If")
 

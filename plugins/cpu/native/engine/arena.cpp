@@ -11,7 +11,7 @@ namespace {
 constexpr size_t SMALLEST = size_t(1) << 16;
 constexpr size_t PAGE = 4096;
 constexpr size_t HEADER = ALIGNMENT;  // before each buffer
-constexpr size_t MOST_PLANNED = 4096; // buffers of a run: the time for a plan grows with their square
+constexpr size_t MOST_PLANNED = 4096; // buffers of a run: the time for a plan grows with their square; no more are noted
 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -33,16 +33,17 @@ void *Arena::take(size_t nbytes) {
   if (nbytes > SIZE_MAX / 4) return nullptr;
   const size_t size = round_up(nbytes ? nbytes : 1, ALIGNMENT) + HEADER;
   const size_t event = run_.size();
-  run_.push_back({size, clock_, -1});
+  const bool noted = event < MOST_PLANNED;  // a loop may go on for any number of trips
+  if (noted) run_.push_back({size, clock_, -1});
   if (following_ && !(event < plan_.size() && plan_[event].size == size && plan_[event].start == clock_)) diverge(event);
   void *memory = following_ ? planned(event, size) : cut(size);
   if (!memory) {
-    run_.pop_back();
+    if (noted) run_.pop_back();
     return nullptr;
   }
   if (in_use_ > most_) most_ = in_use_;
-  header_of(memory).event = int(event);
-  clock_++;
+  header_of(memory).event = noted ? int(event) : -1;
+  if (noted) clock_++;
   return memory;
 }
 
@@ -83,7 +84,7 @@ void *Arena::cut(size_t size) {
 void Arena::give(void *memory) {
   const int event = header_of(memory).event;
   if (following_ && plan_[event].end != clock_) diverge(run_.size());
-  run_[event].end = clock_++;
+  if (event >= 0) run_[event].end = clock_++;
   if (following_) {
     in_use_ -= run_[event].size;
     return;
@@ -131,7 +132,7 @@ void Arena::settle() {
   if (in_use_ != 0) return;
   statistics.least = int64_t(most_);
   const size_t held = size_t(statistics.held);
-  if (!following_ && run_ == last_ && run_.size() <= MOST_PLANNED && held > most_ + most_ / 64) {
+  if (!following_ && run_ == last_ && run_.size() < MOST_PLANNED && held > most_ + most_ / 64) {
     plan();
   } else if (chunks_.size() > 1 && held > most_ + most_ / 4 + SMALLEST) {
     release();

@@ -21,6 +21,7 @@ constexpr int MAX_THREADS = 256;
 // In nanoseconds.
 constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
 constexpr int64_t GAP_IN_RUN = 1000000;  // while runs are under way: more work is near
+constexpr int64_t PATIENCE = 20000;      // a caller waits that long for the others' last pieces before it yields
 constexpr int64_t WORTH_SHARING = 4000;  // less work is done sooner than another thread has taken note of it
 constexpr int64_t WORTH_WAKING = 40000;  // less work is done sooner than a sleeping thread has woken
 
@@ -116,9 +117,13 @@ class Pool {
     work(0);
     // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
     gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
-    for (int spins = 0; gate_.load(std::memory_order_acquire) != CLOSED; spins++) {
-      if (spins < 20000) pause_cpu();
-      else sched_yield();
+    // Who is inside has at most a piece to do: if that takes long, the system has given its CPU to somebody else, and
+    // may give it ours.
+    const int64_t begin = now();
+    for (bool patient = false; gate_.load(std::memory_order_acquire) != CLOSED;) {
+      if (patient) sched_yield();
+      else for (int spins = 0; spins < 16; spins++) pause_cpu();
+      patient = patient || now() - begin > PATIENCE;
     }
     return joined_.load(std::memory_order_relaxed);
   }

@@ -9,7 +9,19 @@
 namespace epk {
 
 Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()) {
-  garbage.reserve(2 * slots.size());  // so that dropping never allocates
+  loopings_.resize(p.loops.size());
+  if (!p.loops.empty()) {
+    // A value that a trip carries to the next may still lie in the Buffer of a slot that is written anew. No more
+    // Buffers are in use at once than there are who can hold them.
+    size_t holders = buffers.size() + size_t(p.max_arity);
+    for (const Loop &loop : p.loops) holders += loop.collected.size();
+    spare_.reserve(holders);
+    for (size_t i = 0; i < holders; i++) spare_.push_back(int(buffers.size() + i));
+    buffers.resize(buffers.size() + holders);
+    for (size_t i = 0; i < p.loops.size(); i++) loopings_[i].collecting.resize(p.loops[i].collected.size());
+  }
+  held_.resize(size_t(p.max_arity));
+  garbage.reserve(slots.size() + buffers.size());  // so that dropping never allocates
   context_.own = EngineContext{{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail}, view};
   context_.frame = this;
   joinings_.resize(p.joins.size());
@@ -35,9 +47,16 @@ void Frame::borrow(int index, void *data, int ndim, const int64_t *shape, PyObje
   slot.tensor.data = data;
   slot.tensor.ndim = ndim;
   if (ndim > 0) memcpy(slot.shape, shape, sizeof(int64_t) * size_t(ndim));
-  slot.buffer = index;
+  slot.buffer = vacant(index);
   slot.array = array;
-  buffers[index] = Buffer{data, nullptr, 1, Owner::borrowed};
+  buffers[slot.buffer] = Buffer{data, nullptr, 1, Owner::borrowed};
+}
+
+int Frame::vacant(int own) {
+  if (buffers[own].refs == 0) return own;
+  const int found = spare_.back();
+  spare_.pop_back();
+  return found;
 }
 
 void Frame::drop(int index) {
@@ -61,6 +80,7 @@ void Frame::unref(int number) {
   if (buffer.owner == Owner::heap) aligned_free(buffer.memory);
   if (buffer.owner == Owner::object) garbage.push_back(buffer.object);
   buffer = Buffer{};
+  if (size_t(number) >= slots.size() + joinings_.size()) spare_.push_back(number);
 }
 
 void Frame::drop_after(const Step &step) {
@@ -79,17 +99,28 @@ void Frame::clear() {
     if (slots[i].buffer != ABSENT || slots[i].array) drop(int(i));
   }
   for (Joining &joining : joinings_) release(joining);
+  for (Looping &looping : loopings_)
+    for (Collecting &collecting : looping.collecting) release(collecting);
   spared_ = sparing_;
   sparing_ = 0;
   arena.settle();
 }
 
-int Frame::run(size_t &step, size_t stop) {
-  for (; step < stop; step++) {
+int Frame::run(size_t &step, bool one) {
+  rests_ = 0;
+  const size_t stop = program.steps.size();
+  while (step < stop) {
     const Step &next = program.steps[step];
-    if (!next.kernel) return AT_PYTHON;
-    if (int status = call(next)) return status;
-    for (int slot : next.frees) drop(slot);
+    if (next.control != Control::none) {
+      if (int status = steer(next, step)) return status;
+      if (rests_) return EPK_OK;
+    } else {
+      if (!next.kernel) return AT_PYTHON;
+      if (int status = call(next)) return status;
+      for (int slot : next.frees) drop(slot);
+      step++;
+    }
+    if (one) return EPK_OK;
   }
   return EPK_OK;
 }

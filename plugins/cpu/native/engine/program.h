@@ -6,20 +6,24 @@
 #include <vector>
 
 #include "arena.h"
+#include "control.h"
 #include "engine_context.h"
 
 typedef struct _object PyObject;
 
 namespace epk {
 
-constexpr int ABSENT = -1;
 constexpr int AT_PYTHON = -1;    // Frame::run: the next step is Python's
 constexpr size_t SMALL = 1024;   // bytes; smaller results are copied out rather than handed over
 
 // One kernel call. Without a kernel, or where the kernel says EPK_UNSUPPORTED, it is Python's: `callable` is called
-// with the inputs as arrays.
+// with the inputs as arrays. Or a step of control flow (control.h).
 struct Step {
   epk_kernel kernel = nullptr;
+  Control control = Control::none;
+  int target = 0;          // of control: the step to go on with
+  int loop = ABSENT;       // of control: of Program::loops
+  int region = 0;          // steps of one region run one after the other, all of them or none
   PyObject *callable = nullptr;
   std::vector<max_align_t> attributes;
   std::vector<int> inputs, outputs;
@@ -62,6 +66,7 @@ struct Program {
   std::vector<Input> inputs;
   std::vector<Constant> constants;
   std::vector<Join> joins;
+  std::vector<Loop> loops;
   std::vector<int> outputs;
   std::vector<PyObject *> output_names;
   int max_arity = 1;
@@ -99,8 +104,9 @@ class Frame {
   explicit Frame(const Program &program);
   ~Frame();
 
-  // Runs steps from `step` on, to the end or to a step of Python's (AT_PYTHON); else a status, and `message` says why.
-  int run(size_t &step, size_t stop);
+  // Runs steps from `step` on, or one only, to the end or to a step of Python's (AT_PYTHON); else a status, and
+  // `message` says why. A loop that goes on for long comes back, so that the caller can look up.
+  int run(size_t &step, bool one);
   // The value of a slot is memory that outlives the run.
   void borrow(int slot, void *data, int ndim, const int64_t *shape, PyObject *array);
   void drop(int slot);
@@ -114,10 +120,12 @@ class Frame {
   // Nanoseconds of work that the steps of the last run had to share.
   int64_t shared_work() const { return shared_work_; }
   void begin_run() { shared_work_ = 0; }
+  // Python ran a Concat: what was written into a result in advance is not used.
+  void abandon_join(const Step &step) { if (step.join != ABSENT) release(joinings_[step.join]); }
 
   const Program &program;
   std::vector<Slot> slots;
-  std::vector<Buffer> buffers;  // of the slots, then of the joins
+  std::vector<Buffer> buffers;  // of the slots, of the joins, and spare ones
   std::vector<PyObject *> garbage;  // references to give up when Python's lock is held
   Arena arena;
   char message[512];
@@ -140,7 +148,26 @@ class Frame {
   bool set_shape(DLTensor &tensor, int32_t ndim, const int64_t *shape, size_t *nbytes);
   void *unnamed_output(size_t nbytes);
 
-  // Memory for a slot, in the Buffer `own` or as a part of another's; null: there is none. The caller counts the reference.
+  // Control flow.
+  int steer(const Step &step, size_t &index);
+  int hold(const int *sources, size_t count);
+  void settle_held(const Step &step);
+  int truth(const Step &step, size_t input, bool &value);
+  int begin(const Step &step);
+  int trip(const Step &step, Looping &state);
+  int slice(const Step &step, size_t input, const Sliced &how, int64_t place);
+  int next(const Step &step, Looping &state);
+  int collect(const Step &step, size_t input, Looping &state, size_t which);
+  int finish(const Step &step, Looping &state);
+  char *fresh(int slot, int ndim, const int64_t *shape);
+  int refuse(int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+  void release(Collecting &collecting);
+
+  // Memory of its own for a value that becomes slot `number`, in a Buffer without references; ABSENT: there is none.
+  int vacant(int own);
+  int allocate(int number, size_t nbytes, int own);
+  // Memory for a slot, in a Buffer (`own` if it is free) or as a part of another's; null: there is none. The caller
+  // counts the reference.
   char *memory_for(int slot, size_t nbytes, int own, int &buffer);
   char *part_of(int join, int part, size_t nbytes, int &buffer);
   char *taken_over(int index, size_t nbytes, int &buffer);
@@ -164,6 +191,11 @@ class Frame {
   std::vector<int64_t> spare_shapes_;  // of outputs that have no slot
   std::vector<void *> scratch_;
   std::vector<Joining> joinings_;
+  std::vector<Looping> loopings_;
+  std::vector<Held> held_;
+  int64_t since_ = 0;       // when the native stretch began in which loops run
+  int rests_ = 0;           // the loop comes back to its caller for a moment
+  std::vector<int> spare_;  // Buffers without references, besides those of slots and joins
   int64_t spared_ = 0, sparing_ = 0;  // of the latest run, of this one
 };
 

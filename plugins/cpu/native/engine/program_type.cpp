@@ -94,15 +94,17 @@ bool run_steps(Frame &frame, PyObject *context, PyObject *before, PyObject *afte
     size_t started = step;
     int status;
     Py_BEGIN_ALLOW_THREADS
-    status = frame.run(step, watched ? step + 1 : count);
+    status = frame.run(step, watched);
     Py_END_ALLOW_THREADS
     collect(frame);
+    if (status == EPK_OK && step < count && PyErr_CheckSignals() < 0) return false;
     if (status == EPK_UNSUPPORTED && frame.program.steps[step].callable) {
       for (int slot : frame.program.steps[step].outputs)
         if (slot != ABSENT) frame.drop(slot);
       status = AT_PYTHON;
     }
     if (status == AT_PYTHON) {
+      frame.abandon_join(frame.program.steps[step]);
       if (!python_step(frame, step, context)) {
         if (!PyErr_ExceptionMatches(failure_type)) {
           // the caller wants to know which step raised
@@ -259,9 +261,11 @@ void program_dealloc(PyObject *object) {
 }
 
 PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *) {
-  PyObject *slots, *inputs, *constants, *steps, *outputs;
+  PyObject *slots, *inputs, *constants, *steps, *outputs, *loops = nullptr;
   int threads;
-  if (!PyArg_ParseTuple(arguments, "OOOOOi", &slots, &inputs, &constants, &steps, &outputs, &threads)) return nullptr;
+  if (!PyArg_ParseTuple(arguments, "OOOOOi|O", &slots, &inputs, &constants, &steps, &outputs, &threads, &loops)) {
+    return nullptr;
+  }
   auto *self = (ProgramObject *)type->tp_alloc(type, 0);
   if (!self) return nullptr;
   try {
@@ -269,7 +273,7 @@ PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *) {
     self->idle = new std::vector<Frame *>;
     self->gone = new ArenaStatistics;
     self->program->threads = threads < 1 ? 1 : threads;
-    if (read_program(slots, inputs, constants, steps, outputs, *self->program)) return (PyObject *)self;
+    if (read_program(slots, inputs, constants, steps, outputs, loops, *self->program)) return (PyObject *)self;
   } catch (const std::bad_alloc &) {
     PyErr_NoMemory();
   }
@@ -289,7 +293,7 @@ PyType_Slot program_slots[] = {
     {Py_tp_new, (void *)program_new},
     {Py_tp_dealloc, (void *)program_dealloc},
     {Py_tp_methods, program_methods},
-    {Py_tp_doc, (void *)"Program(slots, inputs, constants, steps, outputs, threads)"},
+    {Py_tp_doc, (void *)"Program(slots, inputs, constants, steps, outputs, threads, loops=())"},
     {0, nullptr},
 };
 

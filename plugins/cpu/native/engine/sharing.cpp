@@ -28,16 +28,23 @@ char *Frame::memory_for(int number, size_t nbytes, int own, int &buffer) {
   if (type.join != ABSENT) {
     if (char *part = part_of(type.join, type.part, nbytes, buffer)) return part;
   }
-  const bool heap = type.escapes && nbytes >= SMALL;
+  const int made = allocate(number, nbytes, own);
+  if (made == ABSENT) return nullptr;
+  buffer = made;
+  return static_cast<char *>(buffers[made].memory);
+}
+
+int Frame::allocate(int number, size_t nbytes, int own) {
+  const bool heap = program.slots[number].escapes && nbytes >= SMALL;
   void *memory = nullptr;
   try {
     memory = heap ? aligned_allocate(nbytes) : arena.take(nbytes);
   } catch (const std::bad_alloc &) {  // the arena's own lists
   }
-  if (!memory) return nullptr;
-  buffers[own] = Buffer{memory, nullptr, 0, heap ? Owner::heap : Owner::arena};
-  buffer = own;
-  return static_cast<char *>(memory);
+  if (!memory) return ABSENT;
+  const int made = vacant(own);
+  buffers[made] = Buffer{memory, nullptr, 0, heap ? Owner::heap : Owner::arena};
+  return made;
 }
 
 char *Frame::part_of(int number, int part, size_t nbytes, int &buffer) {

@@ -142,8 +142,9 @@ bool receive(Frame &frame, int number, PyObject *value, long step) {
   for (int i = 0; i < PyArray_NDIM(a); i++) dims[i] = PyArray_DIM(a, i);
   frame.borrow(number, PyArray_DATA(a), PyArray_NDIM(a), dims, array);
   Py_INCREF(array);
-  frame.buffers[number].owner = Owner::object;  // a view of it may outlive this slot
-  frame.buffers[number].object = array;
+  Buffer &buffer = frame.buffers[slot.buffer];
+  buffer.owner = Owner::object;  // a view of it may outlive this slot
+  buffer.object = array;
   return true;
 }
 

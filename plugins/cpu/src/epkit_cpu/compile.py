@@ -6,6 +6,7 @@ Nodes that no lowering takes are steps of their portable kernel: the loop comes 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
 from epkit.kernels.attributes import attribute_values
 
 from .constants import Dequantised
+from .control import STEPS, Flat, Ports, Row, is_control_flow, numbered
 from .fuse import Fuser
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.halves import through_float32
-from .lower.step import Operand, Step, View
+from .lower.step import Body, Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import FLOAT32, FORMS, bf16_form, cpus, engine, kernels
 from .pages import Scratch, settled
@@ -51,10 +53,10 @@ class NativeProgram(Program):
         self._builder = builder = _Builder(
             subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
         )
-        self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
         self._engine = builder.make(module, threads)
+        self.steps = [row.step for row in builder.rows]
         if not builder.wants_context:
             self.feed = self._engine.feed
         del self._builder
@@ -154,7 +156,7 @@ class _Builder:
     ) -> None:
         self.graph = Dequantised.of(graph, self._compute)
         self.wants_context = False
-        self.steps: list[Step] = []
+        self.rows: list[Row] = []
         self._kernel_for = kernel_for
         self._table = table
         self._narrow = narrow
@@ -165,20 +167,26 @@ class _Builder:
         self._types: list[str] = []
         self._kept: list[np.ndarray[Any, Any]] = []
         self._constants: dict[int, np.ndarray[Any, Any]] = {}
-        self._lower()
+        self._steps = self._lower(self.graph)
+        self._scratch = Scratch()  # all is prepared
 
     # ---- lowering ----
 
-    def _lower(self) -> None:
-        fuser = Fuser(self.graph)
+    def _lower(self, graph: Subgraph) -> list[Step]:
+        """The steps of a graph; those of bodies are in the steps of their nodes."""
+        control = {node: self._control(node, graph) for node in graph.nodes if is_control_flow(node)}
+        # what a body reads, nothing is fused away of: the body may give it as it is, without a node
+        read = [value for step in control.values() for value in step.inputs if value is not None]
+        graph = replace(graph, outputs=(*graph.outputs, *read))
+        fuser = Fuser(graph)
         pending: list[Step | ir.Node] = []
-        order = {node: index for index, node in enumerate(self.graph.nodes)}
+        order = {node: index for index, node in enumerate(graph.nodes)}
         absorbed: set[ir.Node] = set()
-        for node in self.graph.nodes:
-            view = View(node, self.graph, order, self._prepare, self._narrow)
+        for node in graph.nodes:
+            view = View(node, graph, order, self._prepare, self._narrow)
             if node in absorbed or self.graph.is_made(node):
                 continue
-            if (step := self._lowered(view)) is not None:
+            if (step := control.get(node) or self._lowered(view)) is not None:
                 absorbed.update(step.nodes)
                 fuser.read(step.inputs)
                 pending.append(step)
@@ -186,20 +194,14 @@ class _Builder:
                 pending.append(node)
             else:
                 pending.append(Step("", tuple(node.inputs), view.outputs, nodes=(node,)))
-        self._scratch = Scratch()  # all is prepared
-        self.steps = keep_blocked(self._needed(pending, fuser), self.graph)
+        return keep_blocked(_needed(pending, fuser, graph), graph)
 
-    def _needed(self, pending: Sequence[Step | ir.Node], fuser: Fuser) -> list[Step]:
-        """The steps, chains among them, without results that nobody reads, as of a Pad that a convolution does."""
-        wanted: set[ir.Value] = set(self.graph.outputs)
-        kept: list[Step] = []
-        for item in reversed(pending):
-            step = item if isinstance(item, Step) else fuser.step(item, wanted)
-            if step is None or (step.kernel and not any(value in wanted for value in step.outputs)):
-                continue
-            kept.append(step)
-            wanted.update(v for v in step.inputs if v is not None and not isinstance(v, np.ndarray))
-        return kept[::-1]
+    def _control(self, node: ir.Node, graph: Subgraph) -> Step:
+        """A node with its bodies; its inputs are all that they read, too."""
+        bodies = tuple(Body(name, body, self._lower(body)) for name, body in graph.bodies(node).items())
+        formals = Ports.of(node, [body.graph for body in bodies]).formals
+        read = dict.fromkeys(v for body in bodies for v in body.graph.inputs if v not in formals)
+        return Step("", (*node.inputs, *read), tuple(node.outputs), nodes=(node,), bodies=bodies)
 
     def _lowered(self, view: View) -> Step | None:
         lowering = LOWERINGS.get((view.node.domain, view.op))
@@ -255,62 +257,68 @@ class _Builder:
     def make(self, module: Any, threads: int) -> Any:
         """The engine's program."""
         inputs = [(str(v.name), self._slot(v), _declared(v)) for v in self.graph.inputs]
-        rows = [([self._slot(v) for v in s.inputs], [self._result(v) for v in s.outputs]) for s in self.steps]
         outputs = [(str(v.name), self._slot(v)) for v in self.graph.outputs]
-        kept = {slot for _, slot in outputs} | set(self._constants)
-        frees = _last_uses(rows, kept)
-        escapes = self._escapes(rows, {slot for _, slot in outputs})
-        steps = [
-            (
-                self._table[s.kernel] if s.kernel else self._python(s),
-                s.attributes,
-                reads,
-                writes,
-                free,
-                self._python(s) if self._may_fall_back(s) else None,
-                [n for k, j in s.over if reads[j] in free and reads.count(reads[j]) == 1 for n in (k, j)],
-                s.joins,
-            )
-            for s, (reads, writes), free in zip(self.steps, rows, frees, strict=True)
-        ]
+        results = [slot for _, slot in outputs]
+        flat = Flat(self._slot, self._result)
+        self.rows = numbered(flat.rows(self._steps, [slot for _, slot, _ in inputs], results))
+        escapes = self._escapes(results)
+        steps = [self._packed(row) for row in self.rows]
         slots = []
         for number, kind in enumerate(self._types):
             code, bits = native_type(kind)
             slots.append((code, bits, numpy_dtype(kind) if bits else None, number in escapes))
-        moved = self._moved(rows)
+        moved = self._moved()
         constants = [
             (slot, _settled(self._constants[slot], slot in moved)) for slot in sorted(self._constants)
         ]
-        return module.Program(slots, inputs, constants, steps, outputs, threads)
+        return module.Program(slots, inputs, constants, steps, outputs, threads, flat.loops)
+
+    def _packed(self, row: Row) -> tuple[Any, ...]:
+        """A step as the engine reads it."""
+        step, reads, free = row.step, row.reads, row.frees
+        kernel: Any = step.kernel if step.kernel in STEPS else self._table.get(step.kernel)
+        over = [n for k, j in step.over if reads[j] in free and reads.count(reads[j]) == 1 for n in (k, j)]
+        return (
+            self._python(step) if kernel is None else kernel,
+            step.attributes,
+            reads,
+            row.writes,
+            free,
+            self._python(step) if self._may_fall_back(step) else None,
+            over,
+            step.joins,
+            row.region,
+        )
 
     def _result(self, value: Operand) -> int:
         """The slot of an output; none if nobody reads it."""
         if isinstance(value, Blocked):
             return self._slot(value)
-        if value is None or not (value.uses() or value in self.graph.outputs):
+        if value is None or not (value.uses() or value in self.graph.results):
             return ABSENT
         return self._slot(value)
 
-    def _escapes(self, rows: Sequence[tuple[list[int], list[int]]], results: set[int]) -> set[int]:
+    def _escapes(self, results: Sequence[int]) -> set[int]:
         """Slots that Python sees: results, what portable kernels read, and what those may be views of."""
         found = set(results)
-        for step, (reads, writes) in zip(reversed(self.steps), reversed(rows), strict=True):
-            if not step.kernel:
-                found.update(reads)
-            elif step.alias and writes[0] in found:
-                found.add(reads[0])
+        for row in reversed(self.rows):
+            if not row.step.kernel:
+                found.update(row.reads)
+            elif row.step.alias and row.writes[0] in found:
+                found.add(row.reads[0])
+            elif row.step.kernel == "move":
+                found.update(a for a, b in zip(row.reads, row.writes, strict=True) if b in found)
         return found
 
-    def _moved(self, rows: Sequence[tuple[list[int], list[int]]]) -> set[int]:
+    def _moved(self) -> set[int]:
         """Slots that only Gather reads, row by row: a table of words is not copied to be aligned."""
-        pairs = [(step, reads) for step, (reads, _) in zip(self.steps, rows, strict=True)]
         return set(self._constants) - {
-            slot for step, reads in pairs for slot in reads[step.kernel == "gather" :]
+            slot for row in self.rows for slot in row.reads[row.step.kernel == "gather" :]
         }
 
     def _may_fall_back(self, step: Step) -> bool:
         """True if the step is just one node, whose portable kernel can take over where the native one cannot."""
-        if not step.kernel or len(step.nodes) != 1 or step.kernel in LAYOUT:
+        if not step.kernel or len(step.nodes) != 1 or step.kernel in LAYOUT or step.kernel in STEPS:
             return False
         node = step.nodes[0]
         same = len(step.inputs) == len(node.inputs) and len(step.outputs) == len(node.outputs)
@@ -397,14 +405,14 @@ def _settled(array: np.ndarray[Any, Any], is_moved: bool = False) -> Any:
     return array if is_moved and array.flags.c_contiguous else settled(array)
 
 
-def _last_uses(rows: Sequence[tuple[list[int], list[int]]], kept: set[int]) -> list[list[int]]:
-    """For each step, the slots that nobody needs after it."""
-    last: dict[int, int] = {}
-    for index, (reads, writes) in enumerate(rows):
-        for slot in (*reads, *writes):
-            if slot != ABSENT and slot not in kept:
-                last[slot] = index
-    frees: list[list[int]] = [[] for _ in rows]
-    for slot, index in last.items():
-        frees[index].append(slot)
-    return frees
+def _needed(pending: Sequence[Step | ir.Node], fuser: Fuser, graph: Subgraph) -> list[Step]:
+    """The steps, chains among them, without results that nobody reads, as of a Pad that a convolution does."""
+    wanted: set[ir.Value] = set(graph.outputs)
+    kept: list[Step] = []
+    for item in reversed(pending):
+        step = item if isinstance(item, Step) else fuser.step(item, wanted)
+        if step is None or (step.kernel and not any(value in wanted for value in step.outputs)):
+            continue
+        kept.append(step)
+        wanted.update(v for v in step.inputs if v is not None and not isinstance(v, np.ndarray))
+    return kept[::-1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
 
 from epkit.backend import (
+    Claim,
     CustomOperator,
     Device,
     Devices,
@@ -17,12 +18,14 @@ from epkit.backend import (
     KernelTable,
     MemoryStep,
     Program,
+    Refusal,
     Subgraph,
     custom_kernels,
     portable_kernels,
 )
 
 from .compile import NativeProgram
+from .control import is_control_flow, refusal
 from .device import find_devices
 from .kernels import KERNELS
 from .lower import is_native
@@ -80,6 +83,17 @@ class CpuProvider(KernelProvider):
     def knows(self, domain: str, op_type: str) -> bool:
         """Beside the engine, a portable function is no gain: what it would fuse, the engine runs faster in parts."""
         return super().knows(domain, op_type) and (not chosen_isa() or is_native(domain, op_type))
+
+    def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
+        """The engine runs control flow whole, of whose bodies it takes every node."""
+        whole = bool(chosen_isa())
+        for node in graph.nodes:
+            found: object
+            if whole and is_control_flow(node):
+                found = refusal(node, graph, self.table)
+            else:
+                found = self.table.find(node, graph)
+            yield found if isinstance(found, Refusal) else Claim((node,))
 
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         if chosen_isa():  # the native program manages its memory itself

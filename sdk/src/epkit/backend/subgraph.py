@@ -47,6 +47,16 @@ class Subgraph:
         """The value as a read-only array if it is known at compile time, else None."""
         return constant_of(value)
 
+    def bodies(self, node: ir.Node) -> dict[str, Subgraph]:
+        """The graphs among a node's attributes (of If, Loop, Scan), by attribute name.
+
+        Their inputs are the formal ones, then the values captured from outside. A provider that claims the node runs
+        its bodies too.
+        """
+        from ..model.walk import bodies
+
+        return {name: subgraph_of(graph, self.opsets, self.depth + 1) for name, graph in bodies(node)}
+
     def to_model(self) -> onnx.ModelProto:
         """The nodes as a stand-alone ONNX model, for vendors whose compiler reads ONNX.
 
@@ -73,6 +83,21 @@ class Subgraph:
         lines += [f"  {describe_node(node)}" for node in self.nodes]
         lines += [f"  out {describe_value(value)}" for value in self.outputs]
         return "\n".join(lines)
+
+
+def subgraph_of(graph: ir.Graph, opsets: Mapping[str, int], depth: int) -> Subgraph:
+    """A whole graph: the main one, or at a greater depth the body of an If, Loop or Scan."""
+    from ..model.walk import captured
+
+    outside = tuple(value for value in captured(graph) if not is_constant(value)) if depth else ()
+    return Subgraph(
+        graph.name or "graph",
+        tuple(graph),
+        tuple(value for value in graph.inputs if not is_constant(value)) + outside,
+        tuple(value for value in graph.outputs if value is not None),
+        opsets,
+        depth,
+    )
 
 
 def opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:

@@ -108,12 +108,12 @@ def _count(
     formals: Sequence[Formal],
     bounds: tuple[int, int],
 ) -> None:
-    values, (least, most) = _without_trailing(values), bounds
-    if not least <= len(values) <= most:
+    named, (least, most) = _without_trailing(values), bounds
+    if len(values) < least or len(named) > most:
         allowed = (
             f"at least {least}" if most > 10**6 else f"{least} to {most}" if most > least else str(least)
         )
-        raise _wrong(node, f"has {len(values)} {what}; {node.op_type} has {allowed}")
+        raise _wrong(node, f"has {len(named)} {what}; {node.op_type} has {allowed}")
     for formal, value in zip(formals, values, strict=False):
         if value is None and not formal.optional and not formal.variadic:
             raise _wrong(node, f"leaves out {formal.name!r} of its {what}, which {node.op_type} requires")

@@ -51,6 +51,14 @@ def all_nodes(owner: ir.Graph | ir.Function) -> list[ir.Node]:
     return [node for each in all_graphs(graph) for node in each]
 
 
+def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes of a node's bodies, and of the bodies within those."""
+    for _, body in bodies(node):
+        for inner in body:
+            yield inner
+            yield from nodes_inside(inner)
+
+
 def captured(graph: ir.Graph) -> tuple[ir.Value, ...]:
     """Values that a body uses from outside, in order of first use."""
     own: set[ir.Value] = set(graph.inputs) | set(graph.initializers.values())

@@ -86,6 +86,7 @@ def bypass(node: ir.Node, source: ir.Value) -> bool:
         if producer is None or producer.graph is not graph or source.is_graph_output():
             return False
         name = output.name
+        source.shape = _both(source.shape, output.shape)  # the file may say more of its result
         replace_value(output, source)
         graph.remove(node, safe=True)
         source.name = name
@@ -93,3 +94,10 @@ def bypass(node: ir.Node, source: ir.Value) -> bool:
     replace_value(output, source)
     graph.remove(node, safe=True)
     return True
+
+
+def _both(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
+    """What two shapes of one value say of it."""
+    if shape is None or other is None or len(shape) != len(other):
+        return other if shape is None else shape
+    return ir.Shape([b if isinstance(b, int) else a for a, b in zip(shape, other, strict=True)])

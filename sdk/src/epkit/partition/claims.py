@@ -9,32 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import onnx_ir as ir
 
 from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
 from ..backend.custom import CustomOperator
-from ..backend.subgraph import Subgraph, is_constant, opset_of
+from ..backend.subgraph import Subgraph, opset_of, subgraph_of
 from ..errors import BrokenProviderError, InvalidModelError, Where
 from ..model.infer import infer
 from ..model.inline import inline_call, schema_function
-from ..model.walk import all_graphs, bodies, captured, is_control_flow
+from ..model.walk import all_graphs, bodies, is_control_flow
+from .offers import Offer, leave_bodies
 from .pins import NO_PINS, Pins
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One provider's answer for one graph."""
-
-    claims: tuple[Claim, ...]
-    refusals: Mapping[ir.Node, Refusal]
-
-    @cached_property
-    def claimed(self) -> frozenset[ir.Node]:
-        """All nodes in the claims."""
-        return frozenset(node for claim in self.claims for node in claim.nodes)
 
 
 @dataclass(frozen=True)
@@ -134,9 +121,9 @@ def _ask(
 ) -> Claims:
     offers = {}
     for depth, graph in _with_depth(model.graph, 0):
-        view = _view(graph, model, depth)
+        view = subgraph_of(graph, model.opset_imports, depth)
         offers[graph] = tuple(_restricted(_offer(bound, view), bound, pins) for bound in bounds)
-    return Claims(model, bounds, offers, custom, pins)
+    return Claims(model, bounds, leave_bodies(offers, bounds), custom, pins)
 
 
 def _restricted(offer: Offer, bound: Bound, pins: Pins) -> Offer:
@@ -157,18 +144,6 @@ def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
     for node in graph:
         for _, body in bodies(node):
             yield from _with_depth(body, depth + 1)
-
-
-def _view(graph: ir.Graph, model: ir.Model, depth: int) -> Subgraph:
-    outside = tuple(value for value in captured(graph) if not is_constant(value)) if depth else ()
-    return Subgraph(
-        graph.name or "graph",
-        tuple(graph),
-        tuple(value for value in graph.inputs if not is_constant(value)) + outside,
-        tuple(value for value in graph.outputs if value is not None),
-        model.opset_imports,
-        depth,
-    )
 
 
 def _offer(bound: Bound, view: Subgraph) -> Offer:

@@ -16,10 +16,10 @@ import onnx_ir as ir
 from ..backend.bound import Bound
 from ..backend.claim import Claim
 from ..backend.subgraph import constant_of
-from .claims import Offer
 from .costs import Costs
 from .edges import Edges
 from .min_cut import FOREVER, MinCut
+from .offers import Offer
 
 HOST = -1
 GAIN = 0.1

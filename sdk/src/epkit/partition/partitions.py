@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -104,6 +104,8 @@ class _Builder:
                 inner.update({(node, name): self.graph(body, depth + 1) for name, body in bodies(node)})
             elif unit.provider is None:
                 self.homeless += unit.nodes
+            else:
+                self._note_inside(unit.nodes, unit.provider)
         results = {value for value in graph.outputs if value is not None}
         partitions = tuple(
             self._partition(edges, region, results, depth)
@@ -112,6 +114,16 @@ class _Builder:
         return PartitionedGraph(
             graph, partitions, inner, tuple(v for v in captured(graph) if not is_constant(v)) if depth else ()
         )
+
+    def _note_inside(self, nodes: Sequence[ir.Node], owner: int) -> None:
+        """Why the nodes in the bodies of what a provider runs whole are not elsewhere."""
+        for node in nodes:
+            for _, body in bodies(node):
+                for rank, offer in enumerate(self.claims.offers[body]):
+                    for inner, refusal in offer.refusals.items():
+                        if rank != owner:
+                            self._note(inner, rank, refusal)
+                self._note_inside(tuple(body), owner)
 
     def _note(self, node: ir.Node, rank: int, refusal: Refusal) -> None:
         self.refusals[node] = (*self.refusals.get(node, ()), (self.claims.bounds[rank].name, refusal))

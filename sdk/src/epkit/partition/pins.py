@@ -19,6 +19,7 @@ import onnx_ir as ir
 from ..backend.claim import Claim, Refusal
 from ..backend.subgraph import operator_name
 from ..errors import OptionError, Where
+from ..model.walk import nodes_inside
 
 FORMAT = "epkit-placement-1"
 """Of saved placements."""
@@ -80,8 +81,11 @@ class Pins:
 
     def exclude(self, claim: Claim, provider: str) -> tuple[Refusal, ...]:
         """Why a provider may not have what it claims, for each node; empty if it may."""
+        inside = [node for owner in claim.nodes for node in nodes_inside(owner)]
         elsewhere = {
-            node: pinned for node in claim.nodes if (pinned := self.provider(node)) not in (None, provider)
+            node: pinned
+            for node in (*claim.nodes, *inside)
+            if (pinned := self.provider(node)) not in (None, provider)
         }
         if not elsewhere:
             return ()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+import onnx_ir as ir
+
 from ..backend.subgraph import operator_name
 from ..model.names import parts_of
-from .partitions import Partitioned, PartitionedGraph
+from ..model.walk import bodies
+from .partitions import Partition, Partitioned, PartitionedGraph
 from .pins import FORMAT, RUNTIME
 from .schedule import Schedule, Transfer
 
@@ -107,24 +110,36 @@ def count_transfers(plan: Schedule) -> int:
 
 def _collect(model: Partitioned, graph: PartitionedGraph, rows: list[NodePlacement]) -> None:
     for part in graph.partitions:
-        bound = None if part.provider is None else model.bounds[part.provider]
         for node in part.subgraph.nodes:
-            refused = tuple(
-                Reason(name, refusal.code, refusal.reason, refusal.constraint, refusal.actual)
-                for name, refusal in model.refusals.get(node, ())
-            )
-            rows.append(
-                NodePlacement(
-                    str(node.name),
-                    operator_name(node),
-                    str(graph.graph.name),
-                    RUNTIME if bound is None else bound.name,
-                    part.name,
-                    bound is not None and bound.fallback,
-                    refused,
-                    parts_of(node),
-                )
-            )
-            for (owner, _), body in graph.bodies.items():
-                if owner is node:
-                    _collect(model, body, rows)
+            rows.append(_row(model, part, node, graph.graph))
+            for name, body in bodies(node):
+                if (node, name) in graph.bodies:
+                    _collect(model, graph.bodies[node, name], rows)
+                else:
+                    _collect_whole(model, part, body, rows)
+
+
+def _collect_whole(model: Partitioned, part: Partition, body: ir.Graph, rows: list[NodePlacement]) -> None:
+    """A body that runs with the node that it is in."""
+    for node in body:
+        rows.append(_row(model, part, node, body))
+        for _, inner in bodies(node):
+            _collect_whole(model, part, inner, rows)
+
+
+def _row(model: Partitioned, part: Partition, node: ir.Node, graph: ir.Graph) -> NodePlacement:
+    bound = None if part.provider is None else model.bounds[part.provider]
+    refused = tuple(
+        Reason(name, refusal.code, refusal.reason, refusal.constraint, refusal.actual)
+        for name, refusal in model.refusals.get(node, ())
+    )
+    return NodePlacement(
+        str(node.name),
+        operator_name(node),
+        str(graph.name),
+        RUNTIME if bound is None else bound.name,
+        part.name,
+        bound is not None and bound.fallback,
+        refused,
+        parts_of(node),
+    )

@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from ..backend.bound import Bound
 from ..backend.claim import Claim, Refusal
-from .claims import Offer
 from .cost_policy import best_labels
 from .costs import Costs
 from .edges import Edges
+from .offers import Offer
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..backend.program import RunContext
 from ..backend.subgraph import operator_name
 from ..errors import CancelledError, EpkitError, RunError, Where
 from ..model.names import join_parts, parts_of
+from ..model.walk import nodes_inside
 from .options import RunOptions
 from .space import Lease
 
@@ -137,7 +138,7 @@ def located(error: Exception, provider: str, partition: str = "", node: str = ""
 
 def name_parts(error: EpkitError, nodes: Iterable[ir.Node]) -> None:
     """Where an error happened in a fused node, or in several that ran as one, name the model's nodes."""
-    named = {str(node.name): node for node in nodes}
+    named = {str(each.name): each for node in nodes for each in (node, *nodes_inside(node))}
     told = error.where.parts.splitlines() or [error.where.node]
     found = join_parts(named[name] for name in told if name in named)
     if found not in ("", error.where.node):

@@ -17,6 +17,7 @@ from ..backend.subgraph import constant_of
 from ..errors import BrokenProviderError, EpkitError, RunError, Where
 from ..memory.arena import Arena
 from ..memory.graph_memory import GraphMemory
+from ..model.walk import nodes_inside
 from ..partition.schedule import HOST_PLACE, Action, RunControl, RunPartition, Schedule, Transfer
 from .context import Context, RunState, located, name_parts
 from .control import CONTROL
@@ -154,14 +155,16 @@ class Executor:
         for slot, result in zip(action.outputs, results, strict=True):
             frame[slot] = result
         if state.options.profile is not None:
-            nodes = tuple(str(node.name) for node in part.subgraph.nodes)
+            nodes = part.subgraph.nodes
+            inside = tuple(str(inner.name) for node in nodes for inner in nodes_inside(node))
             state.options.profile.recorder.add(
                 part.name,
                 "partition",
                 start,
                 provider=bound.name,
                 partition=part.name,
-                nodes=nodes,
+                nodes=tuple(str(node.name) for node in nodes),
+                **({"inside": inside} if inside else {}),
                 tag=state.options.tag,
                 replay=program is not self._programs[part.name],
             )

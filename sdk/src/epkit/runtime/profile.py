@@ -50,14 +50,17 @@ class Profile:
     def dispatched(self) -> dict[str, str]:
         """Which provider ran each node, by node name, as the runtime saw it happen.
 
-        Control flow that the runtime ran itself is not among them; the nodes of its bodies are.
+        Control flow that the runtime ran itself is not among them; the nodes of its bodies are. Where a provider ran
+        it whole, they are as far as the provider reported them.
         """
         found: dict[str, str] = {}
+        reported = {event.name for event in self.recorder.events if event.category == "node"}
         for event in self.recorder.events:
             if event.category == "partition":
-                nodes = event.details["nodes"]
-                assert isinstance(nodes, tuple)
-                found.update(dict.fromkeys(nodes, str(event.details["provider"])))
+                nodes, inside = event.details["nodes"], event.details.get("inside", ())
+                assert isinstance(nodes, tuple) and isinstance(inside, tuple)
+                ran = (*nodes, *(name for name in inside if name in reported))
+                found.update(dict.fromkeys(ran, str(event.details["provider"])))
         return found
 
     def rows(self) -> list[Row]:

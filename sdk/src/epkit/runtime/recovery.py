@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ..compiling import Compiled
 from ..errors import CancelledError, EpkitError, InputError
+from ..model.walk import nodes_inside
 from ..partition.partitions import Partition, Partitioned, PartitionedGraph
 from ..partition.pins import Pins
 
@@ -77,8 +78,8 @@ def _all_partitions(graph: PartitionedGraph) -> Iterator[Partition]:
 
 
 def _names(part: Partition, model: ir.Model) -> Iterator[str]:
-    """The nodes, and those inside of the functions that they call."""
-    for node in part.subgraph.nodes:
+    """The nodes, those in their bodies, and those inside of the functions that they call."""
+    for node in (each for owner in part.subgraph.nodes for each in (owner, *nodes_inside(owner))):
         yield str(node.name)
         function = model.functions.get(node.op_identifier())
         if function is not None:

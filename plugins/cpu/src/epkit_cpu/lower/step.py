@@ -40,6 +40,15 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Body:
+    """A body of If, Loop or Scan: the attribute that it is, the graph, and its steps."""
+
+    name: str
+    graph: Subgraph
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True)
 class Step:
     """One call of a native kernel.
 
@@ -53,6 +62,7 @@ class Step:
         image: what the layout needs to know, for steps that work on images.
         over: pairs (output, input): the output may be written over the input, of the same size, once nobody needs it.
         joins: of a Concat, the axis: where its inputs follow each other in the result, they are written there.
+        bodies: of control flow, which has no kernel; the inputs are then all that they read, too.
     """
 
     kernel: str
@@ -64,6 +74,7 @@ class Step:
     image: Image | None = None
     over: tuple[tuple[int, int], ...] = ()
     joins: int | None = None
+    bodies: tuple[Body, ...] = ()
 
 
 Prepare = Callable[..., "np.ndarray[Any, Any]"]
