@@ -195,6 +195,28 @@ def test_any_convolution(isa: str, case: Case, layouts: tuple[bool, bool], threa
     check(isa, case, layouts, 2, True, True, threads)
 
 
+@st.composite
+def depthwise_cases(draw: Any) -> Case:
+    """Widths around those of the blocks into which a row is cut, and any padding."""
+    channels, kernel = draw(st.sampled_from([2, 17, 32])), draw(st.sampled_from([1, 2, 3, 5, 7]))
+    size = [1, draw(st.integers(1, 5)), draw(st.integers(1, 45))]
+    stride, dilation = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 1, 2]))
+    pad, end = ([0, draw(st.integers(0, 3)), draw(st.integers(0, kernel))] for _ in range(2))
+    kernels = [1, draw(st.integers(1, 3)), kernel]
+    case = Case(1, channels, channels, channels, size, kernels, [1, 1, stride], [1, 1, dilation], pad, end)
+    for d in range(3):
+        while case.out()[d] < 1:
+            case.size[d] += 2
+    return case
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=80, deadline=None)
+@given(case=depthwise_cases(), activation=st.sampled_from([0, 2, 6]), threads=st.integers(1, 2))
+def test_any_depthwise(isa: str, case: Case, activation: int, threads: int) -> None:
+    check(isa, case, (True, True), activation, True, True, threads)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [1, 16, 21])
 def test_layouts(isa: str, channels: int) -> None:
