@@ -55,7 +55,9 @@ def exact(case: Case, x: Array, w: Array) -> Array:
     out = case.out()
     if case.transposed:
         w = w.astype(np.float64).reshape(case.group, -1, case.filters // case.group, *case.kernel)
-        full = [o + p + e for o, p, e in zip(out, case.pad, case.end, strict=True)]
+        full = [
+            o + p + max(e, 0) for o, p, e in zip(out, case.pad, case.end, strict=True)
+        ]  # e < 0: of the output
         y = np.zeros((case.n, case.group, case.filters // case.group, *full))
     else:
         w = w.astype(np.float64).reshape(case.group, case.filters // case.group, -1, *case.kernel)
@@ -159,6 +161,13 @@ CASES = {
         1, 32, 24, 1, [1, 7, 9], [1, 4, 4], [1, 2, 2], pad=[0, 1, 1], end=[0, 1, 1], transposed=True
     ),
     "transposed gaps": Case(1, 16, 16, 1, [1, 5, 5], [1, 2, 2], [1, 3, 3], transposed=True),
+    "transposed apart": Case(2, 24, 1, 1, [1, 9, 13], [1, 2, 2], [1, 2, 2], transposed=True),
+    "transposed apart, cut": Case(
+        1, 20, 3, 1, [2, 5, 7], [2, 4, 3], [2, 4, 3], end=[0, 1, 2], transposed=True
+    ),
+    "transposed apart, padded": Case(
+        1, 5, 15, 1, [1, 6, 5], [1, 3, 2], [1, 3, 2], end=[0, -2, -1], transposed=True
+    ),
     "transposed odd": Case(
         2, 6, 10, 2, [2, 5, 6], [2, 3, 3], [2, 2, 1], [1, 1, 2], [0, 1, 0], [0, 0, 1], True
     ),

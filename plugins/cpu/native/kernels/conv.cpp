@@ -1,4 +1,5 @@
 #include "conv_plan.h"
+#include "conv_shuffle.h"
 #include "denormal.h"
 
 #include "tile_f32.h"
@@ -258,12 +259,14 @@ void pack_group(const ConvPlan &plan, const float *w, int64_t group, float *pack
 using namespace EPK_NS;
 
 extern "C" int64_t EPK(conv_packed_size_f32)(const EpkConv *c) {
+  if (is_shuffle(*c)) return shuffle_packed_size(*c);
   const ConvPlan plan(*c);
   return (bias_size(plan) + weights_size(plan)) * 4;
 }
 
 extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const float *bias, float *packed,
                                    Parallel *p) {
+  if (is_shuffle(*c)) return shuffle_pack(*c, weights, bias, packed, p);
   const ConvPlan plan(*c);
   const int64_t biases = bias_size(plan), taps = plan.taps();
   memset(packed, 0, (size_t)biases * 4);
@@ -285,6 +288,7 @@ extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const
 }
 
 extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads) {
+  if (is_shuffle(*c)) return shuffle_scratch(*c, threads);
   const ConvPlan plan(*c);
   if (!plan.possible()) return -1;
   const int64_t work = plan.winograd ? winograd_scratch(plan, threads) : plan.table_size;
@@ -293,6 +297,7 @@ extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads) {
 
 extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *packed, float *out, void *scratch,
                               Parallel *p) {
+  if (is_shuffle(*c)) return shuffle(*c, x, packed, out, scratch, p);
   const ConvPlan plan(*c);
   float *image = (float *)scratch, *result = image + round_up(plan.in_size, 16);
   float *work = result + round_up(plan.out_size, 16);
