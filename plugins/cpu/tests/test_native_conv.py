@@ -55,7 +55,9 @@ def exact(case: Case, x: Array, w: Array) -> Array:
     out = case.out()
     if case.transposed:
         w = w.astype(np.float64).reshape(case.group, -1, case.filters // case.group, *case.kernel)
-        full = [o + p + e for o, p, e in zip(out, case.pad, case.end, strict=True)]
+        full = [
+            o + p + max(e, 0) for o, p, e in zip(out, case.pad, case.end, strict=True)
+        ]  # e < 0: of the output
         y = np.zeros((case.n, case.group, case.filters // case.group, *full))
     else:
         w = w.astype(np.float64).reshape(case.group, case.filters // case.group, -1, *case.kernel)
@@ -142,6 +144,13 @@ CASES = {
     "3x3": Case(2, 32, 48, 1, [1, 15, 29], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 small image": Case(1, 64, 80, 1, [1, 7, 7], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
     "3x3 stride": Case(1, 48, 32, 1, [1, 14, 15], [1, 3, 3], [1, 2, 2], pad=[0, 1, 1], end=[0, 1, 1]),
+    "strips": Case(2, 20, 33, 1, [1, 75, 70], [1, 3, 3], [1, 2, 2], pad=[0, 1, 1], end=[0, 2, 0]),
+    "strips, few channels": Case(
+        1, 3, 20, 1, [1, 190, 150], [1, 5, 3], [1, 2, 1], pad=[0, 2, 1], end=[0, 1, 1]
+    ),
+    "strips, narrow": Case(
+        1, 64, 16, 1, [1, 150, 7], [1, 3, 3], dilation=[1, 2, 1], pad=[0, 3, 1], end=[0, 1, 1]
+    ),
     "1x1": Case(2, 40, 50, 1, [1, 9, 9], [1, 1, 1]),
     "1x1 stride": Case(1, 64, 96, 1, [1, 9, 9], [1, 1, 1], [1, 2, 2]),
     "large weights": Case(1, 256, 128, 1, [1, 5, 13], [1, 3, 3], pad=[0, 1, 1], end=[0, 1, 1]),
@@ -159,6 +168,13 @@ CASES = {
         1, 32, 24, 1, [1, 7, 9], [1, 4, 4], [1, 2, 2], pad=[0, 1, 1], end=[0, 1, 1], transposed=True
     ),
     "transposed gaps": Case(1, 16, 16, 1, [1, 5, 5], [1, 2, 2], [1, 3, 3], transposed=True),
+    "transposed apart": Case(2, 24, 1, 1, [1, 9, 13], [1, 2, 2], [1, 2, 2], transposed=True),
+    "transposed apart, cut": Case(
+        1, 20, 3, 1, [2, 5, 7], [2, 4, 3], [2, 4, 3], end=[0, 1, 2], transposed=True
+    ),
+    "transposed apart, padded": Case(
+        1, 5, 15, 1, [1, 6, 5], [1, 3, 2], [1, 3, 2], end=[0, -2, -1], transposed=True
+    ),
     "transposed odd": Case(
         2, 6, 10, 2, [2, 5, 6], [2, 3, 3], [2, 2, 1], [1, 1, 2], [0, 1, 0], [0, 0, 1], True
     ),
@@ -193,6 +209,28 @@ def cases(draw: Any) -> Case:
 @given(case=cases(), layouts=st.tuples(st.booleans(), st.booleans()), threads=st.integers(1, 2))
 def test_any_convolution(isa: str, case: Case, layouts: tuple[bool, bool], threads: int) -> None:
     check(isa, case, layouts, 2, True, True, threads)
+
+
+@st.composite
+def depthwise_cases(draw: Any) -> Case:
+    """Widths around those of the blocks into which a row is cut, and any padding."""
+    channels, kernel = draw(st.sampled_from([2, 17, 32])), draw(st.sampled_from([1, 2, 3, 5, 7]))
+    size = [1, draw(st.integers(1, 5)), draw(st.integers(1, 45))]
+    stride, dilation = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 1, 2]))
+    pad, end = ([0, draw(st.integers(0, 3)), draw(st.integers(0, kernel))] for _ in range(2))
+    kernels = [1, draw(st.integers(1, 3)), kernel]
+    case = Case(1, channels, channels, channels, size, kernels, [1, 1, stride], [1, 1, dilation], pad, end)
+    for d in range(3):
+        while case.out()[d] < 1:
+            case.size[d] += 2
+    return case
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=80, deadline=None)
+@given(case=depthwise_cases(), activation=st.sampled_from([0, 2, 6]), threads=st.integers(1, 2))
+def test_any_depthwise(isa: str, case: Case, activation: int, threads: int) -> None:
+    check(isa, case, (True, True), activation, True, True, threads)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -1,4 +1,5 @@
-#include "conv_plan.h"
+#include "conv_copy.h"
+#include "conv_shuffle.h"
 #include "denormal.h"
 
 #include "tile_f32.h"
@@ -8,96 +9,15 @@
 namespace EPK_NS {
 namespace {
 
-// One image, padded, in the layout that the reduction wants; row by row, as the convolution goes over it.
-void copy_image(const ConvPlan &plan, const float *x, float *to, Parallel *p) {
-  const EpkConv &c = plan.c;
-  const int64_t *size = plan.padded, *low = plan.low;
-  const int64_t pixels = plan.in_pixels(), plane = size[0] * size[1] * size[2];
-  const int64_t pieces = c.group * plan.blocks, rows = size[0] * size[1];
-  const int64_t grain = max_of<int64_t>(1, 16384 / max_of<int64_t>(size[2] * plan.unit, 1));
-  parallel_for(p, pieces * rows, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t piece = i % pieces, index = i / pieces, z = index / size[1] - low[0], y = index % size[1] - low[1];
-      float *row = to + (piece * plane + index * size[2]) * plan.unit;
-      if (z < 0 || z >= c.in[0] || y < 0 || y >= c.in[1]) {
-        memset(row, 0, (size_t)(size[2] * plan.unit) * 4);
-        continue;
-      }
-      const int64_t pixel = (z * c.in[1] + y) * c.in[2];
-      memset(row, 0, (size_t)(low[2] * plan.unit) * 4);
-      row += low[2] * plan.unit;
-      const int64_t behind = size[2] - low[2] - c.in[2];
-      memset(row + c.in[2] * plan.unit, 0, (size_t)(behind * plan.unit) * 4);
-      if (plan.planar) {
-        if (!c.in_blocked) {
-          memcpy(row, x + piece * pixels + pixel, (size_t)c.in[2] * 4);
-        } else {
-          const float *from = x + (piece / BLOCK * pixels + pixel) * BLOCK + piece % BLOCK;
-          for (int64_t j = 0; j < c.in[2]; j++) row[j] = from[j * BLOCK];
-        }
-      } else if (c.in_blocked) {
-        memcpy(row, x + (piece * pixels + pixel) * BLOCK, (size_t)(c.in[2] * BLOCK) * 4);
-      } else {
-        const int64_t group = piece / plan.blocks, channel = piece % plan.blocks * BLOCK;
-        const int64_t real = min_of<int64_t>(BLOCK, plan.channels - channel);
-        if (real < BLOCK) memset(row, 0, (size_t)(c.in[2] * BLOCK) * 4);
-        transpose_matrix(x + (group * plan.channels + channel) * pixels + pixel, pixels, real, c.in[2], row, BLOCK);
-      }
-    }
-  });
-}
-
-// One image from the blocks of each group to the layout that was asked for, with the epilogue.
-void copy_result(const ConvPlan &plan, const float *from, const float *bias, float *out, int64_t image, Parallel *p) {
-  const EpkConv &c = plan.c;
-  const int64_t pixels = plan.out_pixels();
-  constexpr int64_t RUN = 256;  // pixels at once: they stay in L1 between reordering and epilogue
-  const int64_t runs = ceil_div(pixels, RUN), blocks = plan.padded_filters / BLOCK;
-  const bool blocked = c.out_blocked;
-  const int64_t image_size = (blocked ? round_up(c.filters, BLOCK) : c.filters) * pixels;
-  EpkEpilogue e = c.epilogue;
-  e.bias = nullptr;
-  out += image * image_size;
-  if (blocked && c.filters % BLOCK != 0)  // the lanes behind the last filter
-    memset(out + c.filters / BLOCK * pixels * BLOCK, 0, (size_t)(pixels * BLOCK) * 4);
-  if (e.add) e.add += image * image_size;
-  parallel_for(p, c.group * blocks * runs, 4, [&](int64_t begin, int64_t end, int) {
-    alignas(64) float strip[BLOCK * RUN];
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t block = i / runs, pixel = i % runs * RUN, count = min_of(RUN, pixels - pixel);
-      const int64_t group = block / blocks, filter = block % blocks * BLOCK;
-      const int64_t real = min_of<int64_t>(BLOCK, plan.filters - filter), first = group * plan.filters + filter;
-      const float *source = from + (block * pixels + pixel) * BLOCK;
-      if (!blocked) transpose_matrix(source, BLOCK, count, real, strip, RUN);
-      for (int64_t f = 0; f < real; f++) {
-        const int64_t index = first + f;
-        EpkEpilogue own = e;
-        own.row_bias = bias + group * plan.panels * PANEL + filter + f;
-        if (!blocked) {
-          own.add = e.add ? e.add + index * pixels : nullptr;
-          finish_row(own, strip + f * RUN, out + index * pixels + pixel, 0, pixel, count);
-          continue;
-        }
-        float *to = out + (index / BLOCK * pixels + pixel) * BLOCK + index % BLOCK;
-        const float *add = e.add ? e.add + (to - out) : nullptr;
-        own.add = add ? strip + RUN : nullptr;
-        for (int64_t j = 0; j < count; j++) strip[j] = source[j * BLOCK + f];
-        for (int64_t j = 0; add && j < count; j++) strip[RUN + j] = add[j * BLOCK];
-        finish_row(own, strip, strip, 0, 0, count);
-        for (int64_t j = 0; j < count; j++) to[j * BLOCK] = strip[j];
-      }
-    }
-  });
-}
-
 struct Convolution {
   const ConvPlan &plan;
-  const float *x;        // one image, padded
+  const float *x;        // one image, padded; or the strip of it that begins at row `top`
   const float *bias, *weights;
   float *out;            // one image, blocked by groups
   const float *add;      // as out, or null
   bool raw;              // without the epilogue
   const int64_t *table;
+  int64_t top;
 
   // Filters of a panel over `pixels` pixels of one row of a phase, or of two rows.
   struct Place {
@@ -112,7 +32,7 @@ struct Convolution {
     const int64_t in_plane = plan.padded[0] * plan.padded[1] * in_row;
     TileF32 t{};
     t.a = x + at.group * plan.blocks * in_plane +
-          ((at.z * plan.in_step(0) + plan.low[0]) * plan.padded[1] + at.y * plan.in_step(1) + plan.low[1]) * in_row +
+          ((at.z * plan.in_step(0) + plan.low[0]) * plan.padded[1] + at.y * plan.in_step(1) + plan.low[1] - top) * in_row +
           (at.column * plan.in_step(2) + plan.low[2]) * plan.unit;
     t.a_second = t.a + plan.in_step(1) * in_row;
     t.a_row = plan.in_step(2) * plan.unit;
@@ -217,12 +137,37 @@ void convolve(const Convolution &f, Parallel *p) {
   }
 }
 
+// An image that is not padded yet, strip by strip; `f` has the plan of a strip.
+void convolve_strips(const Convolution &f, const ConvPlan &image, const Strips &strips, float *scratch, Parallel *p) {
+  const int64_t out_rows = image.c.out[1], step = image.in_step(1);
+  const int64_t unit = image.c.out[2] <= TILE_ROWS / 2 ? 2 : 1, size = f.plan.panel_size(0);
+  parallel_for(p, ceil_div(out_rows, strips.rows), 1, [&](int64_t begin, int64_t end, int thread) {
+    const FlushDenormals flush;
+    Convolution own = f;
+    float *strip = scratch + thread * strips.size;
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t first = i * strips.rows, last = min_of(out_rows, first + strips.rows);
+      own.x = strip, own.top = first * step;
+      copy_strip(image, strips, f.x, own.top, own.top + strips.height - (first + strips.rows - last) * step, strip);
+      for (int64_t r = first; r < last; r += unit)
+        for (int64_t q = 0; q < image.panels; q++)
+          own.rows(0, 0, q, r, min_of(r + unit, last), f.weights + q * size, f.table);
+    }
+  });
+}
+
 int64_t weights_size(const ConvPlan &plan) {
   if (plan.depthwise) return round_up(plan.c.filters, BLOCK) * plan.taps();
   if (plan.winograd) return winograd_packed_size(plan);
   int64_t size = 0;
   for (int64_t phase = 0; phase < plan.phases; phase++) size += plan.panels * plan.panel_size(phase);
   return plan.c.group * size;
+}
+
+// Elements of scratch for the padded image, or its strips.
+int64_t image_size(const ConvPlan &plan, int threads) {
+  const Strips strips(plan, threads);
+  return strips.rows ? threads * strips.size : round_up(plan.in_size, 16);
 }
 
 int64_t bias_size(const ConvPlan &plan) {
@@ -258,12 +203,14 @@ void pack_group(const ConvPlan &plan, const float *w, int64_t group, float *pack
 using namespace EPK_NS;
 
 extern "C" int64_t EPK(conv_packed_size_f32)(const EpkConv *c) {
+  if (is_shuffle(*c)) return shuffle_packed_size(*c);
   const ConvPlan plan(*c);
   return (bias_size(plan) + weights_size(plan)) * 4;
 }
 
 extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const float *bias, float *packed,
                                    Parallel *p) {
+  if (is_shuffle(*c)) return shuffle_pack(*c, weights, bias, packed, p);
   const ConvPlan plan(*c);
   const int64_t biases = bias_size(plan), taps = plan.taps();
   memset(packed, 0, (size_t)biases * 4);
@@ -285,16 +232,18 @@ extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const
 }
 
 extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads) {
+  if (is_shuffle(*c)) return shuffle_scratch(*c, threads);
   const ConvPlan plan(*c);
   if (!plan.possible()) return -1;
   const int64_t work = plan.winograd ? winograd_scratch(plan, threads) : plan.table_size;
-  return (work + round_up(plan.in_size, 16) + round_up(plan.out_size, 16)) * 4;
+  return (work + image_size(plan, threads) + round_up(plan.out_size, 16)) * 4;
 }
 
 extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *packed, float *out, void *scratch,
                               Parallel *p) {
+  if (is_shuffle(*c)) return shuffle(*c, x, packed, out, scratch, p);
   const ConvPlan plan(*c);
-  float *image = (float *)scratch, *result = image + round_up(plan.in_size, 16);
+  float *image = (float *)scratch, *result = image + image_size(plan, threads_of(p));
   float *work = result + round_up(plan.out_size, 16);
   int64_t *const table = (int64_t *)work;
   const int64_t pixels = plan.out_pixels();
@@ -323,15 +272,20 @@ extern "C" void EPK(conv_f32)(const EpkConv *c, const float *x, const float *pac
     }
     return;
   }
+  const Strips strips(plan, threads_of(p));
+  ConvPlan own = plan;
+  if (strips.rows) own.padded[1] = strips.height;
   int64_t *entry = table;
   for (int64_t phase = 0; phase < plan.phases && !plan.winograd; phase++)
-    plan.visit_pieces(phase, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
+    own.visit_pieces(phase, [&](int64_t, int64_t, int64_t, int64_t, int64_t offset) { *entry++ = offset; });
   for (int64_t n = 0; n < c->n; n++) {
-    if (plan.copy_in) copy_image(plan, x + n * x_size, image, p);
-    Convolution f{plan, plan.copy_in ? image : x + n * x_size, packed, packed + bias_size(plan),
-                  plan.copy_out ? result : out + n * out_size, nullptr, plan.copy_out, table};
+    const bool whole = plan.copy_in && !strips.rows;
+    if (whole) copy_image(plan, x + n * x_size, image, p);
+    Convolution f{own, whole ? image : x + n * x_size, packed, packed + bias_size(plan),
+                  plan.copy_out ? result : out + n * out_size, nullptr, plan.copy_out, table, 0};
     if (!plan.copy_out && c->epilogue.add) f.add = c->epilogue.add + n * out_size;
     if (plan.winograd) winograd(plan, f.x, f.weights, packed, f.add, f.raw, f.out, work, p);
+    else if (strips.rows) convolve_strips(f, plan, strips, image, p);
     else convolve(f, p);
     if (plan.copy_out) copy_result(plan, result, packed, out, n, p);
   }

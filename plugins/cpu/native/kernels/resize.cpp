@@ -59,6 +59,23 @@ void taps_of(const EpkResizeAxis &a, double x, int32_t *index, float *weight) {
   for (int t = 0; t < taps; t++) weight[t] = (float)(a.exclude_outside ? values[t] / sum : values[t]);
 }
 
+// A line of neighbouring numbers; what lies outside reads the first.
+template <int TAPS>
+void line_of(const int32_t *__restrict index, const float *__restrict weight, const float *__restrict from,
+             float *__restrict to, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    if (TAPS == 1) {
+      to[i] = from[max_of(index[i], 0)];
+      continue;
+    }
+    float sum = 0.0f;
+    for (int t = 0; t < TAPS; t++) sum += weight[i * TAPS + t] * from[max_of(index[i * TAPS + t], 0)];
+    to[i] = sum;
+  }
+}
+
+typedef void (*Line)(const int32_t *, const float *, const float *, float *, int64_t);
+
 }  // namespace
 }  // namespace EPK_NS
 
@@ -82,14 +99,17 @@ extern "C" void EPK(resize_f32)(const EpkResizeAxis *axis, const int32_t *index,
   const float outside = axis->extrapolation;
   const int64_t grain = max_of<int64_t>(1, 8192 / (inner * (inner == 1 ? lines : 1)));
   if (inner == 1) {
+    bool within = true;
+    for (int64_t i = 0; i < lines; i++) within &= index[i * taps] >= 0;
+    const Line line = taps == 1 ? line_of<1> : taps == 2 ? line_of<2> : line_of<4>;
     parallel_for(p, outer, grain, [=](int64_t begin, int64_t end, int) {
-      for (int64_t o = begin; o < end; o++)
-        for (int64_t i = 0; i < lines; i++) {
-          float sum = index[i * taps] < 0 ? outside : 0.0f;
-          for (int64_t t = 0; t < taps && index[i * taps] >= 0; t++)
-            sum += weight[i * taps + t] * x[o * in + index[i * taps + t]];
-          out[o * lines + i] = sum;
-        }
+      for (int64_t o = begin; o < end; o++) {
+        const float *from = x + o * in;
+        float *to = out + o * lines;
+        line(index, weight, from, to, lines);
+        for (int64_t i = 0; !within && i < lines; i++)
+          if (index[i * taps] < 0) to[i] = outside;
+      }
     });
     return;
   }

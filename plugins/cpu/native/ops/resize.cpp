@@ -75,6 +75,8 @@ EPK_OPERATOR(resize) {
     table = max_of(table, plan.dims[i]);
     if (plan.dims[i] != x.shape[i] || plan.up[i] != plan.down[i]) axes[count++] = i;
   }
+  // Where an image grows, the last axis first: whole rows are then only copied. Elsewhere sums keep their order.
+  const bool reversed = how.mode == EPK_NEAREST && product(plan.dims, x.ndim) > largest;
   if (count == 0) return ctx->alias(ctx, 0, 0, x.ndim, x.shape);
   auto *y = static_cast<float *>(ctx->output(ctx, 0, x.ndim, plan.dims));
   if (!y) return EPK_FAILED;
@@ -87,18 +89,19 @@ EPK_OPERATOR(resize) {
   const auto *from = static_cast<const float *>(x.data);
   Threads threads(ctx);
   for (int i = 0; i < count; i++) {
+    const int at = axes[reversed ? count - 1 - i : i];
     EpkResizeAxis axis{};
-    axis.in = now[axes[i]], axis.out = plan.dims[axes[i]], axis.up = plan.up[axes[i]], axis.down = plan.down[axes[i]];
+    axis.in = now[at], axis.out = plan.dims[at], axis.up = plan.up[at], axis.down = plan.down[at];
     axis.mode = how.mode, axis.coordinates = how.coordinates, axis.nearest = how.nearest;
     axis.exclude_outside = how.exclude_outside, axis.cubic_a = how.cubic_a;
-    now[axes[i]] = axis.out;
+    now[at] = axis.out;
     float *to = y;
     if (i + 1 < count) {
       to = static_cast<float *>(ctx->scratch(ctx, size_t(product(now, x.ndim)) * 4));
       if (!to) return EPK_FAILED;
     }
     EPK(resize_table)(&axis, index, weight);
-    EPK(resize_f32)(&axis, index, weight, from, to, product(now, axes[i]), product(now + axes[i] + 1, x.ndim - axes[i] - 1), &threads);
+    EPK(resize_f32)(&axis, index, weight, from, to, product(now, at), product(now + at + 1, x.ndim - at - 1), &threads);
     from = to;
   }
   return EPK_OK;

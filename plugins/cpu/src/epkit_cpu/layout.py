@@ -67,6 +67,11 @@ class _Layouts:
             source, in_blocked = self._blocked[x], 1
         else:
             yield from self._reordered((x,))
+        if image.planar:
+            yield from self._reordered((residual,))
+            inputs = (source, weights, residual, *rest)
+            yield replace(step, inputs=inputs, attributes=image.attributes(in_blocked, 0))
+            return
         made = Blocked(result, image.filters)
         if residual is not None and not isinstance(residual, np.ndarray):
             if residual not in self._blocked:

@@ -103,7 +103,8 @@ def _conv(
     source = view.input(0) if padding_node is None else padding_node.inputs[0]
     nodes = (view.node, *(() if padding_node is None else (padding_node,)), *epilogue.nodes)
     step = Step("conv", (source, packed, epilogue.residual), (epilogue.result,), attributes(), nodes)
-    return replace(step, image=Image("conv", channels, filters, attributes))
+    few = filters < BLOCK and group == 1 and not narrow  # a block would be mostly idle lanes
+    return replace(step, image=Image("conv", channels, filters, attributes, few))
 
 
 def narrow_form(view: View, channels: int, filters: int, kernel: Sequence[int]) -> int:

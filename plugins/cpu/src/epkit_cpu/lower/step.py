@@ -31,12 +31,14 @@ class Image:
         kind: "conv", which makes blocked images; "depthwise" or "pool", which keep the layout; "global".
         channels, filters: of the input and of the result.
         attributes: makes the step's attributes for a blocked input (0 or 1) and output.
+        planar: of a convolution: its result, and what is added to it, are planar.
     """
 
     kind: str
     channels: int
     filters: int
     attributes: Callable[[int, int], bytes]
+    planar: bool = False
 
 
 @dataclass(frozen=True)
