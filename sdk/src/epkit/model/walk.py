@@ -34,9 +34,8 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     """The graph and every body below it, outer ones first."""
     yield graph
     for node in graph:
-        for (
-            attribute
-        ) in node.attributes.data.values():  # as bodies() has them, without a generator for each node
+        attributes = node.attributes.data  # as bodies() has them, without a generator for each node
+        for attribute in attributes.values() if attributes else ():
             kind = attribute.type
             if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
                 yield from all_graphs(attribute.value)
