@@ -65,7 +65,7 @@ def reads(node: ir.Node) -> tuple[ir.Value, ...]:
     """Everything a node needs: its inputs, then what its bodies capture; each once."""
     found: dict[ir.Value | None, None] = dict.fromkeys(node.inputs)
     found.pop(None, None)
-    for _, body in bodies(node):
+    for _, body in bodies(node) if node.attributes.data else ():
         found.update(dict.fromkeys(captured(body)))
     return tuple(found)  # type: ignore[arg-type]  # None is out
 
