@@ -172,7 +172,7 @@ class _Checker:
 def _kind(value: ir.Value | None) -> object:
     """The type of a value, short and quickly told from others; None where there is no value or no type."""
     kind = None if value is None or not value.name else value.type
-    return int(kind.dtype) if type(kind) is ir.TensorType else kind
+    return kind.dtype if type(kind) is ir.TensorType else kind
 
 
 def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:
