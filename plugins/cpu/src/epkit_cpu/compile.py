@@ -175,9 +175,9 @@ class _Builder:
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in self.graph.nodes:
-            view = View(node, self.graph, order, self._prepare, self._narrow)
             if node in absorbed or self.graph.is_made(node):
                 continue
+            view = View(node, self.graph, order, self._prepare, self._narrow)
             if (step := self._lowered(view)) is not None:
                 absorbed.update(step.nodes)
                 fuser.read(step.inputs)

@@ -130,7 +130,7 @@ def _is_whole(inferred: onnx.ModelProto, model: ir.Model) -> bool:
         return False
     infos = (*inferred.graph.value_info, *inferred.graph.output)
     shaped = {info.name for info in infos if info.type.tensor_type.HasField("shape")}
-    return all(value.name in shaped for value in _made(model) if value.name)
+    return shaped.issuperset([value.name for node in model.graph for value in node.outputs if value.name])
 
 
 def _give_scale_its_type(graph: onnx.GraphProto) -> None:
@@ -169,13 +169,13 @@ class _Merge:
     def graph(self, graph: ir.Graph, proto: onnx.GraphProto) -> list[str]:
         types = {info.name: info.type for info in proto.value_info}
         types.update((info.name, info.type) for info in proto.output)
-        for node, node_proto in zip(graph, proto.node, strict=True):
+        for index, node in enumerate(graph):
             for value in node.outputs:
                 found = types.get(value.name or "")
                 if found is not None:
                     self.value(value, found)
-            if node_proto.attribute:
-                self.bodies(node, node_proto)
+            if node.attributes.data:
+                self.bodies(node, proto.node[index])
         return self.warnings
 
     def bodies(self, node: ir.Node, proto: onnx.NodeProto) -> None:

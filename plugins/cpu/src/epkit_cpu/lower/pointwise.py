@@ -203,7 +203,10 @@ def meaning_of(view: View) -> Pointwise | None:
     node = view.node
     table = POINTWISE if node.domain == "" else CONTRIB if node.domain == "com.microsoft" else None
     found = None if table is None else table.get(node.op_type)
-    if found is None or len(node.outputs) != 1 or not node.outputs[0].name or view.opset < found.since:
+    if found is None:
+        return None
+    outputs = node.outputs
+    if len(outputs) != 1 or not outputs[0].name or (found.since > 1 and view.opset < found.since):
         return None
     return found if view.result_type() in tile_types() else None
 
