@@ -67,14 +67,16 @@ def is_settled(model: ir.Model) -> bool:
     """Whether inference has nothing left to find: every shape consists of numbers and names of the inputs'."""
     known = {None if isinstance(dim, int) else dim.value for i in model.graph.inputs for dim in i.shape or ()}
     known.discard(None)
-    return is_typed(model) and all(
+    return not untyped(model) and all(
         isinstance(dim, int) or dim.value in known for value in _made(model) for dim in value.shape or ()
     )
 
 
-def is_typed(model: ir.Model) -> bool:
-    """Whether each value has a type and a rank."""
-    return all(value.type is not None and value.shape is not None for value in _made(model) if value.name)
+def untyped(model: ir.Model) -> set[str]:
+    """The names of the values that lack a type or a rank."""
+    return {
+        value.name for value in _made(model) if value.name and (value.type is None or value.shape is None)
+    }
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:

@@ -75,6 +75,7 @@ SILENT_RULES: frozenset[Rule] = frozenset(
         *simplify_transposes.RULES,
         *remove_neutral.RULES,
         *simplify_quantization.RULES,
+        *slices_to_split.RULES,
         *make_gemm.RULES,
         *fold_affine.RULES,
     )

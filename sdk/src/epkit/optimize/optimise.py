@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
-from ..model.infer import infer, is_settled, is_typed
+from ..model.infer import infer, is_settled, untyped
 from ..model.walk import all_graphs, all_nodes, reads
 from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, STARTS, Pass, Phase
 from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes
@@ -114,6 +114,8 @@ class _Work:
         self.results: dict[str, tuple[int, float]] = {}
         self.edits = 0
         """Goes up with each change: what was found for a number holds for as long as it stays."""
+        self._untyped = untyped(model)
+        """Values of which inference has found no type or rank: it is not asked again."""
         self._idle: dict[Pass, int] = {}
         self._scopes: tuple[int, list[Scope]] = (-1, [])
         self._operators: tuple[int, frozenset[Operator]] = (-1, frozenset())
@@ -129,9 +131,10 @@ class _Work:
             learned = by_passes or (
                 phase.learns and any(by_rules[each] for each in by_rules.keys() - SILENT_RULES)
             )
-            if not (is_settled(self.model) if learned else is_typed(self.model)):
+            if not is_settled(self.model) if learned else not untyped(self.model) <= self._untyped:
                 infer(self.model)
                 self.edits += 1
+                self._untyped = untyped(self.model)
 
     def _pass(self, apply: Pass) -> int:
         name = pass_name(apply)
