@@ -65,7 +65,7 @@ class _Reader:
         infos = {info.name: info for info in proto.value_info}
         constants = [self.constant(ir.serde.deserialize_tensor(t), values, infos) for t in proto.initializer]
         for node in proto.node:
-            for name in node.output:
+            for name in node.output[:]:
                 if name:
                     values[name] = value = ir.Value(name=name)
                     if name in infos:
@@ -114,10 +114,10 @@ class _Reader:
         return ir.Node(
             proto.domain,
             proto.op_type,
-            [_find(name, own, scopes) if name else None for name in proto.input],
+            [_find(name, own, scopes) if name else None for name in proto.input[:]],
             [self.attribute(each, scopes) for each in attributes] if attributes else (),
             overload=proto.overload,
-            outputs=[own[name] if name else ir.Value(name="") for name in proto.output],
+            outputs=[own[name] if name else ir.Value(name="") for name in proto.output[:]],
             name=proto.name,
             doc_string=_doc(proto),
             metadata_props=_metadata(proto),

@@ -74,7 +74,7 @@ class _Scopes:
                 _define(defined, name, f"initializer of {place}", "")
         for node in nodes:
             self.nodes += 1
-            for name in node.output:
+            for name in node.output[:]:
                 if name in defined:
                     _define(defined, name, f"output of node {node.name}", node.name)
                 elif name:
@@ -83,7 +83,7 @@ class _Scopes:
         visible = outer | defined.keys()
         known = visible | {""}
         for node in nodes:
-            if not known.issuperset(node.input):
+            if not known.issuperset(node.input[:]):
                 raise _undefined_input(node, visible)
             if node.attribute:
                 self._attributes(node, visible, depth)
