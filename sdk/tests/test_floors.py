@@ -83,7 +83,7 @@ def test_rule_1_the_core_names_no_backend() -> None:
 # ---- rule 2: imports only go down ----
 
 FLOORS = (
-    ("errors", "knobs", "dtypes", "trace", "late"),
+    ("errors", "knobs", "dtypes", "trace", "late", "collector"),
     ("model",),
     ("kernels",),
     ("backend",),

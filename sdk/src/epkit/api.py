@@ -13,6 +13,7 @@ from .aliases import DEFAULT_FALLBACK, resolve
 from .backend.custom import CustomOperator
 from .backend.hooks import Notice
 from .backend.registry import Registry, default
+from .collector import paused
 from .compiling import Compiled
 from .errors import EpkitError, OptionError
 from .model.limits import Limits
@@ -88,7 +89,8 @@ def load(
     recorder = Recorder()
     start = time.perf_counter()
     try:
-        compiled, moved = _compiled(model, settings, registry, recorder, recovery)
+        with paused():
+            compiled, moved = _compiled(model, settings, registry, recorder, recovery)
     except EpkitError as error:
         registry.notify(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
@@ -96,7 +98,8 @@ def load(
         raise
     session = Session(compiled, registry, recorder, capture=capture, recovery=recovery, budgets=memory)
     session.warnings += moved
-    registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
+    if registry.observed:
+        registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
     registry.notify(
         Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -31,7 +32,11 @@ class Plan:
     partitioned: Partitioned
     schedule: Schedule
     memory: Mapping[Schedule, Mapping[int, GraphMemory]]
-    placement: Placement
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Who runs each node, and why not elsewhere; made when somebody asks."""
+        return placement_of(self.partitioned, self.schedule)
 
     def __str__(self) -> str:
         lines = [str(self.schedule)]
@@ -47,7 +52,7 @@ def make_plan(partitioned: Partitioned) -> Plan:
     """Order the work and plan the memory of every graph on every device."""
     main = schedule(partitioned.main, partitioned.bounds)
     memory = {graph: _memory_of(graph, partitioned.bounds) for graph in all_schedules(main)}
-    return Plan(partitioned, main, memory, placement_of(partitioned, main))
+    return Plan(partitioned, main, memory)
 
 
 def _memory_of(graph: Schedule, bounds: Sequence[Bound]) -> dict[int, GraphMemory]:

@@ -183,9 +183,9 @@ class _Builder:
         order = {node: index for index, node in enumerate(graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in graph.nodes:
-            view = View(node, graph, order, self._prepare, self._narrow)
             if node in absorbed or self.graph.is_made(node):
                 continue
+            view = View(node, graph, order, self._prepare, self._narrow)
             if (step := control.get(node) or self._lowered(view)) is not None:
                 absorbed.update(step.nodes)
                 fuser.read(step.inputs)

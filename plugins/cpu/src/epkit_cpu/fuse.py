@@ -6,14 +6,14 @@ runs where its last node was.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from epkit.backend import Subgraph
 
-from .lower.pointwise import Chain, Unsupported, emit_node, meaning_of
+from .lower.pointwise import Chain, Pointwise, Unsupported, emit_node, meaning_of
 from .lower.step import Operand, Step, View
 
 if TYPE_CHECKING:
@@ -83,27 +83,33 @@ class Fuser:
         self._graph = graph
         self._shapes = Shapes(graph)
         self._open: dict[ir.Value, Chain] = {}
+        self._known: dict[Hashable, tuple[bytes, tuple[tuple[int, int], ...]]] = {}
         self.chains: dict[ir.Node, Chain] = {}
 
     def add(self, view: View) -> bool:
         """True if the node is elementwise and in a chain now."""
-        node = view.node
-        found = {id(c): c for value in node.inputs if value is not None and (c := self._open.get(value))}
-        joined: list[Chain] = []
-        wanted: object = None
-        if meaning_of(view) is not None:
-            wanted = self._shapes.after(node)
-            joined = [c for c in found.values() if self._shapes.of(c.nodes[-1].outputs[0]) == wanted]
-        chain = _longest(joined, view)
+        node, meaning = view.node, meaning_of(view)
+        if meaning is None:
+            self.read(node.inputs)
+            return False
+        shape = self._shapes.after(node)
+        found = {
+            c: c.nodes[-1] for value in node.inputs if value is not None and (c := self._open.get(value))
+        }
+        joined = [chain for chain, end in found.items() if self._shapes.of(end.outputs[0]) == shape]
+        known = {chain: len(chain.nodes) for chain in joined}
+        chain = _longest(joined, view, meaning)
         if chain is None:
             self.read(node.inputs)
             return False
-        self._shapes.note(node, wanted)
-        for other in found.values():
-            self._close(other)  # merged, or read from outside
-            if other in joined:
-                del self.chains[other.nodes[-1]]
-        self._open.update((item.outputs[0], chain) for item in chain.nodes)
+        self._shapes.note(node, shape)
+        for other, end in found.items():
+            if other is not chain:
+                self._close(other)  # merged, or read from outside
+            if other in joined:  # what is left in the list is in the chain
+                del self.chains[end]
+        for item in chain.nodes[known.get(chain, 0) :]:
+            self._open[item.outputs[0]] = chain
         self.chains[node] = chain
         return True
 
@@ -126,37 +132,36 @@ class Fuser:
         results = [item.outputs[0] for item in chain.nodes if item.outputs[0] in wanted]
         if not results:
             return None
+        attributes, over = self._packed(chain, results)
         return Step(
-            "pointwise",
-            tuple(chain.inputs),
-            tuple(results),
-            chain.pack(results),
-            tuple(chain.nodes),
-            over=chain.may_overwrite(results),
+            "pointwise", tuple(chain.inputs), tuple(results), attributes, tuple(chain.nodes), over=over
         )
 
+    def _packed(self, chain: Chain, results: Sequence[ir.Value]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+        """What a chain does, and which inputs it may overwrite; found once for all that look like it."""
+        look = chain.look(results)
+        if look not in self._known:
+            self._known[look] = chain.pack(results), chain.may_overwrite(results)
+        return self._known[look]
 
-def _longest(joined: list[Chain], view: View) -> Chain | None:
-    """A node in one chain with as many of those before it as may be, which are left in the list; None: in none."""
+
+def _longest(joined: list[Chain], view: View, meaning: Pointwise) -> Chain | None:
+    """The first chain, with a node and as many of the others as may be, which are left in the list.
+
+    Where there is none, a new one; None if the node is in no chain.
+    """
     while True:
+        chain = joined[0] if joined else Chain()
+        before = chain.mark()
         try:
-            return _merged(joined, view)
+            for other in joined[1:]:
+                chain.merge(other)
+            emit_node(view, meaning, chain)
+            if len(chain.inputs) > MOST_INPUTS:
+                raise Unsupported
+            return chain
         except Unsupported:
+            chain.go_back(before)
             if not joined:
                 return None
             joined.pop()
-
-
-def _merged(chains: Sequence[Chain], view: View) -> Chain:
-    """One chain of several, or of none, and a node that reads from each.
-
-    Raises:
-        Unsupported: if it would be too long.
-    """
-    result = chains[0].copy() if chains else Chain()
-    for other in chains[1:]:
-        result.merge(other)
-    emit_node(view, result)
-    if len(result.inputs) > MOST_INPUTS:
-        raise Unsupported
-    return result

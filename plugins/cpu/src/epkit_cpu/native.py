@@ -56,6 +56,7 @@ def engine_digest() -> str:
     return "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
+@cache
 def isas() -> tuple[str, ...]:
     """The instruction sets that the library has and this CPU understands, best first."""
     module = engine()

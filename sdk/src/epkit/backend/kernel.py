@@ -16,7 +16,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .claim import Refusal
@@ -130,11 +129,11 @@ class KernelTable:
 
     def find(self, node: ir.Node, graph: Subgraph) -> Kernel | Refusal:
         """The first declared kernel that takes the node, or the refusal of the one that came closest."""
-        candidates = self._kernels.get((node.domain, node.op_type), ())
-        types = map(_look, node.inputs), (None,), map(_look, node.outputs)
-        look = (node.domain, node.op_type, graph.opset(node), *chain.from_iterable(types))
+        types = (*map(_look, node.inputs), -1, *map(_look, node.outputs))
+        look = (node.domain, node.op_type, graph.opset(node), types)
         if (taken := self._taken.get(look)) is not None and (taken.when is None or not _has_bodies(node)):
             return taken
+        candidates = self._kernels.get((node.domain, node.op_type), ())
         refusal = Refusal(node, "no-kernel", f"no kernel for {operator_name(node)}")
         for candidate in candidates:
             problem = refuse(candidate, node, graph.opset(node))
@@ -177,11 +176,13 @@ def has_no_subgraph(node: ir.Node) -> bool | str:
 
 
 def _has_bodies(node: ir.Node) -> bool:
-    return any(attribute.type in BODIES for attribute in node.attributes.data.values())
+    attributes = node.attributes.data
+    return bool(attributes) and any(attribute.type in BODIES for attribute in attributes.values())
 
 
-def _look(value: ir.Value | None) -> str:
-    return "" if value is None or not value.name else element_type(value) or "?"
+def _look(value: ir.Value | None) -> int | None:
+    """The number of a value's element type, 0 if it is unknown; None where there is no value."""
+    return None if value is None or not value.name else value.dtype or 0
 
 
 def types_of(node: ir.Node, variable: str, opset: int) -> list[str]:

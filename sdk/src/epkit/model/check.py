@@ -80,15 +80,15 @@ class _Checker:
         unsorted = [owner for owner in owners if sort_graphs(owner)]
         if unsorted:
             self.warnings.append("nodes were not in topological order: sorted")
-        for owner in owners:
-            nodes = all_nodes(owner)
-            self._opsets(owner, nodes)
-            for node in nodes:
+        nodes = {owner: all_nodes(owner) for owner in owners}
+        for owner, own in nodes.items():
+            self._opsets(owner, own)
+            for node in own:
                 self._node(node, owner.opset_imports)
         skeleton = None if unsorted else self.read.skeleton
         self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
         functions = self.model.functions
-        for node in all_nodes(self.model.graph):
+        for node in nodes[self.model.graph]:
             if not functions or node.op_identifier() not in functions:
                 self._types(node)
         return self.warnings
@@ -172,7 +172,7 @@ class _Checker:
 def _kind(value: ir.Value | None) -> object:
     """The type of a value, short and quickly told from others; None where there is no value or no type."""
     kind = None if value is None or not value.name else value.type
-    return int(kind.dtype) if type(kind) is ir.TensorType else kind
+    return kind.dtype if type(kind) is ir.TensorType else kind
 
 
 def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import onnx
@@ -14,7 +15,7 @@ from epkit.model import hazards, maptypes, misread
 from epkit.model.foreign import wrap_foreign
 from epkit.model.long_lists import LongAttr
 from epkit.model.names import free_name
-from epkit.model.walk import CONTROL_FLOW, all_graphs
+from epkit.model.walk import all_graphs
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -66,14 +67,16 @@ def is_settled(model: ir.Model) -> bool:
     """Whether inference has nothing left to find: every shape consists of numbers and names of the inputs'."""
     known = {None if isinstance(dim, int) else dim.value for i in model.graph.inputs for dim in i.shape or ()}
     known.discard(None)
-    return is_typed(model) and all(
+    return not untyped(model) and all(
         isinstance(dim, int) or dim.value in known for value in _made(model) for dim in value.shape or ()
     )
 
 
-def is_typed(model: ir.Model) -> bool:
-    """Whether each value has a type and a rank."""
-    return all(value.type is not None and value.shape is not None for value in _made(model) if value.name)
+def untyped(model: ir.Model) -> set[str]:
+    """The names of the values that lack a type or a rank."""
+    return {
+        value.name for value in _made(model) if value.name and (value.type is None or value.shape is None)
+    }
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:
@@ -83,14 +86,14 @@ def _made(model: ir.Model) -> Iterator[ir.Value]:
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
     """Infer on `proto`, the same model as protobuf, and bring the result into `model`."""
     try:
-        inferred = _infer(proto)
+        inferred = _infer(proto, model)
     except Exception as error:  # a model that inference cannot follow still runs
         return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
     bound = {dim for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
-    return _Merge(bound, _invented(model)).graph(model.graph, inferred.graph)
+    return _Merge(bound, model).graph(model.graph, inferred.graph)
 
 
-def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _infer(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
     """Types and shapes first, then again with the values of small shape tensors, if that is safe."""
     inferred = onnx.ModelProto()
     copy = onnx.ModelProto()
@@ -115,23 +118,21 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
         data = copy.SerializeToString()
         result = onnx_inference.infer_shapes(data, False, False, False)
         inferred.ParseFromString(result)
-    if (INVENTED.encode() in result or not _is_whole(inferred)) and hazards.may_propagate(inferred):
+    if (INVENTED.encode() in result or not _is_whole(inferred, model)) and hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
 
 
-def _is_whole(inferred: onnx.ModelProto) -> bool:
+def _is_whole(inferred: onnx.ModelProto, model: ir.Model) -> bool:
     """Whether every value has a shape, and there are no bodies and functions, in which one might have none.
 
     Each dimension is a number or a name then, and if inference had to invent no name, nothing is left to find.
     """
-    graph = inferred.graph
-    if inferred.functions or any(node.op_type in CONTROL_FLOW for node in graph.node):
+    if model.functions or any(graph is not model.graph for graph in all_graphs(model.graph)):
         return False
-    shaped = (
-        info.name for info in (*graph.value_info, *graph.output) if info.type.tensor_type.HasField("shape")
-    )
-    return {name for node in graph.node for name in node.output if name}.issubset(shaped)
+    infos = (*inferred.graph.value_info, *inferred.graph.output)
+    shaped = {info.name for info in infos if info.type.tensor_type.HasField("shape")}
+    return shaped.issuperset([value.name for node in model.graph for value in node.outputs if value.name])
 
 
 def _give_scale_its_type(graph: onnx.GraphProto) -> None:
@@ -154,22 +155,29 @@ def _drop_long_lists(node: onnx.NodeProto) -> None:
 
 
 class _Merge:
-    def __init__(self, bound: set[ir.SymbolicDim], taken: set[str]) -> None:
+    def __init__(self, bound: set[ir.SymbolicDim], model: ir.Model) -> None:
         self.bound = bound
-        self.taken = taken
+        self.model = model
         self.symbols: dict[str, ir.SymbolicDim] = {}
         self.warnings: list[str] = []
+        self.known: dict[bytes, tuple[ir.DataType, ir.Shape]] = {}
+        """Types and dimensions by their encoding: most values of a model have one of a few."""
+
+    @cached_property
+    def taken(self) -> set[str]:
+        """The made-up names that earlier inferences left."""
+        return _invented(self.model)
 
     def graph(self, graph: ir.Graph, proto: onnx.GraphProto) -> list[str]:
         types = {info.name: info.type for info in proto.value_info}
         types.update((info.name, info.type) for info in proto.output)
-        for node, node_proto in zip(graph, proto.node, strict=True):
+        for index, node in enumerate(graph):
             for value in node.outputs:
                 found = types.get(value.name or "")
                 if found is not None:
                     self.value(value, found)
-            if node_proto.attribute:
-                self.bodies(node, node_proto)
+            if node.attributes.data:
+                self.bodies(node, proto.node[index])
         return self.warnings
 
     def bodies(self, node: ir.Node, proto: onnx.NodeProto) -> None:
@@ -183,6 +191,9 @@ class _Merge:
                     self.graph(graph, inner)
 
     def value(self, value: ir.Value, proto: onnx.TypeProto) -> None:
+        if value.type is None and value.shape is None and (known := self.tensor(value, proto)) is not None:
+            value.type, value.shape = ir.TensorType(known[0]), known[1]
+            return
         kind = proto.WhichOneof("value")
         if kind is None:
             return
@@ -194,6 +205,17 @@ class _Merge:
                 self.shape(value, tensor.shape)
         elif value.type is None:
             value.type = maptypes.from_proto(proto)
+
+    def tensor(self, value: ir.Value, proto: onnx.TypeProto) -> tuple[ir.DataType, ir.Shape] | None:
+        """The type and dimensions of a tensor, if both are given."""
+        encoded = proto.SerializeToString()
+        if encoded not in self.known:
+            tensor = proto.tensor_type
+            if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
+                return None
+            kind = _data_type(tensor.elem_type, value)
+            self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
+        return self.known[encoded]
 
     def shape(self, value: ir.Value, proto: onnx.TensorShapeProto) -> None:
         dims = [self.dim(dim) for dim in proto.dim]

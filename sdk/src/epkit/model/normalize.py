@@ -63,7 +63,7 @@ def graphs(model: onnx.ModelProto, *, functions: bool = True) -> Iterator[onnx.G
 
 def _inner_graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     for node in nodes:
-        for attribute in node.attribute:
+        for attribute in node.attribute if node.attribute else ():
             if attribute.type in _GRAPHS or not attribute.type:
                 for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
                     yield graph

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from epkit.errors import EpkitError, InvalidModelError, NotOnnxError
 from epkit.model import long_lists, maptypes
+from epkit.model.deserialize import deserialize
 from epkit.model.external import ExternalFiles
 from epkit.model.infer import weightless
 from epkit.model.limits import DEFAULT_LIMITS, Limits
@@ -140,7 +141,7 @@ def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut
 
 def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
     try:
-        return ir.serde.deserialize_model(skeleton)
+        return deserialize(skeleton)
     except Exception as error:  # whatever onnx_ir meets that the checks before it let pass
         cause: BaseException = error
         while cause.__cause__ is not None:

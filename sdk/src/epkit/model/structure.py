@@ -66,7 +66,7 @@ class _Scopes:
         depth: int,
     ) -> None:
         self.limits.refuse_above("nesting", depth, "Depth of graphs within graphs")
-        defined: dict[str, str] = {}
+        defined: dict[str, str | onnx.NodeProto] = {}
         for name in inputs:
             _define(defined, name, f"input of {place}", "")
         for name in constants:
@@ -74,26 +74,24 @@ class _Scopes:
                 _define(defined, name, f"initializer of {place}", "")
         for node in nodes:
             self.nodes += 1
-            for name in node.output:
-                if name:
+            for name in node.output[:]:
+                if name in defined:
                     _define(defined, name, f"output of node {node.name}", node.name)
+                elif name:
+                    defined[name] = node
         self.limits.refuse_above("nodes", self.nodes, "Number of nodes")
         visible = outer | defined.keys()
+        known = visible | {""}
         for node in nodes:
-            self._node(node, visible, depth)
+            if not known.issuperset(node.input[:]):
+                raise _undefined_input(node, visible)
+            if node.attribute:
+                self._attributes(node, visible, depth)
         for name in outputs:
             if name not in defined:
                 raise _undefined_output(name, place, name in outer, visible)
 
-    def _node(self, node: onnx.NodeProto, visible: frozenset[str], depth: int) -> None:
-        for name in node.input:
-            if name and name not in visible:
-                raise InvalidModelError(
-                    f"Nothing produces the value {name!r}, which node {node.name!r} ({node.op_type}) reads."
-                    + _closest(name, visible),
-                    where=Where(node=node.name, value=name),
-                    remedy="make the value an input of the graph, or export the model anew",
-                )
+    def _attributes(self, node: onnx.NodeProto, visible: frozenset[str], depth: int) -> None:
         names = [attribute.name for attribute in node.attribute]
         if len(set(names)) != len(names):
             raise InvalidModelError(
@@ -106,16 +104,28 @@ class _Scopes:
                 self.graph(graph, visible, f"{attribute.name} of node {node.name}", depth + 1)
 
 
-def _define(defined: dict[str, str], name: str, role: str, node: str) -> None:
+def _define(defined: dict[str, str | onnx.NodeProto], name: str, role: str, node: str) -> None:
     if not name:
         raise InvalidModelError(f"An {role} has no name.", remedy="export the model anew")
     if name in defined:
+        first = defined[name]
+        first = first if isinstance(first, str) else f"output of node {first.name}"
         raise InvalidModelError(
-            f"The value {name!r} is defined twice: as {defined[name]} and as {role}.",
+            f"The value {name!r} is defined twice: as {first} and as {role}.",
             where=Where(node=node, value=name),
             remedy="in ONNX each value has one definition: rename one of the two",
         )
     defined[name] = role
+
+
+def _undefined_input(node: onnx.NodeProto, visible: frozenset[str]) -> InvalidModelError:
+    name = next(name for name in node.input if name and name not in visible)
+    return InvalidModelError(
+        f"Nothing produces the value {name!r}, which node {node.name!r} ({node.op_type}) reads."
+        + _closest(name, visible),
+        where=Where(node=node.name, value=name),
+        remedy="make the value an input of the graph, or export the model anew",
+    )
 
 
 def _undefined_output(name: str, place: str, outside: bool, visible: Iterable[str]) -> InvalidModelError:

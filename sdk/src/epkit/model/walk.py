@@ -34,9 +34,8 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     """The graph and every body below it, outer ones first."""
     yield graph
     for node in graph:
-        for (
-            attribute
-        ) in node.attributes.data.values():  # as bodies() has them, without a generator for each node
+        attributes = node.attributes.data  # as bodies() has them, without a generator for each node
+        for attribute in attributes.values() if attributes else ():
             kind = attribute.type
             if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
                 yield from all_graphs(attribute.value)
@@ -74,7 +73,7 @@ def reads(node: ir.Node) -> tuple[ir.Value, ...]:
     """Everything a node needs: its inputs, then what its bodies capture; each once."""
     found: dict[ir.Value | None, None] = dict.fromkeys(node.inputs)
     found.pop(None, None)
-    for _, body in bodies(node):
+    for _, body in bodies(node) if node.attributes.data else ():
         found.update(dict.fromkeys(captured(body)))
     return tuple(found)  # type: ignore[arg-type]  # None is out
 

@@ -185,7 +185,7 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorPro
 
 
 def _node_tensors(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for attribute in node.attribute:
+    for attribute in node.attribute if node.attribute else ():
         yield from _attribute_tensors(node.name or node.op_type, attribute)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 DOMAINS = {"ms": "com.microsoft", "epkit": "epkit"}
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Equal"})
 _OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow"}
 
 

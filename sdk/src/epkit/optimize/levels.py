@@ -26,10 +26,10 @@ from .expand_gradients import expand_gradients
 from .fold_constants import fold_constants
 from .fusions import RULES as FUSIONS
 from .lift_constants import lift_constants
-from .refine_shapes import refine_shapes
+from .refine_shapes import REFINED, refine_shapes
 from .remove_dead_code import remove_dead_code
 from .remove_identities import remove_identities
-from .rule import Rule
+from .rule import Operator, Rule
 from .share_constants import share_constants
 from .share_subexpressions import share_subexpressions
 
@@ -55,6 +55,15 @@ class Phase:
 PREPARE = Phase((expand_gradients, lift_constants), repeats=False)
 """What every level needs: one form of a constant, and operators that can be run."""
 
+STARTS: dict[Pass, frozenset[Operator]] = {
+    expand_gradients: frozenset({("ai.onnx.preview.training", "Gradient")}),
+    lift_constants: frozenset({("", "Constant")}),
+    refine_shapes: frozenset(("", name) for name in REFINED),
+    remove_identities: frozenset({("", "Identity"), ("", "Dropout")}),
+    clean_casts: frozenset({("", "Cast")}),
+}
+"""Where a model has none of these operators, neither in its graphs nor in its functions, the pass finds nothing."""
+
 SILENT: frozenset[Pass] = frozenset(
     (clean_casts, remove_dead_code, remove_identities, share_constants, share_subexpressions)
 )
@@ -66,6 +75,7 @@ SILENT_RULES: frozenset[Rule] = frozenset(
         *simplify_transposes.RULES,
         *remove_neutral.RULES,
         *simplify_quantization.RULES,
+        *slices_to_split.RULES,
         *make_gemm.RULES,
         *fold_affine.RULES,
     )

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
-from ..model.infer import infer, is_settled, is_typed
-from ..model.walk import all_graphs, reads
-from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, Pass, Phase
-from .rule import Applied, Ledger, Missed, Rule, apply_rule, make_scopes
+from ..model.infer import infer, is_settled, untyped
+from ..model.walk import all_graphs, all_nodes, reads
+from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, STARTS, Pass, Phase
+from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes
 from .wanted import wanted
 
 ROUNDS = 8
@@ -112,6 +112,13 @@ class _Work:
     def __init__(self, model: ir.Model, ledger: Ledger) -> None:
         self.model, self.ledger = model, ledger
         self.results: dict[str, tuple[int, float]] = {}
+        self.edits = 0
+        """Goes up with each change: what was found for a number holds for as long as it stays."""
+        self._untyped = untyped(model)
+        """Values of which inference has found no type or rank: it is not asked again."""
+        self._idle: dict[Pass, int] = {}
+        self._scopes: tuple[int, list[Scope]] = (-1, [])
+        self._operators: tuple[int, frozenset[Operator]] = (-1, frozenset())
 
     def run(self, phase: Phase) -> None:
         """Repeat the phase until it finds nothing more to do."""
@@ -124,29 +131,51 @@ class _Work:
             learned = by_passes or (
                 phase.learns and any(by_rules[each] for each in by_rules.keys() - SILENT_RULES)
             )
-            if not (is_settled(self.model) if learned else is_typed(self.model)):
+            if not is_settled(self.model) if learned else not untyped(self.model) <= self._untyped:
                 infer(self.model)
+                self.edits += 1
+                self._untyped = untyped(self.model)
 
     def _pass(self, apply: Pass) -> int:
         name = pass_name(apply)
         if not self.ledger.is_open and apply not in PREPARE.passes:
             return 0
         start = time.perf_counter()
-        count = self._guarded(name, lambda: apply(self.model))
+        count = 0 if self._has_nothing_for(apply) else self._guarded(name, lambda: apply(self.model))
         self._note(name, count, time.perf_counter() - start)
         if count:
+            self.edits += 1
             if apply not in PREPARE.passes:
                 self.ledger.applied.append(Applied(name, "", count))
             self._check(name)
+        else:
+            self._idle[apply] = self.edits
         return count
 
+    def _has_nothing_for(self, apply: Pass) -> bool:
+        """Whether a pass would surely change nothing: it has seen this graph, or the graph lacks its operators."""
+        if self._idle.get(apply) == self.edits:
+            return True
+        return apply in STARTS and STARTS[apply].isdisjoint(self._all_operators())
+
+    def _all_operators(self) -> frozenset[Operator]:
+        """The operators of the model, its functions included."""
+        if self._operators[0] != self.edits:
+            owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
+            found = {(node.domain, node.op_type) for owner in owners for node in all_nodes(owner)}
+            self._operators = self.edits, frozenset(found)
+        return self._operators[1]
+
     def _rules(self, rules: Sequence[Rule]) -> dict[Rule, int]:
-        scopes = make_scopes(self.model) if rules else []
+        if rules and self._scopes[0] != self.edits:
+            self._scopes = self.edits, make_scopes(self.model)
+        scopes = self._scopes[1]
         found = {}
         for each in rules:
             start = time.perf_counter()
             count = self._guarded(each.name, partial(apply_rule, each, scopes, self.ledger, self._check))
             self._note(each.name, count, time.perf_counter() - start)
+            self.edits += count
             found[each] = count
         return found
 

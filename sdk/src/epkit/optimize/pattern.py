@@ -23,13 +23,12 @@ import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from ..kernels.attributes import attribute_value
-from .formula import Assigned, Call, Choice, Literal, Name, Remembered, Result, Term, parse
+from .formula import COMMUTATIVE, Assigned, Call, Choice, Literal, Name, Remembered, Result, Term, parse
 from .schema import default_of
+from .screen import screen
 
 Operator = tuple[str, str]
 """Domain and name."""
-
-COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Equal"})
 
 _TOLERANCE = {2: 1e-3, 4: 1e-6, 8: 1e-6}
 """How far a constant of so many bytes may be from the number in the formula: exporters round."""
@@ -50,10 +49,6 @@ class Match:
     nodes: dict[Call, ir.Node] = field(default_factory=dict)
     names: dict[str, ir.Value] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
-
-    def copy(self) -> Match:
-        """A copy to try something on."""
-        return Match(self.root, dict(self.nodes), dict(self.names), dict(self.attributes))
 
     def __getitem__(self, name: str) -> ir.Value:
         return self.names[name]
@@ -87,22 +82,11 @@ class Pattern:
         self.roots = frozenset((call.domain, call.op_type) for call in _first_calls(self._root))
         self.operators = frozenset((c.domain, c.op_type) for term in terms.values() for c in _calls(term))
         self.required = _required(self._root)
-        self._heads = tuple(_first_calls(self._root))
-        self._fitting: dict[tuple[Operator | None, ...], bool] = {}
-
-    def may_match(self, node: ir.Node) -> bool:
-        """False if the operators of a node and of those that it reads from tell that it is no root of a match."""
-        producers = [None if value is None else value.producer() for value in node.inputs]
-        made_by = tuple(None if each is None else (each.domain, each.op_type) for each in producers)
-        key = ((node.domain, node.op_type), *made_by)
-        if key not in self._fitting:
-            calls = [call for call in self._heads if (call.domain, call.op_type) == key[0]]
-            self._fitting[key] = any(_fits(call, made_by) for call in calls)
-        return self._fitting[key]
+        self._screen = screen(self._root)
 
     def match(self, node: ir.Node) -> Match | str | None:
         """The match rooted at a node; a reason where only use of its values elsewhere forbids it; or None."""
-        if not self.may_match(node):
+        if not self._screen(node.outputs[0]):
             return None
         problem: str | None = None
         for match in _value(self._root, node.outputs[0], Match(node)):
@@ -160,24 +144,8 @@ def _required(term: Term) -> frozenset[Operator]:
     return frozenset()
 
 
-def _fits(call: Call, made_by: Sequence[Operator | None]) -> bool:
-    """Whether the inputs of a call may be values that these operators made (None: no node)."""
-    first = made_by[: len(call.inputs)]
-    orders = (first, first[::-1]) if call.op_type in COMMUTATIVE else (first,)
-    return any(all(map(_may_be_made_by, call.inputs, order)) for order in orders)
-
-
-def _may_be_made_by(term: Term, maker: Operator | None) -> bool:
-    if isinstance(term, Assigned):
-        return _may_be_made_by(term.term, maker)
-    if isinstance(term, Choice):
-        return any(_may_be_made_by(each, maker) for each in term.terms)
-    if isinstance(term, Result):
-        return maker == (term.call.domain, term.call.op_type)
-    return isinstance(term, Name) or maker is None
-
-
-# Matching yields every way, so that a wrong order of a commutative operator is not the last word.
+# Matching yields every way, so that a wrong order of a commutative operator is not the last word. The ways are told
+# in one Match: what a way added is taken back before the next.
 
 
 def _value(
@@ -205,11 +173,14 @@ def _value(
     elif isinstance(term, Literal):
         if _is_close(value, term.value) and _adds_no_axes(value, reader):
             yield match
-    elif (kept := _remembered(term, value, reader)) is not None:
-        match = match.copy()
-        if _same(match.attributes.setdefault(term.name, kept), kept):
-            match.names.setdefault(term.name, value)
+    else:
+        kept = _remembered(term, value, reader)
+        if kept is not None and _same(match.attributes.get(term.name, kept), kept):
+            added = _Added(match)
+            added.attribute(term.name, kept)
+            added.value(term.name, value)
             yield match
+            added.take_back()
 
 
 def _named(name: str, value: ir.Value, match: Match) -> Iterator[Match]:
@@ -217,9 +188,34 @@ def _named(name: str, value: ir.Value, match: Match) -> Iterator[Match]:
     if known is value:
         yield match
     elif known is None:
-        match = match.copy()
         match.names[name] = value
         yield match
+        del match.names[name]
+
+
+class _Added:
+    """What one way of matching added to a match."""
+
+    def __init__(self, match: Match) -> None:
+        self._match = match
+        self._attributes: list[str] = []
+        self._names: list[str] = []
+
+    def attribute(self, name: str, kept: Any) -> None:
+        if name not in self._match.attributes:
+            self._match.attributes[name] = kept
+            self._attributes.append(name)
+
+    def value(self, name: str, value: ir.Value) -> None:
+        if name not in self._match.names:
+            self._match.names[name] = value
+            self._names.append(name)
+
+    def take_back(self) -> None:
+        for name in self._attributes:
+            del self._match.attributes[name]
+        for name in self._names:
+            del self._match.names[name]
 
 
 def _node(call: Call, node: ir.Node, match: Match) -> Iterator[Match]:
@@ -236,14 +232,17 @@ def _node(call: Call, node: ir.Node, match: Match) -> Iterator[Match]:
     attributes = _attributes(call, node)
     if attributes is None:
         return
-    match = match.copy()
+    if not all(_same(match.attributes.get(name, kept), kept) for name, kept in attributes.items()):
+        return
+    added = _Added(match)
     for name, kept in attributes.items():
-        if not _same(match.attributes.setdefault(name, kept), kept):
-            return
+        added.attribute(name, kept)
     match.nodes[call] = node
     yield from _values(call.inputs, node.inputs[:count], match, node)
     if call.op_type in COMMUTATIVE and count == 2:
         yield from _values(call.inputs, node.inputs[1::-1], match, node)
+    del match.nodes[call]
+    added.take_back()
 
 
 def _values(

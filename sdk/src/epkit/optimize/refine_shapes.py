@@ -109,3 +109,5 @@ _RULES: dict[str, Callable[[ir.Node], Dims | None]] = {
     "Expand": _expand,
     "Range": _range,
 }
+REFINED = frozenset(_RULES)
+"""The operators of the standard of which something is known here."""

@@ -147,13 +147,14 @@ def cut(
 ) -> Subgraph:
     """Some nodes of a graph as a subgraph with its inputs and outputs."""
     inside = set(nodes)
-    made = {value for node in nodes for value in writes(node)}
+    made = dict.fromkeys(value for node in nodes for value in writes(node))
     inputs = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made and not is_constant(v))
+    is_whole = len(nodes) == len(edges.order)
     outputs = tuple(
         value
-        for node in nodes
-        for value in writes(node)
-        if value in results or any(reader not in inside for reader in edges.readers.get(value, ()))
+        for value in made
+        if value in results
+        or (not is_whole and any(reader not in inside for reader in edges.readers.get(value, ())))
     )
     return Subgraph(name, nodes, tuple(inputs), outputs, opsets, depth)
 

@@ -29,7 +29,6 @@ class Session:
     ``outputs = session(input_ids=ids)``.
 
     Attributes:
-        placement: who runs which node, and why not elsewhere.
         inputs, outputs: the model's interface.
         warnings: what was odd about the model.
         load_trace: the stages of loading, as a recorder.
@@ -70,8 +69,13 @@ class Session:
         watched = compiled if shadow is None else shadow.compiled
         self._engine = Engine(watched, capture=self._capture, budgets=self._budgets)
         self._shadow = shadow
-        self.placement: Placement = compiled.plan.placement
+        self._plan = compiled.plan
         self._feed = None if self._recovery is not None or self._budgets else self._engine.shortcut()
+
+    @property
+    def placement(self) -> Placement:
+        """Who runs which node, and why not elsewhere."""
+        return self._plan.placement
 
     # ---- running ----
 

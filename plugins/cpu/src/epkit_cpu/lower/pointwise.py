@@ -7,7 +7,7 @@ Floats of 16 bits are computed in float32 and rounded after each operator, as th
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Chain:
 
     inputs: list[ir.Value] = field(default_factory=list)
     literals: list[tuple[str, float | int]] = field(default_factory=list)
-    instructions: list[tuple[str, str, int, tuple[int, ...], float, float]] = field(default_factory=list)
+    instructions: list[tuple[str, str, int, tuple[int, ...], bytes]] = field(default_factory=list)
     values: dict[ir.Value, Register] = field(default_factory=dict)
     nodes: list[ir.Node] = field(default_factory=list)
     origins: list[tuple[str, int]] = field(default_factory=list)
@@ -80,7 +80,8 @@ class Chain:
         if not tile_knows(op, kind) or len(self.instructions) >= MOST_INSTRUCTIONS:
             raise Unsupported
         result = self._new(to or kind, "temporary", len(self.instructions))
-        self.instructions.append((op, kind, result.number, tuple(r.number for r in operands), x, y))
+        parameters = struct.pack("<2d", x, y)
+        self.instructions.append((op, kind, result.number, tuple([r.number for r in operands]), parameters))
         return result
 
     def cast(self, x: Register, kind: str) -> Register:
@@ -99,25 +100,40 @@ class Chain:
         for index, (kind, number) in enumerate(other.literals):
             renamed[other.origins.index(("literal", index))] = self.literal(number, kind).number
         kinds = {r.number: r.kind for r in other.values.values()}
-        for op, kind, result, operands, x, y in other.instructions:
+        for op, kind, result, operands, parameters in other.instructions:
             if len(self.instructions) >= MOST_INSTRUCTIONS:
                 raise Unsupported
             new = self._new(kinds.get(result, kind), "temporary", len(self.instructions))
             renamed[result] = new.number
-            self.instructions.append((op, kind, new.number, tuple(renamed[r] for r in operands), x, y))
+            renumbered = tuple([renamed[r] for r in operands])
+            self.instructions.append((op, kind, new.number, renumbered, parameters))
         for value, register in other.values.items():
             self.values.setdefault(value, Register(renamed[register.number], register.kind))
         self.nodes += other.nodes
 
-    def copy(self) -> Chain:
-        """An independent copy."""
-        return Chain(
-            list(self.inputs),
-            list(self.literals),
-            list(self.instructions),
-            dict(self.values),
-            list(self.nodes),
-            list(self.origins),
+    def mark(self) -> tuple[int, ...]:
+        """How long the chain is, for :meth:`go_back`."""
+        return (len(self.values), *map(len, self._lists()))
+
+    def go_back(self, mark: tuple[int, ...]) -> None:
+        """Forget what was added since."""
+        count, *lengths = mark
+        while len(self.values) > count:
+            self.values.popitem()
+        for part, length in zip(self._lists(), lengths, strict=True):
+            del part[length:]
+
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.inputs, self.literals, self.instructions, self.nodes, self.origins
+
+    def look(self, results: Sequence[ir.Value]) -> Hashable:
+        """Equal for chains that do the same."""
+        return (
+            tuple(self.instructions),
+            tuple(map(repr, self.literals)),
+            tuple(self.origins),
+            tuple([self.values[value].kind for value in self.inputs]),
+            tuple([self.values[value] for value in results]),
         )
 
     def pack(self, results: Sequence[ir.Value]) -> bytes:
@@ -136,9 +152,10 @@ class Chain:
             if whole >= 2**63:
                 whole -= 2**64
             body.append(struct.pack("<dqii", float(number), whole, tile_types()[kind], 0))
-        for op, kind, result, operands, x, y in self.instructions:
+        for op, kind, result, operands, parameters in self.instructions:
             abc = [place[r] for r in operands] + [-1] * (3 - len(operands))
-            body.append(struct.pack("<6i2d", tile_ops()[op], tile_types()[kind], place[result], *abc, x, y))
+            body.append(struct.pack("<6i", tile_ops()[op], tile_types()[kind], place[result], *abc))
+            body.append(parameters)
         body.append(struct.pack(f"<{len(wanted)}i", *(place[r] for r in wanted)))
         return b"".join(body)
 
@@ -165,7 +182,7 @@ class Chain:
         for number, (origin, index) in enumerate(self.origins):
             if origin != "temporary":
                 place[number] = index if origin == "input" else len(self.inputs) + index
-        for i, (_, _, result, operands, _, _) in enumerate(self.instructions):
+        for i, (_, _, result, operands, _) in enumerate(self.instructions):
             if result not in wanted and free:
                 place[result] = free.pop()
             else:
@@ -186,21 +203,20 @@ def meaning_of(view: View) -> Pointwise | None:
     node = view.node
     table = POINTWISE if node.domain == "" else CONTRIB if node.domain == "com.microsoft" else None
     found = None if table is None else table.get(node.op_type)
-    if found is None or len(node.outputs) != 1 or not node.outputs[0].name or view.opset < found.since:
+    if found is None:
+        return None
+    outputs = node.outputs
+    if len(outputs) != 1 or not outputs[0].name or (found.since > 1 and view.opset < found.since):
         return None
     return found if view.result_type() in tile_types() else None
 
 
-def emit_node(view: View, chain: Chain) -> None:
-    """Add a node to the chain.
+def emit_node(view: View, found: Pointwise, chain: Chain) -> None:
+    """Add a node, of the meaning found for it, to the chain.
 
     Raises:
-        Unsupported: if it is not elementwise, or for types or attributes that chains do not have. The chain may
-            have changed then: work on a copy.
+        Unsupported: for types or attributes that chains do not have. The chain may have changed then: go back.
     """
-    found = meaning_of(view)
-    if found is None:
-        raise Unsupported
     result, kind = view.node.outputs[0], view.result_type()
     given = view.node.inputs if found.operands is None else [view.input(index) for index in found.operands]
     operands = [chain.value(value) for value in given if value is not None]

@@ -41,4 +41,4 @@ def is_numeric(kind: str) -> bool:
 def kind_of(value: ir.Value | None) -> str:
     """The element type of a tensor; "" for sequences, optionals and what is not known."""
     kind = None if value is None else value.type
-    return NAME.get(int(kind.dtype), "") if type(kind).__name__ == "TensorType" else ""  # type: ignore[union-attr]
+    return NAME.get(kind.dtype, "") if type(kind).__name__ == "TensorType" else ""  # type: ignore[union-attr]
