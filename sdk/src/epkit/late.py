@@ -1,13 +1,16 @@
-"""Imports onnx_ir without sympy, which it uses for arithmetic with symbolic dimensions only.
+"""onnx_ir comes without sympy, which it uses for arithmetic with symbolic dimensions only.
 
-sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, two modules are stand-ins,
-which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
+sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, whoever imports it, two modules are
+stand-ins, which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -24,15 +27,42 @@ class Late(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def import_onnx_ir() -> None:
-    """Import onnx_ir, unless that is done already."""
-    if "onnx_ir" in sys.modules:
-        return
-    stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
-    sys.modules.update(stand_ins)
-    try:
-        importlib.import_module("onnx_ir")
-    finally:
-        for name, module in stand_ins.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+class _Finder(MetaPathFinder):
+    """Finds onnx_ir as the path has it, with a loader that lends it the stand-ins."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "onnx_ir":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Another loader's work, done while the stand-ins are there."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
+        sys.modules.update(stand_ins)
+        try:
+            self._loader.exec_module(module)
+        finally:
+            for name, stand_in in stand_ins.items():
+                if sys.modules.get(name) is stand_in:
+                    del sys.modules[name]
+
+
+def keep_onnx_ir_light() -> None:
+    """From now on onnx_ir is imported without sympy; called once."""
+    sys.meta_path.insert(0, _Finder())

@@ -17,6 +17,7 @@ from epkit.kernels.attributes import attribute_values
 
 from .constants import Dequantised
 from .fuse import Fuser
+from .image import Parts, image_of
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.halves import through_float32
@@ -48,16 +49,17 @@ class NativeProgram(Program):
         prepared: Prepared | None = None,
     ) -> None:
         self.prepared = prepared or Prepared()
-        self._builder = builder = _Builder(
+        self._builder: _Builder | None = _Builder(
             subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
         )
+        builder = self._builder
         self.steps = builder.steps
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
-        self._engine = builder.make(module, threads)
+        self._engine = module.Program(*builder.parts(), threads)
         if not builder.wants_context:
             self.feed = self._engine.feed
-        del self._builder
+        builder.forget()
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         before = after = None
@@ -67,6 +69,11 @@ class NativeProgram(Program):
             return self._engine.run(inputs, context, before, after)  # type: ignore[no-any-return]
         except self._failure as error:
             raise self._explained(error) from error.__cause__
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """The program to be saved: what was packed, and its image if it can be taken up without its nodes."""
+        assert self._builder is not None
+        return self.prepared.pieces(self._builder.image())
 
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
         """What tells the context of each node, once; a fused step's time is its first node's.
@@ -125,7 +132,7 @@ class NativeProgram(Program):
         self._engine = module.Program([], [], [], [], [], 1)
         self._engine.close()
         self.feed = None
-        self.prepared, self.steps = Prepared(), []
+        self.prepared, self.steps, self._builder = Prepared(), [], None
 
     def __str__(self) -> str:
         return "\n".join(
@@ -252,8 +259,24 @@ class _Builder:
 
     # ---- the program ----
 
-    def make(self, module: Any, threads: int) -> Any:
-        """The engine's program."""
+    def image(self) -> dict[str, Any] | None:
+        """The program as plain values, if it can be had without the nodes; see ``image.py``."""
+        weights = {
+            slot: str(value.name)
+            for value, slot in self._slots.items()
+            if slot in self._constants
+            and not isinstance(value, int | Blocked)
+            and value.is_initializer()
+            and value.graph is self.graph.nodes[0].graph
+        }
+        return image_of(self.parts(), self._types, self._table, weights, self._prepared)
+
+    def forget(self) -> None:
+        """Let go of constants that were only packed."""
+        self.graph.made.clear()
+
+    def parts(self) -> Parts:
+        """What the engine makes its program of: slots, inputs, constants, steps, outputs."""
         inputs = [(str(v.name), self._slot(v), _declared(v)) for v in self.graph.inputs]
         rows = [([self._slot(v) for v in s.inputs], [self._result(v) for v in s.outputs]) for s in self.steps]
         outputs = [(str(v.name), self._slot(v)) for v in self.graph.outputs]
@@ -281,7 +304,7 @@ class _Builder:
         constants = [
             (slot, _settled(self._constants[slot], slot in moved)) for slot in sorted(self._constants)
         ]
-        return module.Program(slots, inputs, constants, steps, outputs, threads)
+        return slots, inputs, constants, steps, outputs
 
     def _result(self, value: Operand) -> int:
         """The slot of an output; none if nobody reads it."""

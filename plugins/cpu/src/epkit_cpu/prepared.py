@@ -1,6 +1,7 @@
 """What kernels made of constants (packed weights): made at load, or found in a saved program, mapped.
 
-The saved form is a line of JSON, [what was asked for, offset, bytes] of each array, then the arrays at multiples of 64.
+The saved form is JSON ([what was asked for, offset, bytes] of each array, and the program's image), then the arrays at
+multiples of 64.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ class Prepared:
 
     Args:
         saved: what :meth:`pieces` gave, one after the other; empty if nothing is saved.
+
+    Attributes:
+        image: of the saved program, if it has one (``image.py``).
     """
 
     def __init__(self, saved: memoryview | bytes = b"") -> None:
         self._saved = memoryview(saved)
         self._index: list[tuple[str, int, int]] = []
+        self.image: dict[str, Any] | None = None
         self._base = 0
         if len(saved):
             length = int.from_bytes(self._saved[:8], "little")
-            self._index = [(str(k), int(o), int(n)) for k, o, n in json.loads(bytes(self._saved[8:length]))]
+            head = json.loads(bytes(self._saved[8:length]))
+            self._index = [(str(k), int(o), int(n)) for k, o, n in head["arrays"]]
+            self.image = head["image"]
             self._base = length
-        self._views: dict[int, Array] = {}
+        self._views: dict[tuple[int, int], Array] = {}
         self._kept: list[tuple[str, Array]] = []
+        self._places: dict[int, int] = {}
         self._known: dict[tuple[object, ...], tuple[Array, list[weakref.ref[Array]]]] = {}
 
     def get(
@@ -47,14 +55,14 @@ class Prepared:
         place = len(self._kept)
         known, offset, count = self._index[place] if place < len(self._index) else ("", 0, 0)
         made = self._view(offset, count) if known == key else self._made(key, arrays, make)
-        self._kept.append((key, made))
+        self._keep(key, made)
         return made
 
     def _view(self, offset: int, count: int) -> Array:
-        if offset not in self._views:
+        if (offset, count) not in self._views:
             begin = self._base + offset
-            self._views[offset] = np.frombuffer(self._saved[begin : begin + count], np.uint8)
-        return self._views[offset]
+            self._views[offset, count] = np.frombuffer(self._saved[begin : begin + count], np.uint8)
+        return self._views[offset, count]
 
     def _made(self, key: str, arrays: Sequence[Array | None], make: Callable[[], Array]) -> Array:
         asked = (key, *(None if array is None else _place(array) for array in arrays))
@@ -68,8 +76,23 @@ class Prepared:
         self._known[asked] = made, [_owner(array) for array in arrays if array is not None]
         return made
 
-    def pieces(self) -> list[bytes | memoryview]:
-        """All arrays so far, to be written one after the other."""
+    def keep(self, array: Array) -> int:
+        """The place of an array among those that are saved; it is added if it is not there."""
+        if id(array) not in self._places:
+            self._keep("", array)
+        return self._places[id(array)]
+
+    def _keep(self, key: str, array: Array) -> None:
+        self._places.setdefault(id(array), len(self._kept))
+        self._kept.append((key, array))
+
+    def kept(self, place: int) -> Array:
+        """The bytes of a saved array."""
+        _, offset, count = self._index[place]
+        return self._view(offset, count)
+
+    def pieces(self, image: dict[str, Any] | None = None) -> list[bytes | memoryview]:
+        """All arrays so far, to be written one after the other, and the program's image."""
         index: list[tuple[str, int, int]] = []
         data: list[bytes | memoryview] = []
         offset = 0
@@ -81,7 +104,7 @@ class Prepared:
             rest = -array.nbytes % ALIGNMENT
             data += [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, bytes(rest)]
             offset += array.nbytes + rest
-        text = json.dumps(index).encode("utf-8")
+        text = json.dumps({"arrays": index, "image": image}).encode("utf-8")
         length = -(-(8 + len(text)) // ALIGNMENT) * ALIGNMENT
         return [length.to_bytes(8, "little") + text.ljust(length - 8), *data]
 

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..backend.blame import blame
-from ..backend.program import ProgramMemory
 from ..compiling import Compiled
 from ..errors import EpkitError
-from ..memory.arena import ArenaStatistics
-from ..memory.planner import MemoryPlan
-from ..partition.schedule import HOST_PLACE, RunPartition
+from ..partition.placement import Placement
+from ..partition.schedule import HOST_PLACE
 from .context import RunState
 from .executor import Executor, make_arenas
 from .feeds import Foreign
+from .memory_report import MemoryReport, with_program
 from .on_device import placed
 from .options import RunOptions
 from .replay import Replays
-
-
-@dataclass(frozen=True)
-class MemoryReport:
-    """Memory of a session's values (weights apart).
-
-    Attributes:
-        arenas: what each device's arena holds, used at most, and how often it was reused.
-        plans: the plans of all graphs, those learnt for shapes that came up included.
-    """
-
-    arenas: tuple[ArenaStatistics, ...]
-    plans: tuple[MemoryPlan, ...]
-
-    def __str__(self) -> str:
-        lines = [
-            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} "
-            f"allocations, {a.reused} reuses"
-            + (f"; programs: lower bound {a.lower_bound:,}, spared {a.spared:,}" if a.lower_bound else "")
-            for a in self.arenas
-        ]
-        return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
 
 
 class Engine:
@@ -55,6 +31,8 @@ class Engine:
         plan = compiled.plan
         self.compiled = compiled
         self.bounds = plan.partitioned.bounds
+        self.placement: Placement = plan.placement
+        self.graph_inputs = tuple(plan.partitioned.model.graph.inputs)
         self.running = 0
         self._programs = compiled.programs
         self._arenas = make_arenas(self.bounds, budgets or {})
@@ -85,26 +63,13 @@ class Engine:
         arenas = {place: arena.statistics() for place, arena in self._arenas.items()}
         for program in self._programs.values():
             if (held := program.memory()) is not None:
-                arenas[HOST_PLACE] = _with_program(arenas[HOST_PLACE], held)
+                arenas[HOST_PLACE] = with_program(arenas[HOST_PLACE], held)
         return MemoryReport(tuple(arenas.values()), plans)
 
     def shortcut(self) -> Callable[[Any], Any] | None:
         """The ``feed`` of the only program, if the whole model is that program on the host."""
-        plan = self.compiled.plan
-        if self._replays or len(plan.schedule.actions) != 1:
-            return None
-        action = plan.schedule.actions[0]
-        if not isinstance(action, RunPartition):
-            return None
-        program = self._programs[action.partition.name]
-        made = list(action.partition.subgraph.outputs)
-        if (
-            program.feed is None
-            or action.place != HOST_PLACE
-            or made != list(plan.partitioned.model.graph.outputs)
-        ):
-            return None
-        return program.feed
+        whole = None if self._replays else self.compiled.whole()
+        return None if whole is None else whole[2].feed
 
     def reset(self) -> None:
         """Start the devices again.
@@ -133,19 +98,6 @@ def _close(what: str, close: Callable[[], None], problem: Callable[[str], None])
         close()
     except Exception as error:
         problem(f"{what} could not be closed: {type(error).__name__}: {error}")
-
-
-def _with_program(arena: ArenaStatistics, held: ProgramMemory) -> ArenaStatistics:
-    """The statistics of an arena and of memory that a program manages beside it."""
-    return replace(
-        arena,
-        held=arena.held + held.held,
-        peak=arena.peak + held.peak,
-        allocations=arena.allocations + held.allocations,
-        reused=arena.reused + held.reused,
-        lower_bound=arena.lower_bound + held.lower_bound,
-        spared=arena.spared + held.spared,
-    )
 
 
 def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
