@@ -1,14 +1,15 @@
 """onnx_ir comes without sympy, which it uses for arithmetic with symbolic dimensions only.
 
-sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, whoever imports it, two modules are
-stand-ins, which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
+sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, by whomever, two modules are stand-ins,
+which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -27,25 +28,41 @@ class Late(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
+@contextmanager
+def without_sympy() -> Iterator[None]:
+    """The stand-ins are there."""
+    stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+
+
 class _Finder(MetaPathFinder):
-    """Finds onnx_ir as the path has it, with a loader that lends it the stand-ins."""
+    """Finds some modules as the path has them, with a loader that does something before and after."""
+
+    def __init__(self) -> None:
+        self.around: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "onnx_ir":
+        if fullname not in self.around:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self.around[fullname])
         return spec
 
 
 class _Loader(Loader):
-    """Another loader's work, done while the stand-ins are there."""
+    """Another loader's work, done within a context."""
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, around: Callable[[], AbstractContextManager[None]]) -> None:
+        self._loader, self._around = loader, around
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -53,16 +70,20 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
-        stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
-        sys.modules.update(stand_ins)
-        try:
+        with self._around():
             self._loader.exec_module(module)
-        finally:
-            for name, stand_in in stand_ins.items():
-                if sys.modules.get(name) is stand_in:
-                    del sys.modules[name]
+
+
+_finder = _Finder()
+
+
+def import_within(name: str, around: Callable[[], AbstractContextManager[None]]) -> None:
+    """From now on a module is imported within a context, whoever imports it."""
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _finder.around[name] = around
 
 
 def keep_onnx_ir_light() -> None:
-    """From now on onnx_ir is imported without sympy; called once."""
-    sys.meta_path.insert(0, _Finder())
+    """From now on onnx_ir is imported without sympy."""
+    import_within("onnx_ir", without_sympy)

@@ -31,7 +31,6 @@ class Engine:
         plan = compiled.plan
         self.compiled = compiled
         self.bounds = plan.partitioned.bounds
-        self.placement: Placement = plan.placement
         self.graph_inputs = tuple(plan.partitioned.model.graph.inputs)
         self.running = 0
         self._programs = compiled.programs
@@ -40,6 +39,11 @@ class Engine:
         self.main = Executor(
             plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays
         )
+
+    @property
+    def placement(self) -> Placement:
+        """Who runs which node, and why not elsewhere."""
+        return self.compiled.plan.placement
 
     def run(
         self, values: Sequence[Any], options: RunOptions, kept: frozenset[int] = frozenset()
