@@ -71,9 +71,10 @@ def load(
             fallback, and tries again; placement and warnings say so. By default the failure is raised.
         verify: ``"first-run"`` computes each partition's first results by the fallback as well, and moves a
             partition whose results are wrong.
-        memory: budgets in bytes by provider (or ``"host"``) for the values of runs, weights apart; a run that
-            needs more is an error, which leaves the session usable. Memory that a provider's programs manage
-            themselves is not bound by it.
+        memory: budgets in bytes by provider (or ``"host"``) for what a session holds there: values of runs, and
+            weights that programs packed into memory of their own; the model's file and files of the cache are pages
+            that the system can take back, and do not count. A load or a run that needs more is an error that says
+            what holds how much; after a run's, the session is usable.
         registry: the plugins to choose from; by default those installed.
 
     Raises:
@@ -107,7 +108,7 @@ def load(
     session.warnings += moved
     if file is not None and compiled is not None:
         with recorder.span("cache", "load"):
-            face = session.inputs, session.outputs, session.metadata
+            face = session.inputs, session.outputs, session.metadata, session.memory.weights
             save_snapshot(file, settings, registry, __version__, compiled, face)
     if registry.observed:
         registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))

@@ -8,7 +8,8 @@
 
 namespace epk {
 
-Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()) {
+Frame::Frame(const Program &p)
+    : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()), arena(p.account) {
   garbage.reserve(2 * slots.size());  // so that dropping never allocates
   context_.own = EngineContext{{EPK_ABI_VERSION, p.threads, output, alias, scratch, parallel, fail}, view};
   context_.frame = this;

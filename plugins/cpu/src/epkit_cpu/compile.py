@@ -6,11 +6,12 @@ Nodes that no lowering takes are steps of their portable kernel: the loop comes 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epkit.backend import Kernel, Program, ProgramMemory, RunContext, Subgraph, Tensor
+from epkit.backend import Budget, Kernel, Program, ProgramMemory, RunContext, Subgraph, Tensor
 from epkit.dtypes import name_of, numpy_dtype
 from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
 from epkit.kernels.attributes import attribute_values
@@ -49,6 +50,7 @@ class NativeProgram(Program):
         prepared: Prepared | None = None,
     ) -> None:
         self.prepared = prepared or Prepared()
+        self._budget: Budget | None = None
         self._builder: _Builder | None = _Builder(
             subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
         )
@@ -109,6 +111,8 @@ class NativeProgram(Program):
         if isinstance(cause, EpkitError):
             return cause.at(node=where.node, parts=where.parts)
         operators = ", ".join(dict.fromkeys(str(item.op_type) for item in nodes))
+        if self._budget is not None and status == OUT_OF_MEMORY and (refusal := self._budget.refusal()):
+            return refusal.at(node=where.node, parts=where.parts)
         if isinstance(cause, MemoryError) or status == OUT_OF_MEMORY:
             return DeviceMemoryError(
                 f"the host has too little memory for {operators}: {message or cause}",
@@ -123,7 +127,12 @@ class NativeProgram(Program):
         )
 
     def memory(self) -> ProgramMemory:
-        return ProgramMemory(*self._engine.memory())
+        packed, mapped = self.prepared.nbytes()
+        return replace(ProgramMemory(*self._engine.memory()), packed=packed, mapped=mapped)
+
+    def limit(self, budget: Budget) -> None:
+        self._budget = budget
+        self._engine.limit(budget)
 
     def close(self) -> None:
         """Give everything back, packed weights too; runs under way end first."""

@@ -6,6 +6,7 @@ Steps name their kernels; constants are arrays that were saved with the program,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from epkit.backend import Program, ProgramMemory, RunContext, Tensor
@@ -105,9 +106,8 @@ def program_of(
         for name, attributes, reads, writes, frees, falls_back, *others in image["steps"]
     ]
     inputs, outputs = map(tuple, image["inputs"]), map(tuple, image["outputs"])
-    return TakenUp(
-        module.Program(slots, list(inputs), constants, steps, list(outputs), threads, *image["rest"])
-    )
+    program = module.Program(slots, list(inputs), constants, steps, list(outputs), threads, *image["rest"])
+    return TakenUp(program, prepared.packed_bytes())
 
 
 def _array(
@@ -126,15 +126,15 @@ def needs_its_node(context: RunContext | None, inputs: list[Any]) -> NoReturn:
 class TakenUp(Program):
     """A program without its nodes: whoever runs it in another way than by ``feed`` has loaded the model first."""
 
-    def __init__(self, program: Any) -> None:
-        self._program = program
+    def __init__(self, program: Any, packed: int) -> None:
+        self._program, self._packed = program, packed
         self.feed = program.feed
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         return self._program.run(inputs, None, None, None)  # type: ignore[no-any-return]
 
     def memory(self) -> ProgramMemory:
-        return ProgramMemory(*self._program.memory())
+        return replace(ProgramMemory(*self._program.memory()), packed=self._packed, mapped=self._packed)
 
     def close(self) -> None:
         self._program.close()

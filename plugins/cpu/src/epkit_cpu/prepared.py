@@ -91,6 +91,17 @@ class Prepared:
         _, offset, count = self._index[place]
         return self._view(offset, count)
 
+    def packed_bytes(self) -> int:
+        """Bytes of what was packed when the program was saved."""
+        return sum({offset: count for key, offset, count in self._index if key}.values())
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes of what was packed, and of that what is mapped."""
+        packed = {id(array): array for key, array in self._kept if key}
+        mapped = {id(view) for view in self._views.values()}
+        sizes = [(array.nbytes, number in mapped) for number, array in packed.items()]
+        return sum(size for size, _ in sizes), sum(size for size, is_mapped in sizes if is_mapped)
+
     def pieces(self, image: dict[str, Any] | None = None) -> list[bytes | memoryview]:
         """All arrays so far, to be written one after the other, and the program's image."""
         index: list[tuple[str, int, int]] = []

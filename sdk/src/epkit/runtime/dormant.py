@@ -87,7 +87,10 @@ class DormantEngine:
             return self._awake.memory
         nothing = ArenaStatistics("host", 0, 0, 0, 0, 0)
         held = self._snapshot.program.memory()
-        return MemoryReport((nothing if held is None else with_program(nothing, held),), ())
+        weights = self._snapshot.weights
+        if held is None:
+            return MemoryReport((nothing,), (), weights)
+        return MemoryReport((with_program(nothing, held),), (), weights, held.packed, held.mapped)
 
     def reset(self) -> None:
         """Start the devices again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from ..backend.blame import blame
 from ..compiling import Compiled
 from ..errors import EpkitError
+from ..kernels.attributes import STRING
+from ..model.walk import all_graphs
 from ..partition.placement import Placement
-from ..partition.schedule import HOST_PLACE
+from ..partition.schedule import HOST_PLACE, RunPartition, all_schedules
 from .context import RunState
 from .executor import Executor, make_arenas
 from .feeds import Foreign
@@ -36,9 +39,31 @@ class Engine:
         self._programs = compiled.programs
         self._arenas = make_arenas(self.bounds, budgets or {})
         self._replays = {name: Replays(p) for name, p in compiled.programs.items()} if capture else {}
+        if budgets:
+            self._limit_programs()
         self.main = Executor(
             plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays
         )
+
+    def _limit_programs(self) -> None:
+        """Give each program the budget of its device; its weights count first.
+
+        Raises:
+            DeviceMemoryError: if they are too much already; everything is closed then.
+        """
+        for schedule in all_schedules(self.compiled.plan.schedule):
+            for action in schedule.actions:
+                if not isinstance(action, RunPartition):
+                    continue
+                budget = self._arenas[action.place].budget
+                if budget is None:
+                    continue
+                program = self._programs[action.partition.name]
+                program.limit(budget)
+                own = 0 if (held := program.memory()) is None else held.packed - held.mapped
+                if not budget.reserve(own, "packed weights") and (refusal := budget.refusal("compile")):
+                    self.close(lambda problem: None)
+                    raise refusal.at(model=self.compiled.name, partition=action.partition.name)
 
     @property
     def placement(self) -> Placement:
@@ -65,10 +90,19 @@ class Engine:
         """Memory of the values: planned, held and peak. What programs hold themselves counts too."""
         plans = tuple(plan for space in self.main.all_spaces() for plan in space.plans())
         arenas = {place: arena.statistics() for place, arena in self._arenas.items()}
+        packed = mapped = 0
         for program in self._programs.values():
             if (held := program.memory()) is not None:
                 arenas[HOST_PLACE] = with_program(arenas[HOST_PLACE], held)
-        return MemoryReport(tuple(arenas.values()), plans)
+                packed, mapped = packed + held.packed, mapped + held.mapped
+        return MemoryReport(tuple(arenas.values()), plans, self._weights, packed, mapped)
+
+    @cached_property
+    def _weights(self) -> int:
+        """Bytes of the model's initializers."""
+        graphs = all_graphs(self.compiled.plan.partitioned.model.graph)
+        tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype != STRING)
 
     def shortcut(self) -> Callable[[Any], Any] | None:
         """The ``feed`` of the only program, if the whole model is that program on the host."""

@@ -93,7 +93,7 @@ class Session:
         watched = compiled if shadow is None else shadow.compiled
         self._engine = Engine(watched, capture=self._capture, budgets=self._budgets)
         self._shadow = shadow
-        self._feed = None if self._recovery is not None or self._budgets else self._engine.shortcut()
+        self._feed = None if self._recovery is not None else self._engine.shortcut()
 
     # ---- running ----
 
@@ -211,7 +211,7 @@ class Session:
 
     @property
     def memory(self) -> MemoryReport:
-        """Memory of the session's values: planned, held and peak. What programs hold themselves counts too."""
+        """Memory of the session: values planned, held and at most, and weights; what programs hold counts too."""
         return self._engine.memory
 
     @property

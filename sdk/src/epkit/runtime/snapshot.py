@@ -42,6 +42,7 @@ class Snapshot:
 
     Attributes:
         program: of which only ``feed``, ``memory`` and ``close`` are used.
+        weights: bytes of the model's.
         complete: gives the whole compiled model, when somebody asks for more.
     """
 
@@ -52,6 +53,7 @@ class Snapshot:
     metadata: Mapping[str, str]
     bounds: tuple[Bound, ...]
     program: Program
+    weights: int
     complete: Callable[[], Compiled]
 
 
@@ -97,12 +99,12 @@ def save_snapshot(
     registry: Registry,
     version: str,
     compiled: Compiled,
-    face: tuple[tuple[ValueInfo, ...], tuple[ValueInfo, ...], Mapping[str, str]],
+    face: tuple[tuple[ValueInfo, ...], tuple[ValueInfo, ...], Mapping[str, str], int],
 ) -> None:
     """Keep what a later session of the same file and settings starts from, if the model is one program on the host.
 
     Args:
-        face: the session's inputs, outputs and metadata.
+        face: the session's inputs, outputs and metadata, and the bytes of its weights.
     """
     whole = compiled.whole()
     if settings.cache is None or whole is None or whole[2].feed is None or not compiled.origin:
@@ -120,7 +122,7 @@ def save_snapshot(
         return
     if not program.exists():
         return
-    inputs, outputs, metadata = face
+    inputs, outputs, metadata, weight_bytes = face
     stored = {
         "format": FORMAT,
         "name": compiled.name,
@@ -132,6 +134,7 @@ def save_snapshot(
         "program": program.name,
         "data": [f"{compiled.origin}.onnx.data", model["seals"][1]],
         "weights": model["weights"],
+        "weight_bytes": weight_bytes,
     }
     write_sealed(folder / f"{compiled.origin}-{asked}.session", stored)
     known.keep_snapshot(asked, compiled.origin)
@@ -175,7 +178,8 @@ def _read(
     if program is None:
         return None
     named, warnings = str(stored["name"]), tuple(stored["warnings"])
-    return Snapshot(named, warnings, inputs, outputs, stored["metadata"], bounds, program, complete)
+    metadata, size = stored["metadata"], int(stored["weight_bytes"])
+    return Snapshot(named, warnings, inputs, outputs, metadata, bounds, program, size, complete)
 
 
 def _shape(stored: list[Any] | None) -> tuple[int | str | None, ...] | None:
