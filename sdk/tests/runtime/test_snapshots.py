@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,34 @@ print(*(name for name in ("onnx", "onnx_ir", "ml_dtypes", "epkit.pipeline", "has
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_addresses_are_those_of_the_process(tmp_path: Path) -> None:
+    """Steps of float16 call kernels of float32 by their addresses, which each process has at other places."""
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (float16[1,3,9,9] x) => (float16[1,8,7,7] y) { c = Conv (x, w)  y = Exp (c) }
+    """)
+    weight = np.random.default_rng(0).standard_normal((8, 3, 3, 3)) / 8
+    proto.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float16), "w"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    past = time.time() - 60
+    os.utime(tmp_path / "m.onnx", (past, past))
+    code = f"""
+import numpy as np, epkit
+x = np.linspace(-1, 1, 243, dtype=np.float16).reshape(1, 3, 9, 9)
+with epkit.load({str(tmp_path / "m.onnx")!r}, ["cpu"], cache={str(tmp_path / "cache")!r}) as session:
+    print(session.load_trace.events[-1].name, session.run(None, {{"x": x}})["y"].tobytes().hex())
+"""
+    time.sleep(2.1 - (time.time() - (tmp_path / "m.onnx").stat().st_ctime))  # only a settled file is known
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(3)
+    ]
+    assert [first for first, _ in told] == ["cache", "snapshot", "snapshot"]
+    assert told[0][1] == told[1][1] == told[2][1]
 
 
 def test_another_file_under_the_name_is_another_model(files: tuple[Path, Path]) -> None:

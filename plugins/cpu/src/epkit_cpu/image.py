@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of images. Also the lowering's: where the same nodes become other steps, it grows."""
 
+THROUGH, WORD = "halves", 8
+"""The kernel that calls another one, whose address its attributes begin with (``lower/halves.py``)."""
+
 SHARED = 1 << 12
 """Bytes of a weight from which on it is not saved once more."""
 
@@ -57,12 +60,27 @@ def image_of(
         "inputs": inputs,
         "constants": [(slot, *_kept(slot, array, weights, prepared)) for slot, array in constants],
         "steps": [
-            (names.get(kernel, kernel), attributes.hex(), reads, writes, frees, fallback is not None, *others)
+            (*_named(kernel, attributes, names), reads, writes, frees, fallback is not None, *others)
             for kernel, attributes, reads, writes, frees, fallback, *others in steps
         ],
         "outputs": outputs,
         "rest": rest,
     }
+
+
+def _named(kernel: Any, attributes: bytes, names: Mapping[int, str]) -> tuple[list[str], str]:
+    """The kernels that a step calls, and its attributes without their addresses, which the next process has not."""
+    calls = [names.get(kernel, kernel)]
+    if calls == [THROUGH]:
+        calls.append(names[int.from_bytes(attributes[:WORD], "little")])
+        attributes = attributes[WORD:]
+    return calls, attributes.hex()
+
+
+def _addressed(calls: Sequence[str], attributes: str, table: Mapping[str, int]) -> tuple[Any, bytes]:
+    """What :func:`_named` was given, in this process."""
+    inner = b"".join(table[name].to_bytes(WORD, "little") for name in calls[1:])
+    return table.get(calls[0], calls[0]), inner + bytes.fromhex(attributes)
 
 
 def _kept(
@@ -95,15 +113,14 @@ def program_of(
     ]
     steps = [
         (
-            table.get(name, name),
-            bytes.fromhex(attributes),
+            *_addressed(calls, attributes, table),
             reads,
             writes,
             frees,
             needs_its_node if falls_back else None,
             *others,
         )
-        for name, attributes, reads, writes, frees, falls_back, *others in image["steps"]
+        for calls, attributes, reads, writes, frees, falls_back, *others in image["steps"]
     ]
     inputs, outputs = map(tuple, image["inputs"]), map(tuple, image["outputs"])
     program = module.Program(slots, list(inputs), constants, steps, list(outputs), threads, *image["rest"])
