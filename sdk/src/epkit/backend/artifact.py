@@ -175,8 +175,14 @@ class ArtifactStore:
             return None
         if not _is_whole(header, payload, self._trusted(path)):
             return None
-        with blame(bound.name, "revive", "compile"):
-            return bound.provider.revive(payload if bound.provider.maps_saved else bytes(payload), weights)
+        try:
+            with blame(bound.name, "revive", "compile"):
+                return bound.provider.revive(
+                    payload if bound.provider.maps_saved else bytes(payload), weights
+                )
+        except EpkitError:
+            path.unlink(missing_ok=True)  # to be compiled and saved again
+            return None
 
     def save(self, bound: Bound, subgraph: Subgraph, program: Program) -> None:
         """Keep a program, if its provider saves programs."""

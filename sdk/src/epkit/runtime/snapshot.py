@@ -24,7 +24,6 @@ from ..backend.program import Program
 from ..backend.registry import Registry
 from ..binding import bind, close_all
 from ..dtypes import numpy_dtype
-from ..errors import EpkitError
 from ..known import KnownFile, read_sealed, write_sealed
 from ..model.seal import Seal, mapped
 from ..settings import Settings
@@ -173,7 +172,7 @@ def _read(
         )
         weights = Weights(data, stored["weights"])
         program = ArtifactStore(folder).revive(bound, stored["program"], weights)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, EpkitError):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None  # the model is loaded, and the snapshot made again
     if program is None:
         return None
