@@ -88,7 +88,7 @@ FLOORS = (
     ("kernels",),
     ("backend",),
     ("optimize", "partition", "memory"),
-    ("settings", "binding", "planning", "compiling", "model_cache", "pipeline"),
+    ("settings", "binding", "planning", "compiling", "known", "model_cache", "pipeline"),
     ("runtime",),
     ("aliases", "discovery", "api", "__init__", "compat", "testing", "diagnose"),
     ("cli",),

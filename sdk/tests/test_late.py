@@ -9,7 +9,8 @@ CODE = """
 import sys
 import epkit
 epkit.load
-assert "onnx_ir" in sys.modules
+assert "onnx" not in sys.modules
+import onnx_ir
 print([name for name in sys.modules if name.partition(".")[0] == "sympy"])
 import onnx_ir as ir
 dim = ir.SymbolicDim("n") + 1

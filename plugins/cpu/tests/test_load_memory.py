@@ -58,6 +58,24 @@ def test_pages_are_given_back_and_read_again(tmp_path: Path, offset: int) -> Non
     assert float(array.sum(dtype=np.float64)) == total
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="it is Linux that tells what is resident")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_weight_that_was_packed_leaves_no_pages_of_its_file(tmp_path: Path, dtype: type) -> None:
+    weight = np.random.default_rng(0).standard_normal((1024, 1024)).astype(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ends = [helper.make_tensor_value_info(name, kind, ["n", 1024]) for name in "xy"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    with epkit.load(path, ["cpu"]) as session:
+        lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
+        (begin,) = (index for index, line in enumerate(lines) if line.endswith(str(path)))
+        kept = next(int(line.split()[1]) for line in lines[begin:] if line.startswith("Rss:"))
+        assert session.memory.packed >= weight.nbytes
+    assert kept < weight.nbytes // 1024 // 4
+
+
 def test_what_is_no_map_or_can_be_written_stays() -> None:
     own = np.arange(1 << 16, dtype=np.float32)
     with mmap.mmap(-1, own.nbytes) as anonymous:

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import EpkitError
-from .late import import_onnx_ir as _import_onnx_ir
+from .late import keep_onnx_ir_light as _keep_onnx_ir_light
 
 if TYPE_CHECKING:
     from .api import load, operator
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .runtime.options import Cancellation, RunOptions
     from .runtime.profile import Profile
     from .runtime.session import Session
+
+_keep_onnx_ir_light()
 
 __version__ = "0.1.0"
 
@@ -63,7 +65,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'epkit' has no attribute {name!r}; it has {', '.join(__all__)}")
-    _import_onnx_ir()
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value

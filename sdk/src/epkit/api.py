@@ -6,25 +6,27 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from . import knobs
+from . import __version__, knobs
 from .aliases import DEFAULT_FALLBACK, resolve
 from .backend.custom import CustomOperator
 from .backend.hooks import Notice
 from .backend.registry import Registry, default
 from .collector import paused
-from .compiling import Compiled
 from .errors import EpkitError, OptionError
 from .model.limits import Limits
-from .partition.partitions import Partitioned
 from .partition.pins import Pins, pins_of
-from .partition.policy import POLICIES
-from .pipeline import Source, Stage, build
-from .runtime.recovery import ON_FAILURE, VERIFY, Recovery
 from .runtime.session import Session
-from .settings import ProviderChoice, Settings
+from .runtime.snapshot import Snapshot, load_snapshot, may_have, save_snapshot
+from .settings import POLICIES, ProviderChoice, Settings
 from .trace import Recorder
+
+if TYPE_CHECKING:
+    from .compiling import Compiled
+    from .pipeline import Source, Stage
+    from .runtime.recovery import Recovery
 
 
 def load(
@@ -70,9 +72,10 @@ def load(
             fallback, and tries again; placement and warnings say so. By default the failure is raised.
         verify: ``"first-run"`` computes each partition's first results by the fallback as well, and moves a
             partition whose results are wrong.
-        memory: budgets in bytes by provider (or ``"host"``) for the values of runs, weights apart; a run that
-            needs more is an error, which leaves the session usable. Memory that a provider's programs manage
-            themselves is not bound by it.
+        memory: budgets in bytes by provider (or ``"host"``) for what a session holds there: values of runs, and
+            weights that programs packed into memory of their own; the model's file and files of the cache are pages
+            that the system can take back, and do not count. A load or a run that needs more is an error that says
+            what holds how much; after a run's, the session is usable.
         registry: the plugins to choose from; by default those installed.
 
     Raises:
@@ -88,28 +91,59 @@ def load(
     recovery = _recovery(model, settings, registry, on_failure, verify)
     recorder = Recorder()
     start = time.perf_counter()
+    file = _snapshot_file(model, settings, capture or recovery is not None or bool(memory))
     try:
-        with paused():
-            compiled, moved = _compiled(model, settings, registry, recorder, recovery)
+        snapshot = None if file is None else _snapshot(file, settings, registry, recorder)
+        moved: tuple[str, ...] = ()
+        compiled: Compiled | None = None
+        if snapshot is None:
+            with paused():
+                compiled, moved = _compiled(model, settings, registry, recorder, recovery)
     except EpkitError as error:
         registry.notify(
             Notice("error", error.where.model, time.perf_counter() - start, {"error": error.what})
         )
         raise
-    session = Session(compiled, registry, recorder, capture=capture, recovery=recovery, budgets=memory)
+    found = snapshot if compiled is None else compiled
+    assert found is not None
+    session = Session(found, registry, recorder, capture=capture, recovery=recovery, budgets=memory)
     session.warnings += moved
+    if file is not None and compiled is not None:
+        with recorder.span("cache", "load"):
+            face = session.inputs, session.outputs, session.metadata, session.memory.weights
+            save_snapshot(file, settings, registry, __version__, compiled, face)
     if registry.observed:
         registry.notify(Notice("partition", session.name, 0.0, dict(session.placement.counts())))
-    registry.notify(
-        Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
-    )
+        registry.notify(
+            Notice("load", session.name, time.perf_counter() - start, {"providers": session.providers})
+        )
     return session
+
+
+def _snapshot_file(model: Source, settings: Settings, unlike: bool) -> Path | None:
+    """The model's file, if the cache may hold a snapshot of such a session."""
+    if unlike or not isinstance(model, str | os.PathLike) or not may_have(settings):
+        return None
+    return Path(model)
+
+
+def _snapshot(file: Path, settings: Settings, registry: Registry, recorder: Recorder) -> Snapshot | None:
+    def complete(key: str) -> Compiled:
+        from .pipeline import build_cached
+
+        return build_cached(file, key, settings, registry)
+
+    with recorder.span("snapshot", "load"):
+        return load_snapshot(file, settings, registry, __version__, complete)
 
 
 def _compiled(
     model: Source, settings: Settings, registry: Registry, recorder: Recorder, recovery: Recovery | None
 ) -> tuple[Compiled, tuple[str, ...]]:
     """The whole pipeline, and what is to be said of partitions that their providers could not compile."""
+    from .partition.partitions import Partitioned
+    from .pipeline import build
+
     said: tuple[str, ...] = ()
     while True:
         seen: list[Stage] = []
@@ -140,11 +174,14 @@ def _recovery(
     model: Source, settings: Settings, registry: Registry, on_failure: str, verify: str
 ) -> Recovery | None:
     """What the session does about faulty partitions; None if it only raises."""
+    if on_failure == "error" and verify == "never":
+        return None
+    from .pipeline import build
+    from .runtime.recovery import ON_FAILURE, VERIFY, Recovery
+
     for name, value, known in (("on_failure", on_failure, ON_FAILURE), ("verify", verify, VERIFY)):
         if value not in known:
             raise OptionError(f"unknown {name} {value!r}", remedy=f"choose one of {', '.join(known)}")
-    if on_failure == "error" and verify == "never":
-        return None
     if settings.fallback == "error":
         raise OptionError(
             'a fallback is needed to move or to verify partitions, and fallback="error" forbids it',

@@ -12,18 +12,36 @@ from .backend.program import Program
 from .backend.provider import Provider
 from .backend.subgraph import Subgraph
 from .errors import CompileError, EpkitError, Where
-from .partition.schedule import RunPartition, Schedule, all_schedules
+from .partition.schedule import HOST_PLACE, RunPartition, Schedule, all_schedules
 from .planning import Plan
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model that is ready to run: the plan, and a program for each partition."""
+    """A model that is ready to run: the plan, and a program for each partition.
+
+    Attributes:
+        origin: the key of the model in the cache, if it has one.
+    """
 
     name: str
     warnings: tuple[str, ...]
     plan: Plan
     programs: Mapping[str, Program]
+    origin: str = ""
+
+    def whole(self) -> tuple[Bound, Subgraph, Program] | None:
+        """The only program, if the model is that program on the host and nothing else."""
+        plan = self.plan
+        if len(plan.schedule.actions) != 1 or not isinstance(
+            action := plan.schedule.actions[0], RunPartition
+        ):
+            return None
+        part = action.partition
+        made = list(part.subgraph.outputs) == list(plan.partitioned.model.graph.outputs)
+        if action.place != HOST_PLACE or part.provider is None or not made:
+            return None
+        return plan.partitioned.bounds[part.provider], part.subgraph, self.programs[part.name]
 
     def __str__(self) -> str:
         return f"{len(self.programs)} programs\n" + "\n".join(

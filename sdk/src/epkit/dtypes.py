@@ -55,6 +55,8 @@ NUMBERS = FLOATS | INTS
 BOOL = frozenset({"bool"})
 STRINGS = frozenset({"string"})
 ALL = frozenset(CODE)
+NUMPY = NUMBERS - {"bfloat16"} | BOOL | {"complex64", "complex128"}
+"""Types that NumPy has by itself; the others are those of ml_dtypes, which is imported for them."""
 
 
 @cache
@@ -64,14 +66,18 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     Raises:
         KeyError: if the name is not an element type.
     """
-    import ml_dtypes
     import numpy
 
     if name not in CODE:
         raise KeyError(name)
     if name == "string":
         return numpy.dtype(object)
-    return numpy.dtype(getattr(ml_dtypes, name, name))
+    if name in NUMPY:
+        return numpy.dtype(name)
+    import ml_dtypes
+
+    found: np.dtype[Any] = numpy.dtype(getattr(ml_dtypes, name))
+    return found
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Imports onnx_ir without sympy, which it uses for arithmetic with symbolic dimensions only.
+"""onnx_ir comes without sympy, which it uses for arithmetic with symbolic dimensions only.
 
-sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, two modules are stand-ins,
+sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, by whomever, two modules are stand-ins,
 which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
 """
 
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -24,15 +28,62 @@ class Late(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def import_onnx_ir() -> None:
-    """Import onnx_ir, unless that is done already."""
-    if "onnx_ir" in sys.modules:
-        return
+@contextmanager
+def without_sympy() -> Iterator[None]:
+    """The stand-ins are there."""
     stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
     sys.modules.update(stand_ins)
     try:
-        importlib.import_module("onnx_ir")
+        yield
     finally:
-        for name, module in stand_ins.items():
-            if sys.modules.get(name) is module:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
+
+
+class _Finder(MetaPathFinder):
+    """Finds some modules as the path has them, with a loader that does something before and after."""
+
+    def __init__(self) -> None:
+        self.around: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.around:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self.around[fullname])
+        return spec
+
+
+class _Loader(Loader):
+    """Another loader's work, done within a context."""
+
+    def __init__(self, loader: Loader, around: Callable[[], AbstractContextManager[None]]) -> None:
+        self._loader, self._around = loader, around
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        with self._around():
+            self._loader.exec_module(module)
+
+
+_finder = _Finder()
+
+
+def import_within(name: str, around: Callable[[], AbstractContextManager[None]]) -> None:
+    """From now on a module is imported within a context, whoever imports it."""
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _finder.around[name] = around
+
+
+def keep_onnx_ir_light() -> None:
+    """From now on onnx_ir is imported without sympy."""
+    import_within("onnx_ir", without_sympy)

@@ -7,9 +7,7 @@ everything that the result depends on. A damaged or half-written entry is as goo
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +20,19 @@ from .backend.bound import Bound
 from .backend.contract import CONTRACT_VERSION
 from .backend.registry import Registry
 from .errors import EpkitError
+from .known import KnownFile, read_sealed, write_sealed
 from .model.check import CheckedModel
 from .model.infer import weightless
 from .model.limits import Limits
 from .model.long_lists import LongAttr
 from .model.read import ReadModel, read
-from .model.seal import Seal, is_settled, seal, set_back, stamp_of
+from .model.seal import Seal, seal, set_back
 from .model.walk import all_graphs
-from .model.write import restore_versions, write
+from .model.write import places_of, restore_versions, write
 from .optimize.optimise import Optimised
 from .settings import Settings
 
-FORMAT = "epkit-model-2"
+FORMAT = "epkit-model-3"
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,7 @@ class ModelCache:
     def load(self, name: str, path: Path | None, limits: Limits) -> CachedModel | None:
         """The entry, with its weights mapped; None if there is none that is whole."""
         try:
-            digest, _, text = self.manifest.read_text(encoding="utf-8").partition("\n")
-            stored: dict[str, Any] = json.loads(text if digest == _text_digest(text) else "{}")
+            stored: dict[str, Any] = read_sealed(self.manifest)
             seals = [Seal.from_json(each) for each in stored["seals"]]
             files = (self.graph, self.data)
             if stored["format"] != FORMAT or not all(map(Seal.holds, seals, files)):
@@ -86,9 +84,9 @@ class ModelCache:
             "overridable": checked.overridable,
             "level": optimised.level,
             "nodes": optimised.nodes_before,
+            "weights": places_of(optimised.model),
         }
-        text = json.dumps(stored)
-        _replace(self.manifest, f"{_text_digest(text)}\n{text}")
+        write_sealed(self.manifest, stored)
 
 
 def cache_key(
@@ -108,42 +106,6 @@ def cache_key(
     if known is not None:
         known.keep(settled.hexdigest(), key)
     return key
-
-
-class KnownFile:
-    """The keys of a model file, beside what the file system said of it; of files with external data nothing is kept.
-
-    Attributes:
-        keys: by the digest of settings; none if the file has been written to since.
-    """
-
-    def __init__(self, path: Path, cache: str | os.PathLike[str]) -> None:
-        self.stamp = stamp_of(path)
-        self.file = Path(cache) / f"{xxhash.xxh3_128_hexdigest(str(path.absolute()).encode())}.known"
-        self.keys: dict[str, str] = {}
-        try:
-            stored = json.loads(self.file.read_text(encoding="utf-8"))
-            if self.stamp and tuple(stored["stamp"]) == self.stamp:
-                self.keys = {str(name): str(key) for name, key in stored["keys"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # there is none, or it is damaged: the model is read
-
-    def keep(self, settings: str, key: str) -> None:
-        """Note a key, unless the file is so new that a change might not show."""
-        if is_settled(self.stamp):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            stored = {"stamp": self.stamp, "keys": {**self.keys, settings: key}}
-            _replace(self.file, json.dumps(stored))
-
-
-def _text_digest(text: str) -> str:
-    return str(xxhash.xxh3_128_hexdigest(text.encode("utf-8")))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def settings_digest(

@@ -21,12 +21,13 @@ from .backend.custom import CustomOperator
 from .backend.registry import Registry
 from .binding import bind, close_all, known_operators
 from .compiling import Compiled, compile_programs
-from .errors import EpkitError
+from .errors import EpkitError, ModelError, Where
+from .known import KnownFile
 from .model.check import CheckedModel, check
 from .model.custom_schemas import register_schemas
 from .model.fix import fix_dimensions
 from .model.read import ReadModel, read
-from .model_cache import KnownFile, ModelCache, cache_key, settings_digest
+from .model_cache import ModelCache, cache_key, settings_digest
 from .optimize.optimise import Optimised, optimise
 from .partition.claims import Claims, collect_claims
 from .partition.costs import Costs, CostStore
@@ -110,7 +111,7 @@ def _placed(
     plan = step("plan", lambda: make_plan(partitioned))
     yield "plan", plan
     programs = step("compile", lambda: compile_programs(plan.schedule, bounds, settings.cache, origin))
-    return Compiled(step.model, warnings, plan, programs)
+    return Compiled(step.model, warnings, plan, programs, origin)
 
 
 def build(
@@ -157,14 +158,55 @@ def _from_known_file(
         key = known.keys.get(settings_digest(settings, registry, bounds, version("epkit")).hexdigest())
         if key is None:
             return None
-        cache = ModelCache(settings.cache, key)
-        kept = step("read", lambda: cache.load(path.name, path, settings.limits))
-        if kept is None:
-            return None
-        placed = _placed(step, kept.optimised, kept.checked.warnings, bounds, custom, settings, key)
-        compiled = _last(placed, watch)
-        unless_handed_over.pop_all()
+        compiled = _cached(step, path, key, settings, bounds, custom, watch)
+        if compiled is not None:
+            unless_handed_over.pop_all()
     return compiled
+
+
+def build_cached(path: Path, key: str, settings: Settings, registry: Registry) -> Compiled:
+    """The compiled model with this key in the cache; from its file, if that is still what it was.
+
+    Raises:
+        ModelError: if both are gone.
+    """
+    step = _Stepper(Recorder())
+    step.model = path.name
+    custom = _custom_operators(settings, registry)
+    register_schemas(item.schema for item in custom if item.schema is not None)
+    assert settings.cache is not None
+    with ExitStack() as unless_handed_over:
+        bounds = bind(settings, registry, custom)
+        unless_handed_over.callback(close_all, bounds)
+        compiled = _cached(step, path, key, settings, bounds, custom, lambda stage: None)
+        if compiled is not None:
+            unless_handed_over.pop_all()
+            return compiled
+    if key not in KnownFile(path, settings.cache).keys.values():
+        raise ModelError(
+            f"{path.name} has changed since it was loaded, and so has the cache: only its outputs are left",
+            where=Where(stage="read", model=path.name, file=str(path)),
+            remedy="load the model again",
+        )
+    return build(path, settings, registry)
+
+
+def _cached(
+    step: _Stepper,
+    path: Path,
+    key: str,
+    settings: Settings,
+    bounds: tuple[Bound, ...],
+    custom: tuple[CustomOperator, ...],
+    watch: Callable[[Stage], None],
+) -> Compiled | None:
+    """The stages after the optimiser, for an entry of the cache; None if it is not there whole."""
+    assert settings.cache is not None
+    cache = ModelCache(settings.cache, key)
+    kept = step("read", lambda: cache.load(path.name, path, settings.limits))
+    if kept is None:
+        return None
+    return _last(_placed(step, kept.optimised, kept.checked.warnings, bounds, custom, settings, key), watch)
 
 
 def _last(placed: Generator[tuple[str, Stage], None, Compiled], watch: Callable[[Stage], None]) -> Compiled:

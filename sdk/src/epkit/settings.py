@@ -10,6 +10,8 @@ from .backend.custom import CustomOperator
 from .model.limits import Limits
 from .partition.pins import NO_PINS, Pins
 
+POLICIES = ("priority", "cost")
+
 ProviderChoice = str | tuple[str, Mapping[str, object]]
 
 

@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <new>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace epk {
 namespace {
 
@@ -13,7 +17,32 @@ constexpr size_t PAGE = 4096;
 constexpr size_t HEADER = ALIGNMENT;  // before each buffer
 constexpr size_t MOST_PLANNED = 4096; // buffers of a run: the time for a plan grows with their square; no more are noted
 
+constexpr size_t LARGE = size_t(1) << 20;
+
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Large chunks go back to the system as soon as they are given back: free() would keep them in the process, beside what
+// the plan takes in their place.
+void *chunk_allocate(size_t nbytes) {
+#ifdef __linux__
+  if (nbytes >= LARGE) {
+    if (nbytes > SIZE_MAX / 2) return nullptr;
+    void *memory = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? nullptr : memory;
+  }
+#endif
+  return aligned_allocate(nbytes);
+}
+
+void chunk_free(void *memory, size_t nbytes) {
+#ifdef __linux__
+  if (nbytes >= LARGE) {
+    munmap(memory, nbytes);
+    return;
+  }
+#endif
+  aligned_free(memory);
+}
 
 }  // namespace
 
@@ -166,8 +195,8 @@ bool Arena::grow(size_t nbytes, size_t multiple) {
   size = round_up(multiple == PAGE && size < SMALLEST ? SMALLEST : size, multiple);
   chunks_.reserve(chunks_.size() + 1);
   const int index = spare_block();
-  void *chunk = aligned_allocate(size);
-  if (!chunk && size > nbytes) chunk = aligned_allocate(size = nbytes);
+  void *chunk = allocate(size);
+  if (!chunk && size > nbytes) chunk = allocate(size = nbytes);
   if (!chunk) {
     recycled_.push_back(index);
     return false;
@@ -181,8 +210,18 @@ bool Arena::grow(size_t nbytes, size_t multiple) {
   return true;
 }
 
+void *Arena::allocate(size_t nbytes) {
+  if (nbytes > SIZE_MAX / 2 || (account_.owner && !account_.reserve(account_.owner, int64_t(nbytes)))) return nullptr;
+  void *chunk = chunk_allocate(nbytes);
+  if (!chunk && account_.owner) account_.reserve(account_.owner, -int64_t(nbytes));
+  return chunk;
+}
+
 void Arena::release() {
-  for (const Chunk &chunk : chunks_) aligned_free(chunk.memory);
+  for (const Chunk &chunk : chunks_) {
+    chunk_free(chunk.memory, chunk.size);
+    if (account_.owner) account_.reserve(account_.owner, -int64_t(chunk.size));
+  }
   chunks_.clear();
   blocks_.clear();
   free_.clear();

@@ -20,9 +20,15 @@ struct ArenaStatistics {
   int64_t least = 0;  // the most that was in use at once in the latest run: it could not do with less
 };
 
+// Who says how much may be held: asked before memory is taken, told (a negative number) of what is given back.
+struct Account {
+  bool (*reserve)(void *owner, int64_t nbytes) = nullptr;
+  void *owner = nullptr;
+};
+
 class Arena {
  public:
-  Arena() = default;
+  explicit Arena(const Account &account) : account_(account) {}
   Arena(const Arena &) = delete;
   ~Arena();
 
@@ -49,6 +55,7 @@ class Arena {
   };
 
   static Header &header_of(void *memory);
+  void *allocate(size_t nbytes);
   void *cut(size_t size);
   void *planned(size_t event, size_t size);
   void diverge(size_t events);
@@ -65,6 +72,7 @@ class Arena {
     size_t size;
   };
 
+  const Account &account_;
   std::vector<Chunk> chunks_;
   std::vector<Block> blocks_;
   std::vector<int> free_;     // blocks that are not used

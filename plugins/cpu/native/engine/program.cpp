@@ -8,7 +8,8 @@
 
 namespace epk {
 
-Frame::Frame(const Program &p) : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()) {
+Frame::Frame(const Program &p)
+    : program(p), slots(p.slots.size()), buffers(p.slots.size() + p.joins.size()), arena(p.account) {
   loopings_.resize(p.loops.size());
   if (!p.loops.empty()) {
     // A value that a trip carries to the next may still lie in the Buffer of a slot that is written anew. No more

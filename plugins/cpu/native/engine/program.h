@@ -71,6 +71,7 @@ struct Program {
   std::vector<PyObject *> output_names;
   int max_arity = 1;
   int threads = 1;
+  Account account;  // of all frames' arenas
 };
 
 // Whose memory a value lies in.

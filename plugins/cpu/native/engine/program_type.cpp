@@ -248,6 +248,30 @@ PyObject *program_close(PyObject *object, PyObject *) {
   Py_RETURN_NONE;
 }
 
+// Asks the budget, a Python object, from wherever a run has come to.
+bool reserve_in_budget(void *owner, int64_t nbytes) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  const char *method = nbytes < 0 ? "release" : "reserve";
+  Reference answer(PyObject_CallMethod((PyObject *)owner, method, "L", (long long)(nbytes < 0 ? -nbytes : nbytes)));
+  const bool granted = answer && PyObject_IsTrue(answer.object) == 1;
+  if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)owner);
+  PyErr_Restore(type, value, trace);
+  PyGILState_Release(state);
+  return granted;
+}
+
+PyObject *program_limit(PyObject *object, PyObject *budget) {
+  auto *self = (ProgramObject *)object;
+  if (self->program->account.owner || !self->idle->empty()) {
+    return PyErr_Format(PyExc_RuntimeError, "a budget must be set once, and before the first run");
+  }
+  Py_INCREF(budget);
+  self->program->account = Account{reserve_in_budget, budget};
+  Py_RETURN_NONE;
+}
+
 void program_dealloc(PyObject *object) {
   auto *self = (ProgramObject *)object;
   if (self->idle) drop_idle(self);
@@ -285,6 +309,7 @@ PyMethodDef program_methods[] = {
     {"run", (PyCFunction)(void *)program_run, METH_FASTCALL, "run(inputs, context, before, after) -> list of outputs"},
     {"feed", program_feed, METH_O, "feed(feeds) -> outputs by name, or NotImplemented"},
     {"memory", program_memory, METH_NOARGS, "bytes: held, peak; allocations, reuses; of the latest run: lower bound, bytes spared"},
+    {"limit", program_limit, METH_O, "limit(budget): an object with reserve(nbytes) -> bool and release(nbytes)"},
     {"close", program_close, METH_NOARGS, "give the memory back; runs under way end first"},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -291,6 +291,7 @@ void release(Program &program) {
   for (Constant &constant : program.constants) Py_XDECREF(constant.array);
   for (Step &step : program.steps) Py_XDECREF(step.callable);
   for (PyObject *name : program.output_names) Py_XDECREF(name);
+  Py_XDECREF((PyObject *)program.account.owner);
 }
 
 }  // namespace epk

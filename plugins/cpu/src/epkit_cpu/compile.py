@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epkit.backend import Kernel, Program, ProgramMemory, RunContext, Subgraph, Tensor
+from epkit.backend import Budget, Kernel, Program, ProgramMemory, RunContext, Subgraph, Tensor
 from epkit.dtypes import name_of, numpy_dtype
 from epkit.errors import DeviceMemoryError, EpkitError, RunError, Where
 from epkit.kernels.attributes import attribute_values
@@ -19,6 +19,7 @@ from epkit.kernels.attributes import attribute_values
 from .constants import Dequantised
 from .control import STEPS, Flat, Ports, Row, is_control_flow, numbered
 from .fuse import Fuser
+from .image import Parts, image_of
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.halves import through_float32
@@ -50,16 +51,18 @@ class NativeProgram(Program):
         prepared: Prepared | None = None,
     ) -> None:
         self.prepared = prepared or Prepared()
-        self._builder = builder = _Builder(
+        self._budget: Budget | None = None
+        self._builder: _Builder | None = _Builder(
             subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
         )
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
-        self._engine = builder.make(module, threads)
+        slots, inputs, constants, steps, outputs, loops = builder.parts()
         self.steps = [row.step for row in builder.rows]
+        self._engine = module.Program(slots, inputs, constants, steps, outputs, threads, loops)
         if not builder.wants_context:
             self.feed = self._engine.feed
-        del self._builder
+        builder.forget()
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         before = after = None
@@ -69,6 +72,11 @@ class NativeProgram(Program):
             return self._engine.run(inputs, context, before, after)  # type: ignore[no-any-return]
         except self._failure as error:
             raise self._explained(error) from error.__cause__
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """The program to be saved: what was packed, and its image if it can be taken up without its nodes."""
+        assert self._builder is not None
+        return self.prepared.pieces(self._builder.image())
 
     def _watchers(self, context: RunContext) -> tuple[Callable[[int], None], Callable[[int], None]]:
         """What tells the context of each node, once; a fused step's time is its first node's.
@@ -104,6 +112,8 @@ class NativeProgram(Program):
         if isinstance(cause, EpkitError):
             return cause.at(node=where.node, parts=where.parts)
         operators = ", ".join(dict.fromkeys(str(item.op_type) for item in nodes))
+        if self._budget is not None and status == OUT_OF_MEMORY and (refusal := self._budget.refusal()):
+            return refusal.at(node=where.node, parts=where.parts)
         if isinstance(cause, MemoryError) or status == OUT_OF_MEMORY:
             return DeviceMemoryError(
                 f"the host has too little memory for {operators}: {message or cause}",
@@ -118,7 +128,12 @@ class NativeProgram(Program):
         )
 
     def memory(self) -> ProgramMemory:
-        return ProgramMemory(*self._engine.memory())
+        packed, mapped = self.prepared.nbytes()
+        return replace(ProgramMemory(*self._engine.memory()), packed=packed, mapped=mapped)
+
+    def limit(self, budget: Budget) -> None:
+        self._budget = budget
+        self._engine.limit(budget)
 
     def close(self) -> None:
         """Give everything back, packed weights too; runs under way end first."""
@@ -127,7 +142,7 @@ class NativeProgram(Program):
         self._engine = module.Program([], [], [], [], [], 1)
         self._engine.close()
         self.feed = None
-        self.prepared, self.steps = Prepared(), []
+        self.prepared, self.steps, self._builder = Prepared(), [], None
 
     def __str__(self) -> str:
         return "\n".join(
@@ -254,8 +269,24 @@ class _Builder:
 
     # ---- the program ----
 
-    def make(self, module: Any, threads: int) -> Any:
-        """The engine's program."""
+    def image(self) -> dict[str, Any] | None:
+        """The program as plain values, if it can be had without the nodes; see ``image.py``."""
+        weights = {
+            slot: str(value.name)
+            for value, slot in self._slots.items()
+            if slot in self._constants
+            and not isinstance(value, int | Blocked)
+            and value.is_initializer()
+            and value.graph is self.graph.nodes[0].graph
+        }
+        return image_of(self.parts(), self._types, self._table, weights, self._prepared)
+
+    def forget(self) -> None:
+        """Let go of constants that were only packed."""
+        self.graph.made.clear()
+
+    def parts(self) -> Parts:
+        """What the engine makes its program of: slots, inputs, constants, steps, outputs."""
         inputs = [(str(v.name), self._slot(v), _declared(v)) for v in self.graph.inputs]
         outputs = [(str(v.name), self._slot(v)) for v in self.graph.outputs]
         results = [slot for _, slot in outputs]
@@ -271,7 +302,7 @@ class _Builder:
         constants = [
             (slot, _settled(self._constants[slot], slot in moved)) for slot in sorted(self._constants)
         ]
-        return module.Program(slots, inputs, constants, steps, outputs, threads, flat.loops)
+        return slots, inputs, constants, steps, outputs, flat.loops
 
     def _packed(self, row: Row) -> tuple[Any, ...]:
         """A step as the engine reads it."""

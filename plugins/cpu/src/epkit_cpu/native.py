@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import warnings
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import xxhash
 
 from epkit.errors import OptionError
 from epkit.knobs import Knob
@@ -53,7 +53,13 @@ def engine_digest() -> str:
     """A digest of the library: what its kernels pack, another build of it may read otherwise."""
     module = engine()
     path = None if module is None else module.__file__
-    return "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    if path is None:
+        return ""
+    digest = xxhash.xxh3_64()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 16):  # not mapped, nor read whole: it would stay in the process's peak
+            digest.update(block)
+    return str(digest.hexdigest())
 
 
 @cache

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,8 @@ from epkit.backend import (
     portable_kernels,
 )
 
-from .compile import NativeProgram
-from .control import is_control_flow, refusal
 from .device import find_devices
-from .kernels import KERNELS
-from .lower import is_native
+from .image import FORMAT, program_of
 from .native import bf16_form, chosen_isa, cpus, engine_digest
 from .prepared import Prepared
 
@@ -62,7 +60,8 @@ class CpuOptions:
 class CpuProvider(KernelProvider):
     """Runs every operator that has a portable meaning; the others through their function bodies.
 
-    With the native library, what it has kernels for runs in one native loop.
+    With the native library, what it has kernels for runs in one native loop. The lowerings are imported when a model is
+    compiled; a saved program needs none.
     """
 
     name = "cpu"
@@ -82,10 +81,14 @@ class CpuProvider(KernelProvider):
 
     def knows(self, domain: str, op_type: str) -> bool:
         """Beside the engine, a portable function is no gain: what it would fuse, the engine runs faster in parts."""
+        from .lower import is_native
+
         return super().knows(domain, op_type) and (not chosen_isa() or is_native(domain, op_type))
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         """The engine runs control flow whole, of whose bodies it takes every node."""
+        from .control import is_control_flow, refusal
+
         whole = bool(chosen_isa())
         for node in graph.nodes:
             found: object
@@ -103,27 +106,39 @@ class CpuProvider(KernelProvider):
     def fingerprint(self, device: Device) -> str:
         isa = chosen_isa()
         form = bf16_form(isa) if isa and self.options.precision == "bf16" else ""
-        return f"{isa} {engine_digest()} {form}"
+        return f"{isa} {engine_digest()} {form} {FORMAT}"
 
     def compile(self, subgraph: Subgraph) -> Program:
         return self._compiled(subgraph, Prepared())
 
     def save(self, program: Program) -> Sequence[bytes | memoryview]:
-        """The weights as the kernels read them; the rest is made anew, which is quick."""
-        return program.prepared.pieces() if isinstance(program, NativeProgram) else (b"",)
+        """The weights as the kernels read them, and the steps."""
+        from .compile import NativeProgram
+
+        return program.pieces() if isinstance(program, NativeProgram) else (b"",)
 
     def restore(self, saved: memoryview, subgraph: Subgraph) -> Program:
         return self._compiled(subgraph, Prepared(saved))
 
+    def revive(self, saved: memoryview, weights: Mapping[str, Any]) -> Program | None:
+        prepared, isa = Prepared(saved), chosen_isa()
+        if prepared.image is None or not isa:
+            return None
+        return program_of(prepared.image, prepared, weights, isa, self._threads())
+
+    def _threads(self) -> int:
+        return min(self.options.threads or cpus(), MOST_THREADS)
+
     def _compiled(self, subgraph: Subgraph, prepared: Prepared) -> Program:
         if not (isa := chosen_isa()):
             return super().compile(subgraph)
-        threads = min(self.options.threads or cpus(), MOST_THREADS)
+        from .compile import NativeProgram
+
         return NativeProgram(
             subgraph,
             lambda node: self.kernel_for(node, subgraph),
             isa,
-            threads,
+            self._threads(),
             self.options.precision,
             prepared,
         )
@@ -142,4 +157,6 @@ def _table(custom: tuple[CustomOperator, ...]) -> KernelTable:
 @cache
 def standard_kernels() -> tuple[Kernel, ...]:
     """The kernels of the standard's operators; made once for the process."""
+    from .kernels import KERNELS
+
     return (*KERNELS, *portable_kernels(np))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..dtypes import ALL, BOOL, FLOATS, INTS, NUMBERS, SIGNED, STRINGS, UNSIGNED
+from .budget import Budget
 from .claim import REFUSAL_CODES, Claim, Refusal
 from .contract import CONTRACT_VERSION
 from .custom import CustomOperator
@@ -28,6 +29,7 @@ __all__ = [
     "STRINGS",
     "UNSIGNED",
     "Allocator",
+    "Budget",
     "Claim",
     "CustomOperator",
     "Device",

@@ -7,19 +7,17 @@ device, options, and the subgraph with its weights. If anything differs, the art
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ..errors import ArtifactError, EpkitError, Where
-from ..model.seal import set_back, stamp_of
+from ..model.seal import mapped, set_back, stamp_of
 from .blame import blame
 from .bound import Bound
 from .contract import CONTRACT_VERSION
@@ -101,9 +99,7 @@ def unpack(
     """
     where = Where(stage="compile", provider=bound.name, partition=subgraph.name)
     header, payload = _split(artifact)
-    digest = header.get("digest", "")
-    is_whole = digest == trusted or digest == xxhash.xxh3_128_hexdigest(payload)
-    if header.get("magic") != MAGIC or not is_whole:
+    if not _is_whole(header, payload, trusted):
         raise ArtifactError(
             "the saved program is damaged", where=where, remedy="delete it; it is compiled again"
         )
@@ -130,6 +126,14 @@ def _split(artifact: bytes | memoryview) -> tuple[dict[str, Any], memoryview]:
     return header if isinstance(header, dict) else {}, view[len(head) + 1 :]
 
 
+def _is_whole(header: Mapping[str, Any], payload: memoryview, trusted: str) -> bool:
+    """True if it is an artifact, with the bytes that were written (``trusted``: the digest they are known to have)."""
+    digest = header.get("digest", "")
+    return header.get("magic") == MAGIC and (
+        digest == trusted or digest == xxhash.xxh3_128_hexdigest(payload)
+    )
+
+
 class ArtifactStore:
     """Artifacts in a folder, one file each, named by their fingerprint. Safe under concurrent writers.
 
@@ -146,9 +150,9 @@ class ArtifactStore:
 
     def load(self, bound: Bound, subgraph: Subgraph) -> Program | None:
         """A program from the store; None if there is none, or only a damaged one."""
-        path = self._path(bound, subgraph)
+        path = self.path(bound, subgraph)
         try:
-            program = unpack(bound, subgraph, _mapped(path), self.origin, self._trusted(path))
+            program = unpack(bound, subgraph, mapped(path), self.origin, self._trusted(path))
         except FileNotFoundError:
             return None
         except EpkitError:
@@ -156,12 +160,36 @@ class ArtifactStore:
             return None
         return program
 
+    def revive(self, bound: Bound, name: str, weights: Mapping[str, Any]) -> Program | None:
+        """A program from the store without its subgraph; None if it is damaged, or the provider cannot do that.
+
+        Args:
+            bound: the provider.
+            name: of the file; the caller knows that everything in its fingerprint is as it was.
+            weights: the model's weights that are kept beside, by name.
+        """
+        path = self.folder / name
+        try:
+            header, payload = _split(mapped(path))
+        except FileNotFoundError:
+            return None
+        if not _is_whole(header, payload, self._trusted(path)):
+            return None
+        try:
+            with blame(bound.name, "revive", "compile"):
+                return bound.provider.revive(
+                    payload if bound.provider.maps_saved else bytes(payload), weights
+                )
+        except EpkitError:
+            path.unlink(missing_ok=True)  # to be compiled and saved again
+            return None
+
     def save(self, bound: Bound, subgraph: Subgraph, program: Program) -> None:
         """Keep a program, if its provider saves programs."""
         pieces = pack(bound, subgraph, program, self.origin)
         if pieces is None:
             return
-        path = self._path(bound, subgraph)
+        path = self.path(bound, subgraph)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(path, pieces)
         seen = {"digest": _split(pieces[0])[0]["digest"], "stamp": stamp_of(path)}
@@ -186,18 +214,11 @@ class ArtifactStore:
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
-    def _path(self, bound: Bound, subgraph: Subgraph) -> Path:
+    def path(self, bound: Bound, subgraph: Subgraph) -> Path:
+        """Where a program is or would be."""
         key = json.dumps(fingerprint(bound, subgraph, self.origin), sort_keys=True).encode("utf-8")
-        return self.folder / f"{bound.name}-{hashlib.sha256(key).hexdigest()[:32]}.program"
+        return self.folder / f"{bound.name}-{xxhash.xxh3_128_hexdigest(key)}.program"
 
 
 def _seen(path: Path) -> Path:
     return path.with_suffix(".seen")
-
-
-def _mapped(path: Path) -> memoryview:
-    """A file's bytes, mapped; the map lives as long as somebody looks at it."""
-    with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .budget import Budget
 from .device import Device
 from .memory import Stream, Tensor
 
@@ -78,6 +79,8 @@ class ProgramMemory:
         lower_bound: the most bytes of values alive at once in the latest run: what no plan can do without.
         spared: bytes of values that needed no memory of their own in it: views, parts of a Concat that are written
             into its result, results that take the place of an input.
+        packed: bytes of weights in the form that the program reads; not those that it reads as the model has them.
+        mapped: of these, pages of a mapped file, which the system can take back.
     """
 
     held: int
@@ -86,6 +89,8 @@ class ProgramMemory:
     reused: int
     lower_bound: int = 0
     spared: int = 0
+    packed: int = 0
+    mapped: int = 0
 
 
 class Program(ABC):
@@ -120,6 +125,13 @@ class Program(ABC):
     def memory(self) -> ProgramMemory | None:
         """Memory for values that the program manages itself, for the session's statistics."""
         return None
+
+    def limit(self, budget: Budget) -> None:  # noqa: B027 - optional, most programs leave memory to the core
+        """Called once, before the first run, where the application has set a budget for the program's device.
+
+        A program that manages memory for values itself then asks ``budget.reserve`` before it takes any, and tells
+        ``budget.release`` of what it gives back. Where it is refused, the run raises ``budget.refusal()``.
+        """
 
     def close(self) -> None:  # noqa: B027 - optional, most programs own nothing
         """Give back what the program holds; called once, when the session is closed."""

@@ -7,7 +7,7 @@ Everything else has a host default.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .claim import Claim, Refusal
@@ -97,6 +97,22 @@ class Provider(ABC):
             subgraph: what the program was compiled from.
         """
         raise NotImplementedError(f"{self.name} saves programs and must restore them")
+
+    def revive(self, saved: Any, weights: Mapping[str, Any]) -> Program | None:
+        """The program that ``save`` gave, from that alone: for a session that is one program on the host.
+
+        Of this program only ``feed``, ``memory`` and ``close`` are used. Where its ``feed`` does not answer, the model
+        is loaded in full, and ``restore`` gives the program that is used from then on.
+
+        Args:
+            saved: as for ``restore``.
+            weights: initializers of the optimised model by their names, as mapped read-only arrays: those that need
+                not be saved once more. Small ones are not among them.
+
+        Returns:
+            The program; None if there is none without the subgraph.
+        """
+        return None
 
     def knows(self, domain: str, op_type: str) -> bool:
         """Whether the provider has kernels for an operator.

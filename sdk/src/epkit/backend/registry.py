@@ -68,6 +68,8 @@ class Registry:
         self._lock = threading.RLock()
         self._types: dict[str, type[Provider]] = {}
         self._extensions_loaded = False
+        self._extensions: list[tuple[str, str, str]] | None = None
+        self._added = 0
         self.warnings: list[str] = []
 
     # ---- providers ----
@@ -208,13 +210,29 @@ class Registry:
                         f"plugin {entry.name!r} was left out: {type(error).__name__}: {error}"
                     )
 
+    def extensions(self) -> str | None:
+        """What there is besides providers, as text that changes when it does, without importing it.
+
+        None if that cannot be told: this process has added some by itself, or somebody observes.
+        """
+        if self._added or self.observed:
+            return None
+        with self._lock:
+            if self._extensions is None:
+                entries = self._entry_points(PLUGIN_GROUP)
+                self._extensions = sorted((entry.name, entry.value, _version(entry)) for entry in entries)
+        disabled = knobs.DISABLED_PLUGINS.get()
+        return repr([found for found in self._extensions if found[0] not in disabled])
+
     def add_extension(self, plugin: object) -> None:
         """Register an object or module with hook implementations in this process."""
         self._add_module(plugin)
+        self._added += 1
 
     def remove_extension(self, plugin: object) -> None:
         """Undo :meth:`add_extension`."""
         self._manager.unregister(plugin)
+        self._added -= 1
 
     def operators(self) -> list[CustomOperator]:
         """The custom operators of all imported plugins."""

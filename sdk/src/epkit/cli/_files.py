@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from ..dtypes import numpy_dtype
 from ..errors import InputError, Where
-from ..runtime.feeds import ValueInfo
+from ..runtime.value_info import ValueInfo
 
 
 def read_value(path: Path, info: ValueInfo) -> Any:

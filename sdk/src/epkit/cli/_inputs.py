@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, Where
-from ..runtime.feeds import ValueInfo
 from ..runtime.session import Session
+from ..runtime.value_info import ValueInfo
 from ._files import read_npz, read_proto, read_value
 from ._invent import Inventor, check_sizes
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtypes import BY_SPELLING, FLOATS, numpy_dtype
 from ..errors import InputError, OptionError, Where
-from ..runtime.feeds import ValueInfo
+from ..runtime.value_info import ValueInfo
 
 SEQUENCE = 16
 SIGNAL = 512

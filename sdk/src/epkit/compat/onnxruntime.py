@@ -14,9 +14,9 @@ from typing import Any
 from ..aliases import DEFAULT_FALLBACK, execution_provider_name
 from ..api import load
 from ..errors import InputError, OptionError, Where
-from ..runtime.feeds import ValueInfo
 from ..runtime.options import RunOptions
 from ..runtime.profile import Profile
+from ..runtime.value_info import ValueInfo
 from ..settings import ProviderChoice
 
 _LEVELS = {0: "none", 1: "basic", 2: "extended", 3: "all", 99: "all"}

@@ -121,7 +121,7 @@ class _Search:
     ) -> None:
         self.observed, self.expected, self.rtol, self.tell = observed, expected, rtol, tell
         self.edges: Edges = edges_of(observed.model.graph)
-        self.results = {value for value in observed.model.graph.outputs if value is not None}
+        self.results = dict.fromkeys(value for value in observed.model.graph.outputs if value is not None)
         self.trials = 0
 
     def smallest(self, verification: Verification | EpkitError) -> Failure | None:

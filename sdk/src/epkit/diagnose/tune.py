@@ -228,7 +228,7 @@ class _Bench:
     ) -> None:
         self.open_part, self.claims, self.settings, self.expected = open_part, claims, settings, expected
         self.edges = edges_of(claims.model.graph)
-        self.results = {value for value in claims.model.graph.outputs if value is not None}
+        self.results = dict.fromkeys(value for value in claims.model.graph.outputs if value is not None)
 
     def seconds(self, node: ir.Node, rank: int, table: CostTable) -> float:
         """The time of one node on one provider."""

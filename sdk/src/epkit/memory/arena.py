@@ -12,8 +12,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from ..backend.budget import Budget
 from ..backend.memory import Allocator
 from ..errors import DeviceMemoryError, Where
+
+VALUES = "values of runs"
+"""What an arena's bytes are called in a budget."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def fits(held: int, wanted: int) -> bool:
 class Arena:
     """Raw memory of a device, reused between runs. Safe from several threads."""
 
-    def __init__(self, device: str, allocator: Allocator, budget: int | None = None) -> None:
+    def __init__(self, device: str, allocator: Allocator, budget: Budget | None = None) -> None:
         self.device = device
         self.allocator = allocator
         self.budget = budget
@@ -98,7 +102,10 @@ class Arena:
     def leave(self, buffer: Any) -> None:
         """Forget a buffer: another library has its memory, which goes with the last reference there."""
         with self._lock:
-            self._held -= self._used.pop(id(buffer))[0]
+            nbytes = self._used.pop(id(buffer))[0]
+            self._held -= nbytes
+            if self.budget is not None:
+                self.budget.release(nbytes, VALUES)
 
     def _collect(self) -> None:
         while self._late:
@@ -114,15 +121,12 @@ class Arena:
             self._trim(self._busiest)
 
     def _allocate(self, nbytes: int) -> Any:
-        if self.budget is not None and self._held + nbytes > self.budget:
+        if self.budget is not None and not self.budget.reserve(nbytes, VALUES):
             self._trim(0)
-            if self._held + nbytes > self.budget:
-                raise DeviceMemoryError(
-                    f"{nbytes:,} bytes more exceed the budget of {self.budget:,} for {self.device} "
-                    f"(this session holds {self._held:,})",
-                    where=Where(stage="run"),
-                    remedy="raise memory={...} of epkit.load, use smaller inputs, or run fewer at once",
-                )
+            if not self.budget.reserve(nbytes, VALUES):
+                refusal = self.budget.refusal()
+                assert refusal is not None
+                raise refusal
         try:
             buffer = self.allocator.allocate(nbytes)
         except MemoryError:
@@ -130,6 +134,8 @@ class Arena:
             try:
                 buffer = self.allocator.allocate(nbytes)
             except MemoryError as error:
+                if self.budget is not None:
+                    self.budget.release(nbytes, VALUES)
                 raise DeviceMemoryError(
                     f"{self.device} has no {nbytes:,} bytes left (this session holds "
                     f"{self._held:,}): {error}",
@@ -150,6 +156,8 @@ class Arena:
 
     def _release(self, item: tuple[int, Any]) -> None:
         self._held -= item[0]
+        if self.budget is not None:
+            self.budget.release(item[0], VALUES)
         self.allocator.free(item[1])
 
     def statistics(self) -> ArenaStatistics:

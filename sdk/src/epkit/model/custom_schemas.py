@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import onnx.defs
 
+from epkit.late import import_within
+
 _seen: set[tuple[str, str, int]] = set()
 """The schemas that were looked for in this process: each load brings those of all packages."""
+
+_registered: list[onnx.defs.OpSchema] = []
 
 
 def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
@@ -15,11 +20,23 @@ def register_schemas(schemas: Iterable[onnx.defs.OpSchema]) -> None:
     for schema in schemas:
         key = schema.domain, schema.name, schema.since_version
         if key not in _seen and not _known(schema):
-            # onnx.reference refuses to be imported once two domains have an operator of one name.
-            import onnx.reference
-
+            if not _registered:
+                import_within("onnx.reference.op_run", _put_away)
             onnx.defs.register_schema(schema)
+            _registered.append(schema)
         _seen.add(key)
+
+
+@contextmanager
+def _put_away() -> Iterator[None]:
+    """onnx.reference refuses to be imported while two domains have an operator of one name; it is 4 MB to import."""
+    for schema in _registered:
+        onnx.defs.deregister_schema(schema.name, schema.since_version, schema.domain)
+    try:
+        yield
+    finally:
+        for schema in _registered:
+            onnx.defs.register_schema(schema)
 
 
 def _known(schema: onnx.defs.OpSchema) -> bool:

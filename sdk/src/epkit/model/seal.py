@@ -75,3 +75,15 @@ def digest_of(path: Path) -> str:
             return "empty"
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             return str(xxhash.xxh3_128_hexdigest(view))
+
+
+def mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped; the map lives as long as somebody looks at it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnx.printer
 import onnx.serialization
 import onnx_ir as ir
 
+from epkit.dtypes import NAME, numpy_dtype
 from epkit.errors import EpkitError, InvalidModelError, ModelError, Where
 from epkit.model import maptypes
 from epkit.model.schemas import signature
@@ -98,6 +98,21 @@ def _weights(model: ir.Model) -> Iterator[ir.Value]:
                 yield value
 
 
+def places_of(model: ir.Model) -> dict[str, tuple[str, list[int], int]]:
+    """Of weights of the main graph that lie in the data file as arrays do: element type, shape and offset by name."""
+    places: dict[str, tuple[str, list[int], int]] = {}
+    end = 0
+    for value in _weights(model):
+        tensor = value.const_value
+        assert tensor is not None
+        offset = -(-end // ALIGNMENT) * ALIGNMENT
+        end = offset + tensor.nbytes
+        kind = NAME.get(int(tensor.dtype), "")
+        if value.graph is model.graph and kind and tensor.nbytes == tensor.size * numpy_dtype(kind).itemsize:
+            places[value.name or ""] = kind, list(tensor.shape.numpy()), offset
+    return places
+
+
 def _write_external(model: ir.Model, target: Path, weights: list[ir.Value]) -> None:
     data = target.with_name(target.name + ".data")
     tensors = {value: value.const_value for value in weights}
@@ -146,7 +161,7 @@ def _replace(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
 @contextmanager
 def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
     """A new file in the target's folder, gone afterwards unless it was renamed."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     file = open(temporary, "xb")  # noqa: SIM115  closed below, before renaming
     try:
         yield file, temporary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from ..model.walk import all_graphs
 
@@ -14,6 +13,8 @@ def share_subexpressions(model: ir.Model) -> int:
     """Equal operators with equal inputs and attributes become one (onnx_ir's pass; random operators stay)."""
     if not _may_share(model):
         return 0
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass  # 5 MB, with OpenSSL
+
     before = sum(len(graph) for graph in all_graphs(model.graph))
     types = _types_as_text(model)
     try:

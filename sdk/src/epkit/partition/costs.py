@@ -6,7 +6,6 @@ the transfers decide.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -66,7 +65,13 @@ def device_key(bound: Bound) -> str:
     """Provider, version, device and driver: measurements hold for one of each."""
     provider = bound.provider
     text = repr((provider.version, bound.device, provider.fingerprint(bound.device), provider.options))
-    return f"{provider.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{provider.name}-{_digest(text, 16)}"
+
+
+def _digest(text: str, digits: int) -> str:
+    import hashlib  # OpenSSL: 3 MB, which a load without measured times can do without
+
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def signature(node: ir.Node, opset: int) -> str:
@@ -76,7 +81,7 @@ def signature(node: ir.Node, opset: int) -> str:
         for name, value in sorted(attribute_values(node).items())
         if not isinstance(value, ir.Graph)
     }
-    digest = hashlib.sha256(repr(attributes).encode()).hexdigest()[:8] if attributes else ""
+    digest = _digest(repr(attributes), 8) if attributes else ""
     inputs = ",".join(_typed(value) for value in node.inputs)
     return f"{node.domain}.{node.op_type}@{opset}#{digest}({inputs})"
 
@@ -154,7 +159,7 @@ class Costs:
                 for node, rank in labels.items()
             ]
         )
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return _digest(text, 32)
 
     def measured(self, labels: Mapping[ir.Node, int]) -> float | None:
         """Seconds of a run of the whole graph under a division; None if it was not measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -106,7 +106,7 @@ class _Builder:
                 self.homeless += unit.nodes
             else:
                 self._note_inside(unit.nodes, unit.provider)
-        results = {value for value in graph.outputs if value is not None}
+        results = dict.fromkeys(value for value in graph.outputs if value is not None)
         partitions = tuple(
             self._partition(edges, region, results, depth)
             for region in group_regions(edges, resolution.units)
@@ -128,7 +128,9 @@ class _Builder:
     def _note(self, node: ir.Node, rank: int, refusal: Refusal) -> None:
         self.refusals[node] = (*self.refusals.get(node, ()), (self.claims.bounds[rank].name, refusal))
 
-    def _partition(self, edges: Edges, region: Region, results: set[ir.Value], depth: int) -> Partition:
+    def _partition(
+        self, edges: Edges, region: Region, results: Collection[ir.Value], depth: int
+    ) -> Partition:
         owner = "runtime" if region.provider is None else self.claims.bounds[region.provider].name
         number = self.counts.get(owner, 0)
         self.counts[owner] = number + 1
@@ -141,22 +143,20 @@ def cut(
     name: str,
     edges: Edges,
     nodes: tuple[ir.Node, ...],
-    results: set[ir.Value],
+    results: Collection[ir.Value],
     opsets: Mapping[str, int],
     depth: int,
 ) -> Subgraph:
-    """Some nodes of a graph as a subgraph with its inputs and outputs."""
+    """Some nodes of a graph as a subgraph with its inputs and outputs: first those among ``results``, in order."""
     inside = set(nodes)
     made = dict.fromkeys(value for node in nodes for value in writes(node))
     inputs = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made and not is_constant(v))
-    is_whole = len(nodes) == len(edges.order)
-    outputs = tuple(
-        value
-        for value in made
-        if value in results
-        or (not is_whole and any(reader not in inside for reader in edges.readers.get(value, ())))
-    )
-    return Subgraph(name, nodes, tuple(inputs), outputs, opsets, depth)
+    outputs = dict.fromkeys(value for value in results if value in made)
+    if len(nodes) < len(edges.order):
+        for value in made:
+            if any(reader not in inside for reader in edges.readers.get(value, ())):
+                outputs.setdefault(value)
+    return Subgraph(name, nodes, tuple(inputs), tuple(outputs), opsets, depth)
 
 
 def _nobody(

@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from ..backend.claim import Claim, Refusal
 from ..backend.subgraph import operator_name
 from ..errors import OptionError, Where
 from ..model.walk import nodes_inside
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 FORMAT = "epkit-placement-1"
 """Of saved placements."""

@@ -36,8 +36,6 @@ class Resolution:
     turned_down: tuple[tuple[int, Refusal], ...]
 
 
-POLICIES = ("priority", "cost")
-
 DEARER = "elsewhere the whole model takes less time, by the cost policy"
 """Why a provider did not get a node that it claimed. (One that refuses by itself for its cost says why.)"""
 

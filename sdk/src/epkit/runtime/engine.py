@@ -4,46 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..backend.blame import blame
-from ..backend.program import ProgramMemory
 from ..compiling import Compiled
 from ..errors import EpkitError
-from ..memory.arena import ArenaStatistics
-from ..memory.planner import MemoryPlan
-from ..partition.schedule import HOST_PLACE, RunPartition
+from ..kernels.attributes import STRING
+from ..model.walk import all_graphs
+from ..partition.placement import Placement
+from ..partition.schedule import HOST_PLACE, RunPartition, all_schedules
 from .context import RunState
 from .executor import Executor, make_arenas
 from .feeds import Foreign
+from .memory_report import MemoryReport, with_program
 from .on_device import placed
 from .options import RunOptions
 from .replay import Replays
-
-
-@dataclass(frozen=True)
-class MemoryReport:
-    """Memory of a session's values (weights apart).
-
-    Attributes:
-        arenas: what each device's arena holds, used at most, and how often it was reused.
-        plans: the plans of all graphs, those learnt for shapes that came up included.
-    """
-
-    arenas: tuple[ArenaStatistics, ...]
-    plans: tuple[MemoryPlan, ...]
-
-    def __str__(self) -> str:
-        lines = [
-            f"{a.device}: peak {a.peak:,} bytes, in use {a.in_use:,}, {a.allocations} "
-            f"allocations, {a.reused} reuses"
-            + (f"; programs: lower bound {a.lower_bound:,}, spared {a.spared:,}" if a.lower_bound else "")
-            for a in self.arenas
-        ]
-        return "\n".join([*lines, *(f"  {plan}" for plan in self.plans if plan.places)])
 
 
 class Engine:
@@ -55,13 +34,41 @@ class Engine:
         plan = compiled.plan
         self.compiled = compiled
         self.bounds = plan.partitioned.bounds
+        self.graph_inputs = tuple(plan.partitioned.model.graph.inputs)
         self.running = 0
         self._programs = compiled.programs
         self._arenas = make_arenas(self.bounds, budgets or {})
         self._replays = {name: Replays(p) for name, p in compiled.programs.items()} if capture else {}
+        if budgets:
+            self._limit_programs()
         self.main = Executor(
             plan.schedule, self.bounds, compiled.programs, plan.memory, self._arenas, self._replays
         )
+
+    def _limit_programs(self) -> None:
+        """Give each program the budget of its device; its weights count first.
+
+        Raises:
+            DeviceMemoryError: if they are too much already; everything is closed then.
+        """
+        for schedule in all_schedules(self.compiled.plan.schedule):
+            for action in schedule.actions:
+                if not isinstance(action, RunPartition):
+                    continue
+                budget = self._arenas[action.place].budget
+                if budget is None:
+                    continue
+                program = self._programs[action.partition.name]
+                program.limit(budget)
+                own = 0 if (held := program.memory()) is None else held.packed - held.mapped
+                if not budget.reserve(own, "packed weights") and (refusal := budget.refusal("compile")):
+                    self.close(lambda problem: None)
+                    raise refusal.at(model=self.compiled.name, partition=action.partition.name)
+
+    @property
+    def placement(self) -> Placement:
+        """Who runs which node, and why not elsewhere."""
+        return self.compiled.plan.placement
 
     def run(
         self, values: Sequence[Any], options: RunOptions, kept: frozenset[int] = frozenset()
@@ -83,28 +90,24 @@ class Engine:
         """Memory of the values: planned, held and peak. What programs hold themselves counts too."""
         plans = tuple(plan for space in self.main.all_spaces() for plan in space.plans())
         arenas = {place: arena.statistics() for place, arena in self._arenas.items()}
+        packed = mapped = 0
         for program in self._programs.values():
             if (held := program.memory()) is not None:
-                arenas[HOST_PLACE] = _with_program(arenas[HOST_PLACE], held)
-        return MemoryReport(tuple(arenas.values()), plans)
+                arenas[HOST_PLACE] = with_program(arenas[HOST_PLACE], held)
+                packed, mapped = packed + held.packed, mapped + held.mapped
+        return MemoryReport(tuple(arenas.values()), plans, self._weights, packed, mapped)
+
+    @cached_property
+    def _weights(self) -> int:
+        """Bytes of the model's initializers."""
+        graphs = all_graphs(self.compiled.plan.partitioned.model.graph)
+        tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype != STRING)
 
     def shortcut(self) -> Callable[[Any], Any] | None:
         """The ``feed`` of the only program, if the whole model is that program on the host."""
-        plan = self.compiled.plan
-        if self._replays or len(plan.schedule.actions) != 1:
-            return None
-        action = plan.schedule.actions[0]
-        if not isinstance(action, RunPartition):
-            return None
-        program = self._programs[action.partition.name]
-        made = list(action.partition.subgraph.outputs)
-        if (
-            program.feed is None
-            or action.place != HOST_PLACE
-            or made != list(plan.partitioned.model.graph.outputs)
-        ):
-            return None
-        return program.feed
+        whole = None if self._replays else self.compiled.whole()
+        return None if whole is None else whole[2].feed
 
     def reset(self) -> None:
         """Start the devices again.
@@ -133,19 +136,6 @@ def _close(what: str, close: Callable[[], None], problem: Callable[[str], None])
         close()
     except Exception as error:
         problem(f"{what} could not be closed: {type(error).__name__}: {error}")
-
-
-def _with_program(arena: ArenaStatistics, held: ProgramMemory) -> ArenaStatistics:
-    """The statistics of an arena and of memory that a program manages beside it."""
-    return replace(
-        arena,
-        held=arena.held + held.held,
-        peak=arena.peak + held.peak,
-        allocations=arena.allocations + held.allocations,
-        reused=arena.reused + held.reused,
-        lower_bound=arena.lower_bound + held.lower_bound,
-        spared=arena.spared + held.spared,
-    )
 
 
 def own(results: list[Any], inputs: Sequence[Any]) -> list[Any]:

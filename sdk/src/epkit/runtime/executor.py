@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..backend.bound import Bound
+from ..backend.budget import Budget
 from ..backend.kernel_provider import describe_argument
 from ..backend.memory import HostAllocator, Tensor
 from ..backend.program import Program
@@ -285,10 +286,12 @@ def make_arenas(bounds: Sequence[Bound], budgets: Mapping[str, int]) -> dict[int
     """One arena for the host, and one for each device with memory of its own; with their budgets (bytes)."""
     shared = [bound.name for bound in bounds if bound.device.host_memory]
     host = [budgets[name] for name in ("host", *shared) if name in budgets]
-    arenas = {HOST_PLACE: Arena("host", HostAllocator(), min(host, default=None))}
+    arenas = {HOST_PLACE: Arena("host", HostAllocator(), Budget("host", min(host)) if host else None)}
     for index, bound in enumerate(bounds):
         if not bound.device.host_memory:
-            arenas[index] = Arena(bound.device.name, bound.allocator, budgets.get(bound.name))
+            given = budgets.get(bound.name)
+            budget = None if given is None else Budget(bound.device.name, given)
+            arenas[index] = Arena(bound.device.name, bound.allocator, budget)
     return arenas
 
 

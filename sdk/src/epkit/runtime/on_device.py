@@ -12,7 +12,8 @@ from ..backend.memory import Tensor
 from ..errors import InputError, Where
 from ..memory.arena import Arena
 from .context import RunState
-from .feeds import Foreign, ValueInfo, check_fit
+from .feeds import Foreign, check_fit
+from .value_info import ValueInfo
 
 
 class DeviceArray:

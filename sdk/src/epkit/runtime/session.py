@@ -7,19 +7,24 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backend.hooks import Notice
 from ..backend.registry import Registry
-from ..compiling import Compiled
 from ..errors import EpkitError, InputError, RunError, Where
-from ..partition.placement import Placement
 from ..trace import Recorder
-from .engine import Engine, MemoryReport
-from .feeds import ValueInfo, check_feeds, value_info
-from .options import RunOptions
-from .recovery import Recovery
-from .shadow import shadow_programs
+from .dormant import DormantEngine
+from .memory_report import MemoryReport
+from .snapshot import Snapshot
+from .value_info import ValueInfo
+
+if TYPE_CHECKING:
+    from ..compiling import Compiled
+    from ..partition.placement import Placement
+    from .engine import Engine
+    from .options import RunOptions
+    from .recovery import Recovery
+    from .shadow import Shadow
 
 
 class Session:
@@ -36,7 +41,7 @@ class Session:
 
     def __init__(
         self,
-        compiled: Compiled,
+        compiled: Compiled | Snapshot,
         registry: Registry,
         load_trace: Recorder,
         *,
@@ -54,28 +59,41 @@ class Session:
         self._lock = threading.Lock()
         self._moving = threading.Lock()
         self._closing = False
-        self._use(compiled)
-        graph = compiled.plan.partitioned.model.graph
-        self._graph_inputs = tuple(graph.inputs)
-        self.inputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.inputs))
-        self.outputs: tuple[ValueInfo, ...] = tuple(map(value_info, graph.outputs))
+        self._engine: Engine | DormantEngine
+        self._shadow: Shadow | None = None
+        self.inputs: tuple[ValueInfo, ...]
+        self.outputs: tuple[ValueInfo, ...]
+        if isinstance(compiled, Snapshot):
+            self._engine = DormantEngine(compiled, self._woken)
+            self._feed = self._engine.shortcut()
+            self.inputs, self.outputs = compiled.inputs, compiled.outputs
+            self.metadata = dict(compiled.metadata)
+        else:
+            from .feeds import value_info
+
+            self._use(compiled)
+            model = compiled.plan.partitioned.model
+            self.inputs = tuple(map(value_info, model.graph.inputs))
+            self.outputs = tuple(map(value_info, model.graph.outputs))
+            self.metadata = dict(model.metadata_props)
         self._index = {info.name: index for index, info in enumerate(self.outputs)}
-        self.metadata: dict[str, str] = dict(compiled.plan.partitioned.model.metadata_props)
+
+    def _woken(self, engine: Engine) -> None:
+        """The snapshot's program is closed next: the engine's takes its place."""
+        with self._lock:
+            self._feed = None if self._closing else engine.shortcut()
 
     def _use(self, compiled: Compiled) -> None:
         """Run this from now on."""
+        from .engine import Engine
+        from .shadow import shadow_programs
+
         recovery = self._recovery
         shadow = shadow_programs(compiled, recovery.fallback) if recovery and recovery.verifies else None
         watched = compiled if shadow is None else shadow.compiled
         self._engine = Engine(watched, capture=self._capture, budgets=self._budgets)
         self._shadow = shadow
-        self._plan = compiled.plan
-        self._feed = None if self._recovery is not None or self._budgets else self._engine.shortcut()
-
-    @property
-    def placement(self) -> Placement:
-        """Who runs which node, and why not elsewhere."""
-        return self._plan.placement
+        self._feed = None if self._recovery is not None else self._engine.shortcut()
 
     # ---- running ----
 
@@ -103,14 +121,20 @@ class Session:
             RunError: if a partition or node failed; names provider, partition and node.
             CancelledError: if the run was cancelled.
         """
-        if self._feed is not None and options is None and outputs is None and not self._registry.observed:
+        outputs = None if outputs is None else tuple(outputs)
+        if self._feed is not None and options is None and not self._registry.observed:
             with suppress(Exception):  # the long way says what is wrong
                 outcome = self._feed(feeds)
                 if outcome is not NotImplemented:
-                    return outcome  # type: ignore[no-any-return]
+                    return outcome if outputs is None else {name: outcome[name] for name in outputs}
+        from .feeds import check_feeds
+        from .options import RunOptions
+
+        if self._closing:
+            raise self._is_closed()
         options = options or RunOptions()
         wanted = self._wanted(outputs)
-        values = check_feeds(feeds, self._graph_inputs, self.inputs, self.name)
+        values = check_feeds(feeds, self._engine.graph_inputs, self.inputs, self.name)
         start = time.perf_counter()
         try:
             results = self._run(values, options, self._kept(options))
@@ -148,7 +172,7 @@ class Session:
                 self._leave(engine)
             self._move(engine, faults)
 
-    def _move(self, engine: Engine, faults: Mapping[str, str]) -> None:
+    def _move(self, engine: Engine | DormantEngine, faults: Mapping[str, str]) -> None:
         """Exchange the engine for one in which the nodes of these partitions are the fallback's."""
         assert self._recovery is not None
         with self._moving:
@@ -181,8 +205,13 @@ class Session:
     # ---- reports ----
 
     @property
+    def placement(self) -> Placement:
+        """Who runs which node, and why not elsewhere."""
+        return self._engine.placement
+
+    @property
     def memory(self) -> MemoryReport:
-        """Memory of the session's values: planned, held and peak. What programs hold themselves counts too."""
+        """Memory of the session: values planned, held and at most, and weights; what programs hold counts too."""
         return self._engine.memory
 
     @property
@@ -208,18 +237,18 @@ class Session:
                 )
             self._engine.reset()
 
-    def _enter(self) -> Engine:
+    def _enter(self) -> Engine | DormantEngine:
         with self._lock:
             if self._closing:
-                raise RunError(
-                    "the session is closed",
-                    where=Where(stage="run", model=self.name),
-                    remedy="load the model again",
-                )
+                raise self._is_closed()
             self._engine.running += 1
             return self._engine
 
-    def _leave(self, engine: Engine) -> None:
+    def _is_closed(self) -> RunError:
+        where = Where(stage="run", model=self.name)
+        return RunError("the session is closed", where=where, remedy="load the model again")
+
+    def _leave(self, engine: Engine | DormantEngine) -> None:
         with self._lock:
             engine.running -= 1
             last = engine.running == 0 and (self._closing or engine is not self._engine)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..image import THROUGH
 from ..native import FLOAT32, FORMS
 from .step import Lowering, Step, View, longs
 from .types import kind_of
 
-KERNEL = "halves"
+KERNEL = THROUGH
 F16 = FORMS.index("f16")
 
 

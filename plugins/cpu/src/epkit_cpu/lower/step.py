@@ -14,6 +14,7 @@ from epkit.backend import Subgraph, static_shape
 from epkit.kernels.attributes import attribute_values
 
 from ..native import FLOAT32
+from ..pages import let_go
 from .types import kind_of
 
 if TYPE_CHECKING:
@@ -176,11 +177,11 @@ class View:
     def value_of(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         """A value if it is known at compile time."""
         found = self.graph.constant(value)
-        return (
-            found.astype(np.float32)
-            if self.halves and found is not None and found.dtype == np.float16
-            else found
-        )
+        if not self.halves or found is None or found.dtype != np.float16:
+            return found
+        widened = found.astype(np.float32)
+        let_go(found)
+        return widened
 
     def step(
         self,
