@@ -34,6 +34,7 @@ from epkit.optimize.fusions import (
     gelu,
     normalization,
     qlinear,
+    qmoved,
     quantized,
     rotary,
 )
@@ -173,6 +174,26 @@ def with_past(draw: Draw) -> Given:
     return Given(inputs, {}, {"scale": 0.5, **axes})
 
 
+def shared_heads(draw: Draw) -> Given:
+    batch, shared, copies, length, total, size = (draw(SIDE) for _ in range(6))
+    inputs = {"query": floats(draw, batch, shared * copies, length, size)}
+    inputs |= {name: floats(draw, batch, shared, total, size) for name in ("key", "value")}
+    inputs["mask"] = floats(draw, *draw(st.sampled_from([(length, total), (batch, 1, length, total)])))
+    constants: dict[str, Any] = {}
+    for name in ("key", "value"):
+        constants[f"{name}_axes"] = np.array([2])
+        constants[f"{name}_expanded"] = np.array([1, 1, copies, 1, 1])
+        constants[f"{name}_repeated"] = np.array([batch, shared * copies, total, size])
+    attributes = {"scale": draw(st.sampled_from([0.5, None])), "is_causal": draw(st.integers(0, 1))}
+    return Given(inputs, constants, attributes | {f"{name}_allowzero": None for name in ("key", "value")})
+
+
+def normalised(draw: Draw) -> Given:
+    shape = shape_of(draw, 2, 3)
+    scale = {"scale": floats(draw, shape[-1])}
+    return Given({"x": floats(draw, *shape)}, scale, {"axis": -1, "epsilon": 1e-3})
+
+
 def joined(draw: Draw) -> Given:
     batch, shared, copies, length, past, size = (draw(SIDE) for _ in range(6))
     counts = {"query": shared * copies, "key": shared, "value": shared}
@@ -299,6 +320,33 @@ def quantised_pointwise(*names: str) -> Callable[[Draw], Given]:
     return given_for
 
 
+def moved_codes(draw: Draw) -> Given:
+    """An image of codes, and what each of the operators that move needs."""
+    kind = draw(st.sampled_from(["int8", "uint8"]))
+    n, h, w = draw(SIDE), 2 * draw(SIDE), 2 * draw(SIDE)
+    constants: dict[str, Any] = {"x_zero_point": np.asarray(3, kind), "x_scale": f32(0.1)}
+    constants |= {name: np.array([value]) for name, value in (("starts", 1), ("ends", 2**62), ("steps", 1))}
+    constants |= {"axes": np.array([0]), "indices": np.array([0, -1]), "shape": np.array([1, -1, 4, h, w])}
+    attributes: dict[str, Any] = {"blocksize": 2, "kernel_shape": [2, 2], "axis": 1, "perm": [0, 3, 1, 2]}
+    attributes |= {"pads": [0, 1, 0, 1], "strides": [2, 1], "ceil_mode": draw(st.integers(0, 1))}
+    return Given({"x": codes(draw, n, 4, h, w, kind=kind)}, constants, attributes)
+
+
+def moved(operator: str) -> Callable[[Draw], Given]:
+    def given_for(draw: Draw) -> Given:
+        found = moved_codes(draw)
+        whole = found.inputs["x"]
+        x = {"Squeeze": whole[:1], "Expand": whole[:, None]}.get(operator, whole)
+        constants = dict(found.constants)
+        if operator == "Expand":
+            constants["shape"] = np.array([len(whole), 2, *whole.shape[1:]])
+        if operator == "Slice":
+            constants["axes"] = np.array([draw(st.sampled_from([1, -1]))])
+        return Given({"x": x}, constants, found.attributes, opset=21)
+
+    return given_for
+
+
 def quantised_pieces(draw: Draw) -> Given:
     """Pieces of one shape but along an axis, in steps of their own."""
     found = quantised_pointwise("A", "B", "C", "D", "Y")(draw)
@@ -377,11 +425,14 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (normalization.simplified_layer_normalization, over_last_axis),
         (normalization.skip_layer_normalization, after_skip),
         (normalization.skip_simplified_layer_normalization, after_skip),
+        (normalization.rms_normalization, normalised),
         (embedding.embed_layer_normalization, embedded),
         (rotary.rotary_embedding, rotated(None)),
         (rotary.rotary_embedding_of_microsoft, rotated(1)),
+        (rotary.rotary_embedding_by_sample, rotated(1)),
         (attention.attention, attended),
         (attention.attention_where, attended_where),
+        (attention.attention_of_shared_heads, shared_heads),
         (attention.attention_with_past, with_past),
         (attention.attention_of_joined_heads, joined),
         (attention.multi_head_attention, many_heads),
@@ -405,6 +456,7 @@ CASES: dict[str, tuple[Fusion, Callable[[Draw], Given]]] = {
         (quantized.matmul_integer_to_float, integer_product),
         (quantized.dynamic_quantize_matmul, dynamic_product),
         (quantized.matmul_n_bits, narrow_weights),
+        *((rule, moved(rule.target[1])) for rule in qmoved.RULES),
     ]
 }
 

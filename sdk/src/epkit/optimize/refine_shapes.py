@@ -91,6 +91,20 @@ def _expand(node: ir.Node) -> Dims | None:
     )
 
 
+def _tile(node: ir.Node) -> Dims | None:
+    """Tile leaves the axes alone that it repeats once."""
+    data, repeats = node.inputs[0], constant_of(node.inputs[1]) if len(node.inputs) == 2 else None
+    if data is None or data.shape is None or repeats is None or repeats.size != len(data.shape):
+        return None
+    return [_times(dim, int(count)) for dim, count in zip(data.shape, repeats, strict=True)]
+
+
+def _times(dim: int | ir.SymbolicDim, count: int) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim * count
+    return dim if count == 1 else ir.SymbolicDim(None)
+
+
 def _range(node: ir.Node) -> Dims | None:
     """Range(0, n, 1) has n elements."""
     start, limit, step = (elements(value) for value in node.inputs)
@@ -108,4 +122,5 @@ _RULES: dict[str, Callable[[ir.Node], Dims | None]] = {
     "Reshape": _reshape,
     "Expand": _expand,
     "Range": _range,
+    "Tile": _tile,
 }

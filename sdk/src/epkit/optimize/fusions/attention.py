@@ -35,7 +35,7 @@ def _core(masked: str) -> str:
     scores = Any(product / scalar(divisor), product * scalar(factor), product)
     weights = Softmax({masked}, axis=axis)
     guarded = Any(Where(IsNaN(weights), 0.0, weights), weights)
-    output = MatMul(guarded, Any({_REPEATED.format("value")}, value))
+    output = MatMul(guarded, shared(Any({_REPEATED.format("value")}, value)))
     """
 
 
@@ -219,6 +219,29 @@ def _repeat_targets(match: Match) -> dict[str, np.ndarray[Any, Any]]:
     return known
 
 
+_SHARED = f"""
+    all_keys = shared({_REPEATED.format("key")})
+    all_values = shared({_REPEATED.format("value")})
+    output = Any(Attention(query, all_keys, all_values, mask, scale=scale, is_causal=is_causal),
+                 Attention(query, all_keys, all_values, scale=scale, is_causal=is_causal))
+    """
+
+
+@fusion("Attention-23(query, key, value, mask) -> output", _SHARED)
+def attention_of_shared_heads(match: Match) -> Fused | str:
+    """Attention(q, repeat(k), repeat(v)) = Attention(q, k, v), each head of k and v serving several of q."""
+    problem = _repeats(match, "key") or _repeats(match, "value")
+    key, value = match["key"], match["value"]
+    if problem or key.shape is None or value.shape is None:
+        return problem or "unknown shapes"
+    if rank_of(match["query"]) != 4 or not same_dim(key.shape[1], value.shape[1]):
+        return (
+            f"{dims_text(key)} and {dims_text(value)} have different heads, or those of the query are joined"
+        )
+    attributes = {name: match.attributes[name] for name in ("scale", "is_causal")}
+    return Fused(attributes, known=_repeat_targets(match))
+
+
 @fusion(
     "Attention-23(query, key, value, mask, past_key, past_value) -> output, present_key, present_value",
     """
@@ -374,6 +397,7 @@ RULES: tuple[Rule, ...] = (
     expose_keys,
     attention,
     attention_where,
+    attention_of_shared_heads,
     attention_with_past,
     attention_of_joined_heads,
     multi_head_attention,

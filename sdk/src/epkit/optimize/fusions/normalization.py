@@ -67,6 +67,16 @@ def simplified_layer_normalization(match: Match) -> dict[str, Any] | str:
 
 
 @fusion(
+    "RMSNormalization-23(x, scale) -> y",
+    "y = SimplifiedLayerNormalization(x, scale, axis=axis, epsilon=epsilon, stash_type=stash_type)",
+)
+def rms_normalization(match: Match) -> dict[str, Any]:
+    """RMSNormalization(x, scale) = SimplifiedLayerNormalization(x, scale): another name, for who knows only that."""
+    given = match.attributes
+    return {"axis": -1 if given["axis"] is None else given["axis"], "epsilon": given["epsilon"]}
+
+
+@fusion(
     "ms.SkipLayerNormalization(input, skip, gamma, beta, bias) -> output, mean, inverse, total",
     """
     total = input + skip
@@ -145,4 +155,5 @@ RULES = (layer_normalization, simplified_layer_normalization)
 SKIP_RULES = (
     skip_layer_normalization,
     skip_simplified_layer_normalization,
+    rms_normalization,
 )
