@@ -226,6 +226,30 @@ def tile_as_expand(draw: Draw) -> Example:
     return b.done(b.op("Neg", b.op("Tile", wide, b.ints(*counts))))
 
 
+def reshape_whole(draw: Draw) -> Example:
+    b = Drawn(draw, 2, draw(SIDE), 6, dims=["N", 6] if draw(st.booleans()) else None)
+    split = b.op("Reshape", b.op("Neg", b.x), b.ints(-1, 2, 3, 1))
+    form = draw(st.sampled_from([("Squeeze", (3,)), ("Unsqueeze", (0,)), ("Unsqueeze", (2, -1))]))
+    return b.done(b.op("Neg", b.op(form[0], split, b.ints(*form[1]))))
+
+
+def unsqueeze_last(draw: Draw) -> Example:
+    b = Drawn(draw, 3)
+    wide = b.op("Unsqueeze", b.x, b.ints(*draw(st.sampled_from([(0, 2), (1, 3), (-1, 0), (2, 4)]))))
+    return b.done(b.op("Neg", b.op("Transpose", wide, perm=draw(st.permutations(range(5))))))
+
+
+def matmul_in_batches(draw: Draw) -> Example:
+    n, h, m, k, p = (draw(SIDE) for _ in range(5))
+    batch, turned = draw(st.sampled_from([n, "N"])), draw(st.booleans())
+    last = (p, k) if turned else (k, p)
+    b = Drawn(draw, 4, n, h, m, k, dims=[batch, h, m, k])
+    y = b.op("Reshape", b.given("y", n, h, *last, dims=[batch, h, *last]), b.ints(-1, *last))
+    x = b.op("Reshape", b.x, b.ints(-1, m, k))
+    product = b.op("MatMul", x, b.op("Transpose", y, perm=[0, 2, 1]) if turned else y)
+    return b.done(b.op("Neg", b.op("Reshape", product, b.ints(-1, h, m, p))))
+
+
 def add_before_split(draw: Draw) -> Example:
     heads, size = draw(SIDE) + 1, draw(SIDE) + 1
     b = Drawn(draw, 3, draw(SIDE), draw(SIDE), heads * size)
@@ -275,7 +299,7 @@ MAKERS = {
         merge_transposes, transpose_in_batches, merge_reshapes, fix_reshape_target, drop_allowzero,
         remove_reshape, cancel_unsqueeze, merge_casts, remove_neutral, remove_idle, slices_to_split, matmul_add, transposed_gemm,
         fold_affine, requantize, saturate, merge_unsqueezes, tile_as_expand, add_before_split, dims_of_inputs,
-        einsum_as_product,
+        einsum_as_product, reshape_whole, unsqueeze_last, matmul_in_batches,
     )
 }  # fmt: skip
 

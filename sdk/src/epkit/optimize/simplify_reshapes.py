@@ -67,6 +67,20 @@ def merge_reshapes(node: ir.Node, scope: Scope) -> Verdict:
     return True
 
 
+@rule("Squeeze", "Unsqueeze", "Flatten")
+def reshape_whole(node: ir.Node, scope: Scope) -> Verdict:
+    """f(Reshape(x, s)) = Reshape(x, s') for f that only changes the shape, and s' known but for one dimension."""
+    before, output = producer(node.inputs[0], "Reshape"), node.outputs[0]
+    if before is None or before.inputs[0] is None or output.shape is None or scope.opset(before) < 5:
+        return False
+    target = [dim if isinstance(dim, int) else -1 for dim in output.shape]
+    if target.count(-1) > 1 or 0 in target:
+        return f"{dims_text(output)} has more than one dimension that is not known, or none at all"
+    shape = scope.constant(np.array(target, np.int64), f"{output.name}/shape")
+    made = scope.make(node, "Reshape", [before.inputs[0], shape], version=before.version, like=output)
+    return scope.replace(node, made)
+
+
 @rule(*RESHAPES, "Expand")
 def remove_reshape(node: ir.Node, scope: Scope) -> Verdict:
     """r(x) = x, where x has the shape already."""
@@ -172,6 +186,7 @@ RULES = (
     fix_reshape_target,
     drop_allowzero,
     merge_reshapes,
+    reshape_whole,
     cancel_unsqueeze,
     merge_unsqueezes,
     tile_as_expand,

@@ -71,6 +71,26 @@ def _leads_to_softmax(node: ir.Node) -> bool:
     return False
 
 
+@rule("Reshape", serves=("attention_of_joined_heads",))
+def join_heads(node: ir.Node, scope: Scope) -> Verdict:
+    """Reshape(x, [rows, width]) = Reshape(Reshape(x, [batch, length, width]), [rows, width]) for heads x."""
+    turned, output = producer(node.inputs[0], "Transpose"), node.outputs[0]
+    if turned is None or output.shape is None or len(output.shape) != 2:
+        return False
+    whole, attended = turned.outputs[0], turned.inputs[0]
+    maker = None if attended is None else attended.producer()
+    if whole.shape is None or len(whole.shape) != 4 or maker is None or maker.op_type != "Attention":
+        return False
+    heads, size, width = whole.shape[2], whole.shape[3], output.shape[1]
+    if not isinstance(heads, int) or not isinstance(size, int) or width != heads * size:
+        return f"{dims_text(output)} does not join the heads of {dims_text(whole)}"
+    target = scope.constant(np.array([0, 0, width], np.int64), f"{output.name}/joined")
+    joined = scope.make(node, "Reshape", [whole, target], version=13)
+    joined.type, joined.shape = whole.type, ir.Shape([whole.shape[0], whole.shape[1], width])
+    node.replace_input_with(0, joined)
+    return True
+
+
 @fusion("Attention-23(query, key, value, mask) -> output", _core("Any(scores + mask, scores)"))
 def attention(match: Match) -> Fused | str:
     """Attention(q, k, v, m) = Softmax(s q kᵀ + m) v; a head of k and v may serve several of q.
@@ -399,6 +419,7 @@ RULES: tuple[Rule, ...] = (
     attention_where,
     attention_of_shared_heads,
     attention_with_past,
+    join_heads,
     attention_of_joined_heads,
     multi_head_attention,
 )
