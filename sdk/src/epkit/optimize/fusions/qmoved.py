@@ -1,6 +1,7 @@
-"""Operators that only move or choose numbers, between dequantising and quantising in the same steps: on the codes.
+"""Operators that only move numbers, between dequantising and quantising in the same steps: on the codes.
 
-The operator stays what it is, only its data are codes. Names and versions are the standard's.
+The operator stays what it is, only its data are codes. Names and versions are the standard's. A maximum of codes would
+be right too, but who runs MaxPool need not run it on codes, and a provider is only asked for names.
 """
 
 from __future__ import annotations
@@ -11,10 +12,6 @@ from ..fuse import Fusion, fusion
 from ..pattern import Match
 from .quantized import not_bytes, not_one_scale
 
-_POOL = (
-    "auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape, pads=pads, "
-    "storage_order=storage_order, strides=strides"
-)
 _MOVES = {
     "Transpose-13": ("x", "perm=perm"),
     "Reshape-14": ("x, shape", "allowzero=allowzero"),
@@ -26,7 +23,6 @@ _MOVES = {
     "Gather-13": ("x, indices", "axis=axis"),
     "DepthToSpace-13": ("x", "blocksize=blocksize, mode=mode"),
     "SpaceToDepth-13": ("x", "blocksize=blocksize"),
-    "MaxPool-12": ("x", _POOL),
 }
 """Each operator with its inputs, the data first, and its attributes."""
 
