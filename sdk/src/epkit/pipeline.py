@@ -110,6 +110,7 @@ def _placed(
     yield "partition", partitioned
     plan = step("plan", lambda: make_plan(partitioned))
     yield "plan", plan
+    warnings += settings.pins.idle(node for graph in claims.offers for node in graph)
     programs = step("compile", lambda: compile_programs(plan.schedule, bounds, settings.cache, origin))
     return Compiled(step.model, warnings, plan, programs, origin)
 

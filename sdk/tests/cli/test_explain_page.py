@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from html.parser import HTMLParser
@@ -57,15 +58,21 @@ def plan_of(seed: int) -> Plan:
 
 
 class Tags(HTMLParser):
-    """Counts elements, and minds that they are closed."""
+    """Counts the nodes in each view of each graph, and minds that elements are closed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.nodes = 0
+        self.views: list[list[int]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.nodes += ("class", "node") in attrs
+        given = dict(attrs)
+        if tag == "section":
+            self.views.append([])
+        if tag == "div" and given.get("class") == "drawing":
+            self.views[-1].append(0)
+        if tag == "g":
+            self.views[-1][-1] += len(json.loads(given["data-told"] or "[]"))
         if tag not in ("meta", "input", "rect", "path", "circle"):
             self.open.append(tag)
 
@@ -77,15 +84,31 @@ class Tags(HTMLParser):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_page_shows_every_node_once_and_loads_nothing(seed: int) -> None:
+def test_the_page_shows_every_node_once_in_each_view_and_loads_nothing(seed: int) -> None:
     plan = plan_of(seed)
     text = page("a <model>", plan)
     tags = Tags()
     tags.feed(text)
     assert not tags.open
-    assert tags.nodes == len(plan.placement.nodes)
+    assert sum(views[0] for views in tags.views) == len(plan.placement.nodes)
+    assert all(len(set(views)) == 1 for views in tags.views)
     assert "a &lt;model&gt;" in text
     assert not re.search(r"(src|href)\s*=|url\(|@import|http", text)
+
+
+def test_a_chain_of_one_provider_is_one_box() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (float[4] x) => (float[4] y) { a = Neg (x) b = Abs (a) c = Relu (b) d = Tanh (b) e = Exp (d) y = Add (c, e) }
+    """)
+    settings = make_settings([], "cpu", "none", None, (), None, None)
+    steps = stages(model, settings, registry_of())
+    plan = next(value for name, value in steps if name == "plan")
+    steps.close()
+    assert isinstance(plan, Plan)
+    text = page("a model", plan)
+    assert "folded: 4 boxes" in text
+    assert text.count("Neg … Abs") == 1 and text.count("Tanh … Exp") == 1
 
 
 def advice_on(code: str, reason: str, body: str = "y = Relu (x)") -> list[tuple[str, int, str]]:

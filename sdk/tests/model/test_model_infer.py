@@ -9,11 +9,13 @@ import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 from model_samples import CONTROL_FLOW, parse
+from onnx.reference import ReferenceEvaluator
 
 from epkit.errors import InvalidModelError
 from epkit.model.check import check
 from epkit.model.infer import infer, weightless
 from epkit.model.read import read
+from epkit.testing.models import model
 
 RESHAPE = parse(
     """
@@ -132,3 +134,44 @@ def test_what_follows_attention_in_a_body_is_no_scalar() -> None:
     model = read(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])).model
     infer(model)
     assert [] not in shapes(model).values()
+
+
+@pytest.mark.parametrize(
+    ("text", "opset", "feeds"),
+    [
+        ("a = GroupNormalization <num_groups = 2> (x, s, s)", 21, {"x": (2, 4, 3), "s": (4,)}),
+        ("b, a, c = Attention(x, k, k)", 23, {"x": (1, 4, 3, 2), "k": (1, 2, 5, 2)}),
+        (
+            "b, c, a = Attention <q_num_heads = 4, kv_num_heads = 2> (x, k, k)",
+            23,
+            {"x": (1, 3, 8), "k": (1, 5, 4)},
+        ),
+        ("a = OneHot(i, d, s)", 13, {"i": (), "d": (), "s": (2,)}),
+        ("a = Compress(x, i)", 13, {"x": (), "i": (1,)}),
+    ],
+    ids=["GroupNormalization", "present keys", "present values of joined heads", "OneHot", "Compress"],
+)
+def test_where_onnx_is_silent(text: str, opset: int, feeds: dict[str, tuple[int, ...]]) -> None:
+    """What follows has type and shape too; they are those that the reference evaluator gives."""
+    kinds = {"i": "bool" if "Compress" in text else "int64", "d": "int64"}
+    given = ", ".join(
+        f"{kinds.get(name, 'float')}{list(shape) or ''} {name}" for name, shape in feeds.items()
+    )
+    proto = model(f"g ({given}) => (float y) {{ {text}  y = Neg(a) }}", opset=opset)
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    found = check(read(proto)).model
+    infer(found)
+    arrays = {
+        name: np.ones(shape, {"int64": np.int64, "bool": np.bool_}.get(kinds.get(name, ""), np.float32))
+        for name, shape in feeds.items()
+    }
+    (wanted,) = ReferenceEvaluator(proto).run(None, arrays)
+    output = found.graph.outputs[0]
+    assert output.dtype == ir.DataType.FLOAT and output.shape is not None
+    assert len(output.shape) == wanted.ndim
+    assert all(
+        not isinstance(dim, int) or dim == n for dim, n in zip(output.shape, wanted.shape, strict=True)
+    )
+    if "OneHot" not in text and "Compress" not in text:
+        assert list(output.shape) == list(wanted.shape)

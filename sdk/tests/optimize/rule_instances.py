@@ -30,6 +30,7 @@ class Given:
         dims: names of the dimensions of inputs, where they shall be symbolic.
         opset: of the default domain.
         never_alone: names that are not to be chosen where something around them can be.
+        without: operators that are not to be chosen.
         pattern: which of the rule's patterns; by default any.
     """
 
@@ -40,6 +41,7 @@ class Given:
     opset: int = 24
     pattern: int | None = None
     never_alone: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 @dataclass
@@ -134,6 +136,8 @@ class _Writer:
         if not isinstance(term, Result):
             return True
         call = term.call
+        if call.op_type in self.given.without:
+            return False
         if call.domain == "" and onnx.defs.has(call.op_type, self.given.opset, ""):
             schema = onnx.defs.get_schema(call.op_type, self.given.opset, "")
             if not set(call.attributes) <= set(schema.attributes) or len(call.inputs) > schema.max_input:

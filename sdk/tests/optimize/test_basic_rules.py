@@ -194,12 +194,112 @@ def requantize(draw: Draw) -> Example:
     return b.done(b.op("DequantizeLinear", again, scale, zero))
 
 
+def saturate(draw: Draw) -> Example:
+    b = Drawn(draw, 2)
+    kind, zero = draw(st.sampled_from([(np.uint8, 0), (np.int8, -128)]))
+    scale, code = b.constant(0.01), b.constant(zero, kind)
+    top = (np.iinfo(kind).max - zero) * 0.01
+    bounded = draw(
+        st.sampled_from(
+            [
+                lambda: b.op("Relu", b.x),
+                lambda: b.op("Clip", b.x, b.constant(0.0)),
+                lambda: b.op("Clip", b.x, b.constant(-1.0), b.constant(top)),
+            ]
+        )
+    )()
+    return b.done(b.op("DequantizeLinear", b.op("QuantizeLinear", bounded, scale, code), scale, code))
+
+
+def merge_unsqueezes(draw: Draw) -> Example:
+    b = Drawn(draw, 2)
+    first = draw(st.sampled_from([[0], [1], [2], [0, 1], [1, 3], [-1]]))
+    second = draw(st.sampled_from([[0], [1], [-1], [0, 2], [-2]]))
+    inner = b.op("Unsqueeze", b.x, b.ints(*first))
+    return b.done(b.op("Neg", b.op("Unsqueeze", inner, b.ints(*second))))
+
+
+def tile_as_expand(draw: Draw) -> Example:
+    b = Drawn(draw, 2, dims=["N", "M"] if draw(st.booleans()) else None)
+    counts = [draw(st.sampled_from([1, 2, 3])), 1, draw(st.integers(2, 3)), 1]
+    wide = b.op("Unsqueeze", b.x, b.ints(0, 2))
+    return b.done(b.op("Neg", b.op("Tile", wide, b.ints(*counts))))
+
+
+def reshape_whole(draw: Draw) -> Example:
+    b = Drawn(draw, 2, draw(SIDE), 6, dims=["N", 6] if draw(st.booleans()) else None)
+    split = b.op("Reshape", b.op("Neg", b.x), b.ints(-1, 2, 3, 1))
+    form = draw(st.sampled_from([("Squeeze", (3,)), ("Unsqueeze", (0,)), ("Unsqueeze", (2, -1))]))
+    return b.done(b.op("Neg", b.op(form[0], split, b.ints(*form[1]))))
+
+
+def unsqueeze_last(draw: Draw) -> Example:
+    b = Drawn(draw, 3)
+    wide = b.op("Unsqueeze", b.x, b.ints(*draw(st.sampled_from([(0, 2), (1, 3), (-1, 0), (2, 4)]))))
+    return b.done(b.op("Neg", b.op("Transpose", wide, perm=draw(st.permutations(range(5))))))
+
+
+def matmul_in_batches(draw: Draw) -> Example:
+    n, h, m, k, p = (draw(SIDE) for _ in range(5))
+    batch, turned = draw(st.sampled_from([n, "N"])), draw(st.booleans())
+    last = (p, k) if turned else (k, p)
+    b = Drawn(draw, 4, n, h, m, k, dims=[batch, h, m, k])
+    y = b.op("Reshape", b.given("y", n, h, *last, dims=[batch, h, *last]), b.ints(-1, *last))
+    x = b.op("Reshape", b.x, b.ints(-1, m, k))
+    product = b.op("MatMul", x, b.op("Transpose", y, perm=[0, 2, 1]) if turned else y)
+    return b.done(b.op("Neg", b.op("Reshape", product, b.ints(-1, h, m, p))))
+
+
+def add_before_split(draw: Draw) -> Example:
+    heads, size = draw(SIDE) + 1, draw(SIDE) + 1
+    b = Drawn(draw, 3, draw(SIDE), draw(SIDE), heads * size)
+    split = b.op("Reshape", b.x, b.ints(0, 0, heads, size))
+    shift = b.weight(*draw(st.sampled_from([(heads, size), (1, heads, size), (1, 1, heads, size)])))
+    return b.done(b.op("Neg", b.op("Add", *draw(st.permutations([split, shift])))))
+
+
+def dims_of_inputs(draw: Draw) -> Example:
+    b = Drawn(draw, 2, draw(SIDE), 3, dims=["N", 3])
+    middle = b.op("Neg", b.op("MatMul", b.x, b.weight(3, 4)))
+    shape = b.op("Shape", middle)
+    if draw(st.booleans()):
+        target = b.op("Concat", b.op("Slice", shape, b.ints(0), b.ints(1)), b.ints(2), axis=0)
+    else:
+        row = b.op("Gather", shape, b.constant(0, np.int64))
+        target = b.op("Concat", b.op("Unsqueeze", row, b.ints(0)), b.ints(2), axis=0)
+    return b.done(b.op("ConstantOfShape", target))
+
+
+def einsum_as_product(draw: Draw) -> Example:
+    """Letters in any order, and several columns or summed ones where there is no batch."""
+    several = draw(st.booleans())
+    batch, rows, columns, summed = (
+        (
+            "",
+            *draw(
+                st.sampled_from([("ab", "c", "d"), ("a", "cd", "e"), ("ab", "c", "de"), ("ab", "cd", "ef")])
+            ),
+        )
+        if several
+        else (draw(st.sampled_from(["", "a", "ab"])), "i", "j", "k")
+    )
+    sizes = {letter: draw(SIDE) for letter in batch + rows + columns + summed}
+    left, right, out = (
+        "".join(draw(st.permutations(text)))
+        for text in (batch + rows + summed, batch + summed + columns, batch + rows + columns)
+    )
+    b = Drawn(draw, 1, *(sizes[letter] for letter in left))
+    y = b.given("y", *(sizes[letter] for letter in right))
+    return b.done(b.op("Einsum", b.x, y, equation=f"{left}, {right} -> {out}"))
+
+
 MAKERS = {
     make.__name__: make
     for make in (
         merge_transposes, transpose_in_batches, merge_reshapes, fix_reshape_target, drop_allowzero,
         remove_reshape, cancel_unsqueeze, merge_casts, remove_neutral, remove_idle, slices_to_split, matmul_add, transposed_gemm,
-        fold_affine, requantize,
+        fold_affine, requantize, saturate, merge_unsqueezes, tile_as_expand, add_before_split, dims_of_inputs,
+        einsum_as_product, reshape_whole, unsqueeze_last, matmul_in_batches,
     )
 }  # fmt: skip
 

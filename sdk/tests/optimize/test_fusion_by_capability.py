@@ -67,9 +67,9 @@ def run(
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_who_knows_only_skip_layer_normalization_gets_exactly_those(layers: int) -> None:
-    """Two a layer. Not the embeddings': there the positions, of unknown length, have to broadcast."""
+    """Two a layer, and the embeddings': the first rows of a table, of the length of what they are added to."""
     found = run(bert(layers), toy(skip_layer_normalization))
-    assert found["toy"] == {"com.microsoft.SkipLayerNormalization": 2 * layers}
+    assert found["toy"] == {"com.microsoft.SkipLayerNormalization": 2 * layers + 1}
     assert "com.microsoft.SkipLayerNormalization" not in found["cpu"]
 
 

@@ -91,6 +91,13 @@ def test_a_pin_to_an_unknown_provider_names_those_there_are() -> None:
     assert "acme" in caught.value.remedy
 
 
+def test_a_pin_that_fits_nothing_is_told() -> None:
+    pins = {"op:Conv": "acme", "z*": "acme", "five": "acme", "t*": "acme", "op:Relu": "acme"}
+    with epkit.load(MODEL, ["acme"], registry=registry_of(ACME), placement=pins) as session:
+        told = [text for text in session.warnings if "fits no node" in text]
+    assert [text.split("'")[1] for text in told] == ["five", "z*", "op:Conv"]
+
+
 def test_a_saved_placement_is_applied_again(own_cache: Path) -> None:
     registry = registry_of(ACME, BETA)
     with epkit.load(MODEL, ["acme"], registry=registry, placement={"t*": "cpu"}) as session:

@@ -55,6 +55,7 @@ class NativeProgram(Program):
         self._builder: _Builder | None = _Builder(
             subgraph, kernel_for, kernels(isa), _narrow(isa, precision), self.prepared
         )
+        builder = self._builder
         module: Any = engine()
         self._failure: type[Exception] = module.Failure
         slots, inputs, constants, steps, outputs, loops = builder.parts()

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from string import Template
-from typing import Any
-
-import onnx_ir as ir
 
 from ..partition.advice import advise
 from ..partition.costs import nbytes_of
-from ..partition.edges import edges_of
 from ..partition.partitions import PartitionedGraph
-from ..partition.placement import NodePlacement
 from ..partition.schedule import RunControl, Schedule, Transfer
 from ..planning import Plan
 from ..runtime.profile import Profile
 from . import _render
-from ._layout import lay_out
+from ._drawing import draw
 
 PALETTE = ("#3b6fd4", "#d4713b", "#2f9e72", "#a04fc4", "#c43d5c", "#7a8a1f", "#1f8a9c", "#8a5a3c")
-WIDTH, HEIGHT, GAP_X, GAP_Y = 168, 36, 26, 26
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ def page(name: str, plan: Plan, run: Measured | None = None) -> str:
     placement = plan.placement
     colours = dict(zip(placement.counts(), PALETTE * 4, strict=False))
     rows = {(row.graph, row.node): row for row in placement.nodes}
-    graphs = "\n".join(_graph(graph, plan.schedule, rows, colours, run) for graph in _graphs(plan))
+    graphs = "\n".join(draw(graph, rows, colours, run.nodes if run else {}) for graph in _graphs(plan))
     template = Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(name),
@@ -160,94 +153,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{lines}</table>"
-
-
-# ---- the drawing ----
-
-
-def _graph(
-    graph: PartitionedGraph,
-    schedule: Schedule,
-    rows: Mapping[tuple[str, str], NodePlacement],
-    colours: Mapping[str, str],
-    run: Measured | None,
-) -> str:
-    edges = edges_of(graph.graph)
-    layout = lay_out(list(edges.order), edges.producers)
-    width = layout.columns * (WIDTH + GAP_X) + GAP_X
-    height = layout.layers * (HEIGHT + GAP_Y) + GAP_Y
-    centre = {
-        node: (GAP_X + x * (WIDTH + GAP_X) + WIDTH / 2, GAP_Y + layer * (HEIGHT + GAP_Y))
-        for node, (x, layer) in layout.places.items()
-    }
-    name = str(graph.graph.name)
-    drawn = [
-        _edge(centre[producer], centre[node], rows[name, str(producer.name)], rows[name, str(node.name)])
-        for node in edges.order
-        for producer in edges.producers[node]
-    ]
-    drawn += [_box(node, centre[node], rows[name, str(node.name)], colours, run) for node in edges.order]
-    return (
-        f"<h2>graph {html.escape(name)}</h2>"
-        f'<div class="drawing"><svg width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">{"".join(drawn)}</svg></div>'
-    )
-
-
-def _edge(
-    start: tuple[float, float], end: tuple[float, float], one: NodePlacement, other: NodePlacement
-) -> str:
-    (x1, y1), (x2, y2) = (start[0], start[1] + HEIGHT), end
-    bend = max(14.0, (y2 - y1) / 2)
-    kind = "moves" if one.provider != other.provider else "edge"
-    return (
-        f'<path class="{kind}" d="M{x1:.0f} {y1:.0f}C{x1:.0f} {y1 + bend:.0f} '
-        f'{x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"/>'
-    )
-
-
-def _box(
-    node: ir.Node,
-    centre: tuple[float, float],
-    row: NodePlacement,
-    colours: Mapping[str, str],
-    run: Measured | None,
-) -> str:
-    x, y = centre[0] - WIDTH / 2, centre[1]
-    spent = None if run is None else run.nodes.get(row.node)
-    told = html.escape(json.dumps(_details(node, row, run)), quote=True)
-    label = row.operator.rpartition(".")[2]
-    second = row.node if len(row.node) < 24 else "…" + row.node[-22:]
-    if spent is not None:
-        second = f"{spent:.3g} ms"
-    refused = '<circle class="no" cx="160" cy="8" r="3.5"/>' if row.refused else ""
-    return (
-        f'<g class="node" tabindex="0" transform="translate({x:.0f} {y:.0f})" data-told="{told}">'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{colours[row.provider]}"/>'
-        f'<text x="8" y="15" class="op">{html.escape(label[:24])}</text>'
-        f'<text x="8" y="29" class="name">{html.escape(second)}</text>{refused}</g>'
-    )
-
-
-def _details(node: ir.Node, row: NodePlacement, run: Measured | None) -> dict[str, Any]:
-    spent = None if run is None else run.nodes.get(row.node)
-    return {
-        "node": row.node,
-        "operator": row.operator,
-        "parts": list(row.parts),
-        "provider": row.provider + (" (fallback)" if row.fallback else ""),
-        "partition": row.partition,
-        "reads": [_value(value) for value in node.inputs if value is not None],
-        "writes": [_value(value) for value in node.outputs if value is not None],
-        "time": None if spent is None else f"{spent:.4g} ms",
-        "refused": [
-            {"by": r.provider, "code": r.code, "reason": r.reason, "needs": r.constraint, "has": r.actual}
-            for r in row.refused
-        ],
-    }
-
-
-def _value(value: ir.Value) -> str:
-    from ..backend.subgraph import describe_value
-
-    return describe_value(value)

@@ -72,6 +72,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Show who would run what, and why not elsewhere. Nothing is compiled or run, unless --run is given."""
+    from ..model.walk import all_graphs
     from ..optimize.optimise import Optimised
     from ..planning import Plan as Planned
     from ._load import stop_after
@@ -92,6 +93,8 @@ def explain(
         return
     plan = stop_after(model, settings, "plan")
     assert isinstance(plan, Planned)
+    graphs = all_graphs(plan.partitioned.model.graph)
+    _render.warn(settings.pins.idle(node for graph in graphs for node in graph))
     if html is not None:
         from ._page import page
 

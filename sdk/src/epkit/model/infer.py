@@ -11,7 +11,7 @@ import onnx.onnx_cpp2py_export.shape_inference as onnx_inference
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
-from epkit.model import hazards, maptypes, misread
+from epkit.model import hazards, maptypes, misread, silent
 from epkit.model.foreign import wrap_foreign
 from epkit.model.long_lists import LongAttr
 from epkit.model.names import free_name
@@ -109,18 +109,30 @@ def _infer(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
                 _drop_long_lists(node)
     if b"RMSNormalization" in text:
         _give_scale_its_type(copy.graph)
+    if b"GroupNormalization" in text:
+        silent.stand_in(copy)
     hazards.hide_references(copy)
     hazards.hide_lengths(copy)
     data = copy.SerializeToString()
     result = onnx_inference.infer_shapes(data, False, False, False)
     inferred.ParseFromString(result)
-    if b"Attention" in text and misread.forget_misread(inferred, copy):
+    if _told(text, inferred, copy):
         data = copy.SerializeToString()
         result = onnx_inference.infer_shapes(data, False, False, False)
         inferred.ParseFromString(result)
     if (INVENTED.encode() in result or not _is_whole(inferred, model)) and hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
     return inferred
+
+
+def _told(text: bytes, inferred: onnx.ModelProto, copy: onnx.ModelProto) -> bool:
+    """Whether ``copy`` says now what inference did not find, or found wrong."""
+    told = b"Attention" in text and silent.tell_presents(inferred, copy)
+    if b"Attention" in text and misread.forget_misread(inferred, copy):
+        told = True
+    if (b"OneHot" in text or b"Compress" in text) and silent.tell_vectors(inferred, copy):
+        told = True
+    return told
 
 
 def _is_whole(inferred: onnx.ModelProto, model: ir.Model) -> bool:

@@ -31,7 +31,7 @@ def forget_misread(inferred: onnx.ModelProto, model: onnx.ModelProto) -> bool:
             outputs = [name for name in node.output if name in types]
             wrong = [name for name in outputs if _forget(types[name].tensor_type)]
             if wrong:
-                _tell(before, {name: types[name] for name in outputs})
+                tell(before, {name: types[name] for name in outputs})
                 node.domain = DOMAIN
                 found = True
     if found:
@@ -50,7 +50,7 @@ def _forget(tensor: onnx.TypeProto.Tensor) -> bool:
     return bool(wrong)
 
 
-def _tell(graph: onnx.GraphProto, types: dict[str, onnx.TypeProto]) -> None:
+def tell(graph: onnx.GraphProto, types: dict[str, onnx.TypeProto]) -> None:
     """Give values these types, as if the file said so."""
     for info in graph.output:
         if info.name in types:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from .rule import input_of
-from .shapes import Dim, same_dim
+from .shapes import Dim, fits_dim, same_dim
 
 UNKNOWN = ir.SymbolicDim(None)
 """A number of which nothing is known; it need not be a dimension, and may be negative."""
@@ -61,7 +61,9 @@ def _broadcast(a: Dim, b: Dim) -> Dim:
             return mine
         if mine == 1:
             return UNKNOWN if isinstance(its, int) and its < 0 else its
-    return a if same_dim(a, b) else UNKNOWN
+    if fits_dim(a, b):
+        return b
+    return a if fits_dim(b, a) else UNKNOWN
 
 
 def _shape(node: ir.Node, memo: Memo) -> Elements | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from . import (
+    dims_of_inputs,
+    einsum_products,
     fold_affine,
     layout,
     make_gemm,
@@ -99,6 +101,8 @@ CLEAN = Phase(
         *remove_neutral.RULES,
         *simplify_quantization.RULES,
         *slices_to_split.RULES,
+        *dims_of_inputs.RULES,
+        *einsum_products.RULES,
         *make_gemm.RULES,
         *fold_affine.RULES,
     ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import reduce
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
@@ -44,7 +46,7 @@ def _is_lasting(dim: int | ir.SymbolicDim) -> bool:
 
 
 def _slice(node: ir.Node) -> Dims | None:
-    """Slice leaves the axes alone that it does not name, whatever its bounds."""
+    """Slice leaves the axes alone that it does not name; the first ``length`` of n rows are Min(n, length)."""
     data = node.inputs[0]
     axes = constant_of(node.inputs[3]) if len(node.inputs) > 3 else None
     if data is None or data.shape is None or axes is None:
@@ -53,7 +55,33 @@ def _slice(node: ir.Node) -> Dims | None:
     if any(not -rank <= axis < rank for axis in axes.ravel()):
         return None  # an error, which the node reports when it runs
     touched = {int(axis) % rank for axis in axes.ravel()}
-    return [ir.SymbolicDim(None) if i in touched else dim for i, dim in enumerate(data.shape)]
+    found: Dims = [ir.SymbolicDim(None) if i in touched else dim for i, dim in enumerate(data.shape)]
+    if len(touched) == 1:
+        (axis,) = touched
+        found[axis] = _first(data.shape[axis], node)
+    return found
+
+
+def _first(rows: int | ir.SymbolicDim, node: ir.Node) -> int | ir.SymbolicDim:
+    start, end = (elements(value) for value in node.inputs[1:3])
+    steps = constant_of(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
+    if start != [0] or end is None or len(end) != 1 or steps is None or steps.ravel().tolist() != [1]:
+        return ir.SymbolicDim(None)
+    if isinstance(end[0], int) or end[0].value is None or not isinstance(rows, int):
+        return ir.SymbolicDim(None)
+    return ir.SymbolicDim(f"Min({rows}, {end[0].value})")
+
+
+def _elementwise(node: ir.Node) -> Dims | None:
+    """What is known of a part of a table tells, against the whole, that it is all of it."""
+    shapes = [list(value.shape) for value in node.inputs if value is not None and value.shape is not None]
+    if len(shapes) != len(node.inputs) or not any(_is_part(dim) for dims in shapes for dim in dims):
+        return None
+    return reduce(broadcast, shapes)
+
+
+def _is_part(dim: int | ir.SymbolicDim) -> bool:
+    return not isinstance(dim, int) and dim.value is not None and str(dim.value).startswith("Min(")
 
 
 def _reshape(node: ir.Node) -> Dims | None:
@@ -91,6 +119,20 @@ def _expand(node: ir.Node) -> Dims | None:
     )
 
 
+def _tile(node: ir.Node) -> Dims | None:
+    """Tile leaves the axes alone that it repeats once."""
+    data, repeats = node.inputs[0], constant_of(node.inputs[1]) if len(node.inputs) == 2 else None
+    if data is None or data.shape is None or repeats is None or repeats.size != len(data.shape):
+        return None
+    return [_times(dim, int(count)) for dim, count in zip(data.shape, repeats, strict=True)]
+
+
+def _times(dim: int | ir.SymbolicDim, count: int) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim * count
+    return dim if count == 1 else ir.SymbolicDim(None)
+
+
 def _range(node: ir.Node) -> Dims | None:
     """Range(0, n, 1) has n elements."""
     start, limit, step = (elements(value) for value in node.inputs)
@@ -108,6 +150,8 @@ _RULES: dict[str, Callable[[ir.Node], Dims | None]] = {
     "Reshape": _reshape,
     "Expand": _expand,
     "Range": _range,
+    "Tile": _tile,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "And", "Or", "Where"), _elementwise),
 }
 REFINED = frozenset(_RULES)
 """The operators of the standard of which something is known here."""

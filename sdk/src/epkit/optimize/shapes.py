@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -19,6 +20,18 @@ def same_dim(one: Dim, other: Dim) -> bool:
     if isinstance(one, int) or isinstance(other, int):
         return bool(one == other)
     return one.value is not None and one.value == other.value
+
+
+def fits_dim(part: Dim, whole: Dim) -> bool:
+    """Whether a dimension that goes with another for certain is the same: the first n of ``whole`` are all of them.
+
+    ``Min(n, whole)`` is the length of a table's part. Where both are added, multiplied or compared, and there is no
+    error, n is no less.
+    """
+    if same_dim(part, whole) or isinstance(part, int) or isinstance(whole, int) or part.value is None:
+        return same_dim(part, whole)
+    most = re.fullmatch(r"Min\((\d+), (.+)\)", str(part.value))
+    return most is not None and int(most[1]) > 1 and most[2] == whole.value
 
 
 def same_dims(one: Sequence[Dim], other: Sequence[Dim]) -> bool:

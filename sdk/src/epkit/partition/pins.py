@@ -81,6 +81,17 @@ class Pins:
                 remedy="save it anew for this model, optimiser level and providers: epkit explain --save FILE",
             )
 
+    def idle(self, nodes: Iterable[ir.Node]) -> tuple[str, ...]:
+        """What to tell of patterns, names and operators that no node of the model answers to."""
+        if not self or self.whole:
+            return ()
+        found = list(nodes)
+        names, operators = {str(node.name) for node in found}, {operator_name(node) for node in found}
+        idle = [name for name in self.names if name not in names and name not in self.why]
+        idle += [pattern for pattern, _ in self.patterns if not any(fnmatchcase(n, pattern) for n in names)]
+        idle += [f"op:{operator}" for operator in self.operators if operator not in operators]
+        return tuple(f"the pin {pin!r} fits no node of the optimised model" for pin in idle)
+
     def exclude(self, claim: Claim, provider: str) -> tuple[Refusal, ...]:
         """Why a provider may not have what it claims, for each node; empty if it may."""
         inside = [node for owner in claim.nodes for node in nodes_inside(owner)]

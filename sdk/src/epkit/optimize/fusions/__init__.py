@@ -11,6 +11,7 @@ from . import (
     gelu,
     normalization,
     qlinear,
+    qmoved,
     quantized,
     rotary,
 )
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     *rotary.RULES,
     *attention.RULES,
     *activation.RULES,
+    *qmoved.RULES,
     *quantized.RULES,
     *qlinear.RULES,
     *convolution.RULES,

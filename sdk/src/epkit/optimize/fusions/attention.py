@@ -35,7 +35,7 @@ def _core(masked: str) -> str:
     scores = Any(product / scalar(divisor), product * scalar(factor), product)
     weights = Softmax({masked}, axis=axis)
     guarded = Any(Where(IsNaN(weights), 0.0, weights), weights)
-    output = MatMul(guarded, Any({_REPEATED.format("value")}, value))
+    output = MatMul(guarded, shared(Any({_REPEATED.format("value")}, value)))
     """
 
 
@@ -69,6 +69,26 @@ def _leads_to_softmax(node: ir.Node) -> bool:
         if node.op_type == "Softmax":
             return True
     return False
+
+
+@rule("Reshape", serves=("attention_of_joined_heads",))
+def join_heads(node: ir.Node, scope: Scope) -> Verdict:
+    """Reshape(x, [rows, width]) = Reshape(Reshape(x, [batch, length, width]), [rows, width]) for heads x."""
+    turned, output = producer(node.inputs[0], "Transpose"), node.outputs[0]
+    if turned is None or output.shape is None or len(output.shape) != 2:
+        return False
+    whole, attended = turned.outputs[0], turned.inputs[0]
+    maker = None if attended is None else attended.producer()
+    if whole.shape is None or len(whole.shape) != 4 or maker is None or maker.op_type != "Attention":
+        return False
+    heads, size, width = whole.shape[2], whole.shape[3], output.shape[1]
+    if not isinstance(heads, int) or not isinstance(size, int) or width != heads * size:
+        return f"{dims_text(output)} does not join the heads of {dims_text(whole)}"
+    target = scope.constant(np.array([0, 0, width], np.int64), f"{output.name}/joined")
+    joined = scope.make(node, "Reshape", [whole, target], version=13)
+    joined.type, joined.shape = whole.type, ir.Shape([whole.shape[0], whole.shape[1], width])
+    node.replace_input_with(0, joined)
+    return True
 
 
 @fusion("Attention-23(query, key, value, mask) -> output", _core("Any(scores + mask, scores)"))
@@ -217,6 +237,29 @@ def _repeat_targets(match: Match) -> dict[str, np.ndarray[Any, Any]]:
             [0, heads * copies, -1, size if isinstance(size, int) else 0], np.int64
         )
     return known
+
+
+_SHARED = f"""
+    all_keys = shared({_REPEATED.format("key")})
+    all_values = shared({_REPEATED.format("value")})
+    output = Any(Attention(query, all_keys, all_values, mask, scale=scale, is_causal=is_causal),
+                 Attention(query, all_keys, all_values, scale=scale, is_causal=is_causal))
+    """
+
+
+@fusion("Attention-23(query, key, value, mask) -> output", _SHARED)
+def attention_of_shared_heads(match: Match) -> Fused | str:
+    """Attention(q, repeat(k), repeat(v)) = Attention(q, k, v), each head of k and v serving several of q."""
+    problem = _repeats(match, "key") or _repeats(match, "value")
+    key, value = match["key"], match["value"]
+    if problem or key.shape is None or value.shape is None:
+        return problem or "unknown shapes"
+    if rank_of(match["query"]) != 4 or not same_dim(key.shape[1], value.shape[1]):
+        return (
+            f"{dims_text(key)} and {dims_text(value)} have different heads, or those of the query are joined"
+        )
+    attributes = {name: match.attributes[name] for name in ("scale", "is_causal")}
+    return Fused(attributes, known=_repeat_targets(match))
 
 
 @fusion(
@@ -374,7 +417,9 @@ RULES: tuple[Rule, ...] = (
     expose_keys,
     attention,
     attention_where,
+    attention_of_shared_heads,
     attention_with_past,
+    join_heads,
     attention_of_joined_heads,
     multi_head_attention,
 )

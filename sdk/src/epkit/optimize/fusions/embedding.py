@@ -9,7 +9,7 @@ from ...backend.subgraph import constant_of
 from ..fuse import Fused, Inside, fusion
 from ..pattern import Match
 from ..rule import Rule, Scope
-from ..shapes import dims_text, is_vector_for, same_dim, same_dims
+from ..shapes import Dim, dims_text, fits_dim, is_vector_for, same_dim
 
 _LOOKUP = "Gather({0}_embedding, {0}_numbers)"
 _WORD, _POSITION, _SEGMENT = (_LOOKUP.format(kind) for kind in ("word", "position", "segment"))
@@ -73,10 +73,15 @@ def _numbers(match: Match, kinds: list[str]) -> str | None:
         if table.shape is None or len(table.shape) != 2 or numbers.dtype != ir.DataType.INT64:
             return f"{dims_text(table)} is no table, or {numbers.name} not of int64"
         dims = list(numbers.shape or [])
-        shared = kind == "position" and len(dims) == 2 and dims[0] == 1 and same_dim(dims[1], words[1])
-        if not shared and not same_dims(dims, list(words)):
+        shared = kind == "position" and len(dims) == 2 and dims[0] == 1 and fits_dim(dims[1], words[1])
+        if not shared and not _each(dims, list(words)):
             return f"{dims_text(numbers)} is not given for each of {dims_text(match['word_numbers'])}"
     return None
+
+
+def _each(dims: list[Dim], words: list[Dim]) -> bool:
+    """Whether numbers are given for each word."""
+    return len(dims) == 2 and same_dim(dims[0], words[0]) and fits_dim(dims[1], words[1])
 
 
 def _as_int32(value: ir.Value, root: ir.Node, scope: Scope) -> ir.Value:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from ..fuse import fusion
+from ..fuse import Fused, fusion
 from ..pattern import Match
-from ..shapes import dims_text, is_vector_for, rank_of, same_dims, same_shape
+from ..shapes import dims_text, fits_dim, is_vector_for, rank_of, same_dim, same_shape
 
-_MEAN = "Any(ReduceMean({0}, axes=axes), ReduceMean({0}, array(axes)))"
+_MEAN = "Any(ReduceMean({0}, axes=axes), ReduceMean({0}, array(axes)), GlobalAveragePool({0}))"
+"""tf2onnx writes the mean over the last of three axes as a pooling."""
 
 
 def _mean(of: str) -> str:
@@ -32,15 +34,16 @@ def _mean(of: str) -> str:
     d = x - mean
     square = Any(d ** 2.0, d * d)
     s = scale * Reciprocal(Sqrt({_mean("square")} + scalar(epsilon)))
-    y = x * s + (bias - mean * s)
+    y = x * s + Any(bias - mean * s, Neg(mean) * s + bias)
     """,
 )
-def layer_normalization(match: Match) -> dict[str, Any] | str:
+def layer_normalization(match: Match) -> Fused | str:
     """LayerNormalization(x, scale, bias) = (x - E x) / √(E (x - E x)² + ε) · scale + bias, over the last axis."""
-    problem = (
-        _over_last(match, match["x"]) or _is_vector(match, "scale", "x") or _is_vector(match, "bias", "x")
+    rows = {name: row for name in ("scale", "bias") if (row := _as_row(match, name)) is not None}
+    problem = _over_last(match, match["x"]) or next(
+        filter(None, (_is_vector(match, name, "x") for name in ("scale", "bias") if name not in rows)), None
     )
-    return problem or {"axis": -1, "epsilon": match.attributes["epsilon"]}
+    return problem or Fused({"axis": -1, "epsilon": match.attributes["epsilon"]}, inputs=rows)
 
 
 @fusion(
@@ -48,7 +51,7 @@ def layer_normalization(match: Match) -> dict[str, Any] | str:
     f"""
     square = Any(x ** 2.0, x * x)
     root = Sqrt({_mean("square")} + scalar(epsilon))
-    y = scale * Any(x / root, x * Reciprocal(root), x * (1.0 / root))
+    y = Any(scale * Any(x / root, x * Reciprocal(root), x * (1.0 / root)), x * (scale * Reciprocal(root)))
     """,
     # narrow floats are normalised as float32
     f"""
@@ -64,6 +67,16 @@ def simplified_layer_normalization(match: Match) -> dict[str, Any] | str:
     if problem or match["x"].dtype != match["scale"].dtype:
         return problem or "x and scale have different types"
     return {"axis": -1, "epsilon": match.attributes["epsilon"]}
+
+
+@fusion(
+    "RMSNormalization-23(x, scale) -> y",
+    "y = SimplifiedLayerNormalization(x, scale, axis=axis, epsilon=epsilon, stash_type=stash_type)",
+)
+def rms_normalization(match: Match) -> dict[str, Any]:
+    """RMSNormalization(x, scale) = SimplifiedLayerNormalization(x, scale): another name, for who knows only that."""
+    given = match.attributes
+    return {"axis": -1 if given["axis"] is None else given["axis"], "epsilon": given["epsilon"]}
 
 
 @fusion(
@@ -118,20 +131,33 @@ def _fits(skip: ir.Value, total: ir.Value) -> bool:
     """One shape, or the first axis of the skip is 1 or absent."""
     if same_shape(skip, total):
         return True
-    if skip.shape is None or total.shape is None or len(total.shape) != 3:
+    if skip.shape is None or total.shape is None or len(total.shape) != 3 or len(skip.shape) not in (2, 3):
         return False
     dims, whole = list(skip.shape), list(total.shape)
-    return same_dims(dims, whole[1:]) or same_dims(dims, [1, *whole[1:]])
+    if len(dims) == 3 and dims.pop(0) != 1:
+        return False
+    return fits_dim(dims[0], whole[1]) and same_dim(dims[1], whole[2])
 
 
 def _over_last(match: Match, x: ir.Value) -> str | None:
     if x.dtype == ir.DataType.DOUBLE:
         return f"{x.name} is of float64, and would be normalised as float32"
-    axes = match.attributes["axes"] or ()
     rank = rank_of(x)
+    if "axes" not in match.attributes:
+        return None if rank == 3 else f"{dims_text(x)} should have 3 axes, to be pooled over the last"
+    axes = match.attributes["axes"] or ()
     if list(axes) == [-1] or (rank is not None and list(axes) == [rank - 1]):
         return None
     return f"the mean is over the axes {list(axes)} of {x.name}, not over the last"
+
+
+def _as_row(match: Match, name: str) -> np.ndarray[Any, Any] | None:
+    """A constant [1, .., 1, n] as [n], for data of as many axes; None for anything else."""
+    array, rank = match.array(name), rank_of(match["x"])
+    if array is None or rank is None or not 1 < array.ndim <= rank or array.size != array.shape[-1]:
+        return None
+    last = match["x"].shape
+    return array.reshape(-1) if last is not None and last[-1] == array.size else None
 
 
 def _is_vector(match: Match, name: str, data: str) -> str | None:
@@ -145,4 +171,5 @@ RULES = (layer_normalization, simplified_layer_normalization)
 SKIP_RULES = (
     skip_layer_normalization,
     skip_simplified_layer_normalization,
+    rms_normalization,
 )

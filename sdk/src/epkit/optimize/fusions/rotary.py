@@ -5,28 +5,131 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ...backend.subgraph import constant_of
 from ..fuse import Fused, Inside, fusion
 from ..pattern import Match
-from ..rule import Rule, Scope, Verdict, producer, rule
-from ..shapes import dims_text, same_dim
+from ..rule import Rule, Scope, Verdict, input_of, producer, rule
+from ..shapes import dims_text, rank_of, same_dim
+
+_ROTARY = ("rotary_embedding", "rotary_embedding_of_microsoft", "rotary_embedding_by_sample")
 
 
-@rule("Cos", "Sin", serves=("rotary_embedding", "rotary_embedding_of_microsoft"))
+@rule("Cos", "Sin", "Cast", "Gather", "Slice", serves=_ROTARY)
 def halve_angles(node: ir.Node, scope: Scope) -> Verdict:
-    """cos([f, f]) = [cos f, cos f], and so for the sine: half the work, and both halves are known to be equal."""
-    joined = producer(node.inputs[0], "Concat")
-    if joined is None or len(joined.inputs) != 2 or joined.inputs[0] is not joined.inputs[1]:
+    """f([a, a]) = [f(a), f(a)], f being cos, sin, a cast, or a choice of rows: half the work, and equal halves.
+
+    A table of angles that is known may have its halves equal, too.
+    """
+    data = node.inputs[0]
+    if node.op_type in ("Gather", "Slice") and not _takes_rows(node):
         return False
-    half = scope.make(node, node.op_type, [joined.inputs[0]], like=joined.inputs[0])
-    both = scope.make(
-        node,
-        "Concat",
-        [half, half],
-        {"axis": joined.attributes["axis"].as_int()},
-        joined.version,
-        node.outputs[0],
+    half = _half(data, node, scope) if data is not None and _leads_to_product(node) else None
+    if data is None or half is None:
+        return False
+    name = scope.fresh(f"{node.name}/half")
+    one = ir.Node(
+        "",
+        node.op_type,
+        [half, *node.inputs[1:]],
+        list(node.attributes.values()),
+        version=node.version,
+        name=name,
     )
-    return scope.replace(node, both)
+    one.outputs[0].type, one.outputs[0].shape = node.outputs[0].type, _half_shape(node.outputs[0])
+    scope.insert(node, one)
+    return scope.replace(node, _twice(one.outputs[0], node, node.outputs[0], scope))
+
+
+def _twice(half: ir.Value, before: ir.Node, like: ir.Value, scope: Scope) -> ir.Value:
+    return scope.make(before, "Concat", [half, half], {"axis": -1}, 13, like)
+
+
+def _half(value: ir.Value, reader: ir.Node, scope: Scope) -> ir.Value | None:
+    """The a of [a, a] along the last axis, or None where the halves are not the same for certain."""
+    joined = producer(value, "Concat")
+    if joined is not None:
+        is_last = value.shape is not None and joined.attributes["axis"].as_int() in (-1, len(value.shape) - 1)
+        same = len(joined.inputs) == 2 and joined.inputs[0] is joined.inputs[1]
+        return joined.inputs[0] if is_last and same else None
+    array = constant_of(value) if reader.op_type in ("Gather", "Slice") else None
+    if array is None or array.ndim != 2 or array.shape[1] % 2 or array.dtype.kind not in "fV":
+        return None
+    key = ("half", value)
+    if key not in scope.memo:
+        one, other = np.split(array, 2, axis=1)
+        if not np.array_equal(one, other):
+            return None
+        scope.memo[key] = scope.constant(np.ascontiguousarray(one), f"{value.name}/half")
+    return scope.memo[key]
+
+
+def _half_shape(value: ir.Value) -> ir.Shape | None:
+    if value.shape is None:
+        return None
+    *dims, last = value.shape
+    return ir.Shape([*dims, last // 2 if isinstance(last, int) else None])
+
+
+def _takes_rows(node: ir.Node) -> bool:
+    """Whether a Gather or a Slice is along the first axis of a matrix."""
+    data = node.inputs[0]
+    if data is None or data.shape is None or len(data.shape) != 2:
+        return False
+    if node.op_type == "Gather":
+        return node.attributes.get_int("axis", 0) in (0, -2)
+    axes = constant_of(input_of(node, 3))
+    return axes is not None and axes.ravel().tolist() in ([0], [-2])
+
+
+def _leads_to_product(node: ir.Node) -> bool:
+    """Whether what a node makes becomes the factor of something, at once or in another form."""
+    for _ in range(6):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if not readers:
+            return False
+        node = readers[0]
+        if node.op_type == "Mul":
+            return True
+        if node.op_type not in ("Cos", "Sin", "Cast", "Gather", "Slice", "Unsqueeze"):
+            return False
+    return False
+
+
+@rule("Concat", serves=_ROTARY)
+def lift_angles(node: ir.Node, scope: Scope) -> Verdict:
+    """Angles [length, size] that all samples share, as [1, 1, length, size]: as a factor of heads they are the same."""
+    both, shape = node.outputs[0], node.outputs[0].shape
+    if shape is None or len(shape) != 2 or _half(both, node, scope) is None or both.is_graph_output():
+        return False
+    readers = [use.node for use in both.uses()]
+    wide = [each for each in readers if each.op_type == "Unsqueeze" and _lifts(each)]
+    factors = [each for each in readers if each.op_type == "Mul" and rank_of(each.outputs[0]) == 4]
+    if not readers or len(wide) + len(factors) != len(readers):
+        return False
+    half, first = node.inputs[0], [1, *shape]
+    row = scope.make(node, "Unsqueeze", [half, scope.constant(np.array([0]), "first")], version=13)
+    assert half is not None
+    row.type = half.type
+    row.shape = None if half.shape is None else ir.Shape([1, *half.shape])
+    joined = _twice(row, node, both, scope)
+    joined.shape = ir.Shape(first)
+    whole = scope.make(node, "Unsqueeze", [joined, scope.constant(np.array([1]), "second")], version=13)
+    whole.type, whole.shape = both.type, ir.Shape([1, *first])
+    for each in wide:
+        each.outputs[0].replace_all_uses_with(whole, replace_graph_outputs=True)
+    for each in factors:
+        each.replace_input_with(each.inputs.index(both), whole)
+    scope.remove([*wide, node])
+    return True
+
+
+def _lifts(node: ir.Node) -> bool:
+    """Whether an Unsqueeze makes four axes of two, the new ones in front; and is no result."""
+    given = node.attributes.get("axes")
+    axes = constant_of(input_of(node, 1)) if given is None else np.array(given.as_ints())
+    if axes is None or node.outputs[0].is_graph_output():
+        return False
+    return sorted(axes.ravel() % 4) == [0, 1]
 
 
 _BOTH = "Concat({0}, {0}, axis=joined)"
@@ -67,6 +170,35 @@ def rotary_embedding_of_microsoft(match: Match, scope: Scope) -> Fused | str:
     return Fused(inputs=inputs, inside=inside)
 
 
+@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA)
+def rotary_embedding_by_sample(match: Match, scope: Scope) -> Fused | str:
+    """RotaryEmbedding, with angles that all samples share repeated for each: the operator wants them so."""
+    problem = _halves(match)
+    x, cos = match["x"].shape, match["cos"].shape
+    if problem or x is None or cos is None:
+        return problem or "unknown shapes"
+    if cos[0] != 1:
+        return f"the angles {dims_text(match['cos'])} differ from sample to sample"
+    return Fused(
+        inputs={name: _repeated(match[name], match["x"], match.root, scope) for name in ("cos", "sin")}
+    )
+
+
+def _repeated(value: ir.Value, x: ir.Value, root: ir.Node, scope: Scope) -> ir.Value:
+    """[1, length, pairs] as [batch, length, pairs], the batch being that of x."""
+    assert x.shape is not None and value.shape is not None
+    batch = x.shape[0]
+    if isinstance(batch, int):
+        target = scope.constant(np.array([batch, 1, 1], np.int64), f"{value.name}/samples")
+    else:
+        rows = scope.make(root, "Shape", [x], {"start": 0, "end": 1}, version=15)
+        ones = scope.constant(np.array([1, 1], np.int64), "ones")
+        target = scope.make(root, "Concat", [rows, ones], {"axis": 0}, version=13)
+    made = scope.make(root, "Expand", [value, target], version=13)
+    made.type, made.shape = value.type, ir.Shape([batch, *list(value.shape)[1:]])
+    return made
+
+
 def _halves(match: Match) -> str | None:
     """Why the parts are not the halves of heads [batch, heads, length, size], or None."""
     x, given = match["x"], match.attributes
@@ -104,4 +236,10 @@ def _zero(scope: Scope) -> ir.Value:
     return scope.memo["zero"]
 
 
-RULES: tuple[Rule, ...] = (halve_angles, rotary_embedding, rotary_embedding_of_microsoft)
+RULES: tuple[Rule, ...] = (
+    halve_angles,
+    lift_angles,
+    rotary_embedding,
+    rotary_embedding_of_microsoft,
+    rotary_embedding_by_sample,
+)
