@@ -37,12 +37,14 @@ class Text:
 
     Attributes:
         t: the C type.
-        addend, alpha, beta: whether there are such.
+        addend: where in a row of the addend a column is, "" if there is no addend. A text that knows the stride
+            lets the compiler make vectors.
+        alpha, beta: whether there are such.
         end: what is done at the end.
     """
 
     t: str
-    addend: bool
+    addend: str
     alpha: bool
     beta: bool
     end: End | None
@@ -73,7 +75,7 @@ class Text:
             value = f"{value} * alpha"
         if self.addend:
             factor = "beta * " if self.beta else ""
-            value += f" + {factor}d[od + (long)(z % dz) * db + (long)(row) * dr + (long)(column) * dc]"
+            value += f" + {factor}d[od + (long)(z % dz) * db + (long)(row) * dr + {self.addend}]"
         activation = "x"
         if self.end is not None:
             if self.end.residual is not None:
@@ -151,7 +153,8 @@ def block_source(text: Text, way: Way) -> str:
         for r in span
     )
     keep = "\n  ".join(f"vstore16(l{r}, {2 * r}, v); vstore16(h{r}, {2 * r + 1}, v);" for r in span)
-    finish = "" if text.plain else "for (int c = 0; c < w; c++) row[c] = FINISH(row[c], i + r, j + c);"
+    finish = "" if text.plain else "row[c] = FINISH(row[c], i + r, j + c);"
+    whole, part = (f"for (int c = 0; c < {end}; c++) {finish}" if finish else "" for end in (WIDTH, "w"))
     return f"""{text.macros}
 __kernel void gemm({text.parameters}) {{
   const int i = get_global_id(0) * {way.rows}, panel = get_global_id(1), z = get_global_id(2);
@@ -173,9 +176,14 @@ __kernel void gemm({text.parameters}) {{
   for (int r = 0; r < rows; r++) {{
     {t}* row = v + r * {WIDTH};
     __global {t}* o = q + (long)(i + r) * n + j;
-    {finish}
-    if (w == {WIDTH}) {{ vstore16(vload16(0, row), 0, o); vstore16(vload16(1, row), 1, o); }}
-    else for (int c = 0; c < w; c++) o[c] = row[c];
+    if (w == {WIDTH}) {{
+      {whole}
+      vstore16(vload16(0, row), 0, o);
+      vstore16(vload16(1, row), 1, o);
+    }} else {{
+      {part}
+      for (int c = 0; c < w; c++) o[c] = row[c];
+    }}
   }}
 }}
 """
