@@ -16,6 +16,7 @@ from epkit.errors import CompileError, Where
 from .device import Gpu
 from .memory import ClStream, Tensor
 from .recording import Launch, NotCapturableError
+from .transfer import read, write
 
 C_TYPES = {
     "float32": "float",
@@ -140,8 +141,6 @@ def empty(context: RunContext, value: Any, shape: Sequence[int], dtype: np.dtype
 
 def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
     """A tensor's values on the host; waits for the queue, unless the host knows them already."""
-    import pyopencl as cl
-
     if tensor.host is not None:
         return tensor.host
     stream = context.stream
@@ -150,25 +149,19 @@ def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
         raise NotCapturableError
     result = np.empty(tensor.shape, tensor.dtype)
     if result.nbytes:
-        flat = result.reshape(-1).view(np.uint8)
-        cl.enqueue_copy(stream.queue, flat, tensor.buffer, src_offset=tensor.offset, is_blocking=True)
+        deliver = read(stream.gpu, stream.queue, tensor, result.reshape(-1).view(np.uint8))
+        stream.queue.finish()
+        if deliver is not None:
+            deliver()
     return result
 
 
 def upload(context: RunContext, array: np.ndarray[Any, Any], tensor: Tensor) -> Tensor:
     """Write host values into a tensor; the host remembers them."""
-    import pyopencl as cl
-
     stream = context.stream
     assert isinstance(stream, ClStream)
     tensor.host = np.ascontiguousarray(array).reshape(tensor.shape)
     if array.nbytes:
         flat = tensor.host.reshape(-1).view(np.uint8)
-        enqueue(
-            stream,
-            lambda queue: cl.enqueue_copy(
-                queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=False
-            ),
-            [tensor, flat],
-        )
+        enqueue(stream, lambda queue: write(stream.gpu, queue, tensor, flat), [tensor, flat])
     return tensor

@@ -10,8 +10,9 @@ import numpy as np
 
 from epkit.backend import RunContext, kernel
 
+from .. import transfer
 from ..launch import download, empty, enqueue, launch
-from ..memory import Tensor
+from ..memory import ClStream, Tensor
 from ..strides import collapsed, contiguous
 from .formulas import ANY
 from .views import whole_axes
@@ -266,18 +267,10 @@ def padded(context: RunContext, node: Any, x: Tensor, pads: Sequence[int], value
 
 def fill(context: RunContext, out: Tensor, value: Any) -> None:
     """Every element the same."""
-    import pyopencl as cl
-
-    from ..memory import ClStream
-
     assert isinstance(context.stream, ClStream)
     if out.nbytes:
         pattern = np.asarray(value, out.dtype)
-        enqueue(
-            context.stream,
-            lambda queue: cl.enqueue_fill_buffer(queue, out.buffer, pattern, out.offset, out.nbytes),
-            [out],
-        )
+        enqueue(context.stream, lambda queue: transfer.fill(queue, out, pattern), [out])
 
 
 @kernel("Pad", since=2, until=10, types=TYPES, when=constant_mode)
