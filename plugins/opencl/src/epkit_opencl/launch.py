@@ -96,7 +96,6 @@ def launch(
     assert isinstance(stream, ClStream)
     if 0 in size:
         return
-    kernel = kernel_of(stream, source, name)
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -105,6 +104,7 @@ def launch(
             flat.append(np.int32(argument))
         else:
             flat.append(argument)
+    kernel = kernel_of(stream, source, name, flat)
     kernel.set_args(*flat)
     one = group is not None and set(group) == {1}
     free = group is None or (one and not stream.gpu.is_cpu) or math.prod(group) > stream.limits.work_items
@@ -112,16 +112,24 @@ def launch(
     enqueue(stream, Launch(kernel, tuple(size), local), arguments)
 
 
-def kernel_of(stream: ClStream, source: str, name: str) -> Any:
+def kernel_of(stream: ClStream, source: str, name: str, arguments: Sequence[Any]) -> Any:
     """The kernel, made once for a thread: a launch copies its arguments. What a capture holds is its own."""
+    kernels = stream.gpu.kernels
+    found = kernels.get((source, name))
+    if found is None or stream.recording is not None:
+        found = new_kernel(stream.gpu, source, name, arguments)
+        if stream.recording is None:
+            kernels[source, name] = found
+    return found
+
+
+def new_kernel(gpu: Gpu, source: str, name: str, arguments: Sequence[Any]) -> Any:
+    """A kernel that knows the types of its numbers: pyopencl finds out by trial otherwise, at every launch."""
     import pyopencl as cl
 
-    if stream.recording is not None:
-        return cl.Kernel(built(stream.gpu, source), name)
-    kernels = stream.gpu.kernels
-    if (source, name) not in kernels:
-        kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
-    return kernels[source, name]
+    kernel = cl.Kernel(built(gpu, source), name)
+    kernel.set_scalar_arg_dtypes([getattr(argument, "dtype", None) for argument in arguments])
+    return kernel
 
 
 def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:

@@ -17,7 +17,7 @@ from epkit.backend import RunContext
 from ..launch import c_type, launch, pragma
 from ..memory import ClStream, Tensor, new_buffer
 from ..tuning import fastest
-from .gemm_source import ROWS, TILES, WIDTH, End, Text, Way, block_source, tiled_source
+from .gemm_source import ROWS, TILES, WIDTH, End, Finish, Text, Way, block_source, tiled_source
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def multiply(
     """out[z] = end(alpha A[z] B[z] + beta addend[z]) for dense matrices M x N, ``sizes`` = (count, M, N, K)."""
     count, m, n, k = sizes
     t = c_type(out.dtype)
-    text = Text(t, column_of(addend), alpha != 1, beta != 1, end)
+    text = Text(t, column_of(addend), alpha != 1, beta != 1, end.text if end else Finish())
     tail: list[Any] = [
         a.tensor,
         panels,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from ..launch import pragma
 from ..memory import Tensor
@@ -30,6 +32,19 @@ class End:
     numbers: Sequence[float] = ()
     residual: Tensor | None = None
 
+    @property
+    def text(self) -> Finish:
+        """What the text of a kernel depends on."""
+        return Finish(self.activation, tuple(self.numbers), self.residual is not None)
+
+
+class Finish(NamedTuple):
+    """An ``End`` without the residual's numbers."""
+
+    activation: str = ""
+    numbers: tuple[float, ...] = ()
+    residual: bool = False
+
 
 @dataclass(frozen=True)
 class Text:
@@ -47,7 +62,7 @@ class Text:
     addend: str
     alpha: bool
     beta: bool
-    end: End | None
+    end: Finish = Finish()
 
     @property
     def parameters(self) -> str:
@@ -59,8 +74,7 @@ class Text:
         found = extra if self.addend else ""
         found += f", const {t} alpha" if self.alpha else ""
         found += f", const {t} beta" if self.addend and self.beta else ""
-        residual = self.end is not None and self.end.residual is not None
-        found += f", __global const {t}* e, const long oe" if residual else ""
+        found += f", __global const {t}* e, const long oe" if self.end.residual else ""
         return f"""const int m, const int n, const int k, const int panels,
                    __global const {t}* a, const long oa, __global const {t}* b, const long ob,
                    __global {t}* q, const long oq, const int ar, const int ac, const int ab, const int az,
@@ -77,11 +91,10 @@ class Text:
             factor = "beta * " if self.beta else ""
             value += f" + {factor}d[od + (long)(z % dz) * db + (long)(row) * dr + {self.addend}]"
         activation = "x"
-        if self.end is not None:
-            if self.end.residual is not None:
-                value += " + e[oe + first + ((long)z * m + (row)) * n + (column)]"
-            if self.end.activation:
-                activation = activated(self.end.activation, self.end.numbers, "x", t)
+        if self.end.residual:
+            value += " + e[oe + first + ((long)z * m + (row)) * n + (column)]"
+        if self.end.activation:
+            activation = activated(self.end.activation, self.end.numbers, "x", t)
         return f"""{pragma([t])}
 #define FMA(x, y, z) {fma}
 #define FINISH(v, row, column) finished({value})
@@ -91,7 +104,7 @@ inline {t} finished(const {t} x) {{ return {activation}; }}
     @property
     def plain(self) -> bool:
         """True if the product is stored as it is."""
-        return not (self.addend or self.alpha or (self.end is not None))
+        return not (self.addend or self.alpha or self.end != Finish())
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,7 @@ PADDING = 4
 TILES = (Way("tiles", 8, 64, 16), Way("tiles", 4, 64, 16), Way("tiles", 8, 128, 16), Way("tiles", 4, 32, 16))
 
 
+@cache
 def block_source(text: Text, way: Way) -> str:
     """A work-item computes ``way.rows`` rows of a panel: 12 x 2 accumulators of 16 and two vectors of B fit 32
     vector registers.
@@ -189,6 +203,7 @@ __kernel void gemm({text.parameters}) {{
 """
 
 
+@cache
 def tiled_source(text: Text, way: Way) -> str:
     """A group computes ``way.height`` rows of a panel; tiles of A and B pass through local memory."""
     t, height, depth, rows = text.t, way.height, way.depth, way.rows

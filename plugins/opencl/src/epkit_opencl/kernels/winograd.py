@@ -14,7 +14,7 @@ from epkit.backend import RunContext
 from ..launch import launch
 from ..memory import ClStream, Tensor
 from .gemm import Side, finish, multiply, temporary
-from .gemm_source import WIDTH
+from .gemm_source import WIDTH, Finish
 from .task import Task
 from .winograd_source import Tile, data_source, result_source, weights_source
 
@@ -71,7 +71,7 @@ def winograd(context: RunContext, tile: Tile, task: Task) -> None:
     multiply(context, left, data, tile.points, product, (tile.points, results, wide, channels))
     more = [tensor for tensor in (task.bias, task.residual) if tensor is not None]
     places = [tiles, panels, results, *view.output, down, across]
-    source = result_source(tile, lanes, task.bias is not None, task.end)
+    source = result_source(tile, lanes, task.bias is not None, task.end.text if task.end else Finish())
     size = [wide // lanes, results]
     launch(context, source, "result", size, [*places, product, task.out, *more], group=group)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from .activations import activated
-from .gemm_source import WIDTH, End
+from .gemm_source import WIDTH, Finish
 
 Matrix = Sequence[Sequence[float]]
 
@@ -98,6 +99,7 @@ def both_sides(matrix: Matrix, number: str, source: str, target: str) -> str:
   for (int i = 0; i < {out}; i++) {{ {across} }}"""
 
 
+@cache
 def weights_source(tile: Tile) -> str:
     """G w G' for every pair of channels, matrix after matrix: (points, pairs)."""
     return f"""
@@ -112,6 +114,7 @@ __kernel void weights(const int pairs, __global const float* p, const long op, _
 """
 
 
+@cache
 def data_source(tile: Tile, lanes: int) -> str:
     """B' x B for every tile and channel, as panels: (points, panels, channels, WIDTH). A work-item does ``lanes`` tiles
     of some channels: it copies lines of them, and makes vectors of those in which each lane is a tile.
@@ -186,13 +189,13 @@ def apart(size: int, line: int, lanes: int) -> str:
     return "\n      ".join(statements)
 
 
-def result_source(tile: Tile, lanes: int, bias: bool, end: End | None) -> str:
+@cache
+def result_source(tile: Tile, lanes: int, bias: bool, end: Finish) -> str:
     """A' m A for every tile and output channel, and what ends the convolution. A work-item does ``lanes`` tiles."""
     size, points, number = tile.outputs, tile.points, vector(lanes)
-    residual = end is not None and end.residual is not None
     more = ", __global const float* b, const long ob" if bias else ""
-    more += ", __global const float* e, const long oe" if residual else ""
-    activation = activated(end.activation, end.numbers, "x", "float") if end and end.activation else ""
+    more += ", __global const float* e, const long oe" if end.residual else ""
+    activation = activated(end.activation, end.numbers, "x", "float") if end.activation else ""
     each = f"for (int l = 0; l < {lanes}; l++)"
     start = f"const int t = first + l, oh = t / TW % TH * {size}, ow = t % TW * {size};"
     place = "((long)(t / TW / TH) * M + m) * H * W + (long)oh * W + ow"
@@ -220,7 +223,7 @@ __kernel void result(const int tiles, const int panels, const int M, const int H
     const {number} v = y[k]{" + b[ob + m]" if bias else ""};
     {store(lanes, "v", f"o + k * {lanes}")}
   }}
-  {added if residual else ""}
+  {added if end.residual else ""}
   {finished if activation else ""}
   {each} {{
     {start}
