@@ -40,7 +40,7 @@ class Limits:
         work_items: of a work-group.
         local_memory: bytes.
         is_cpu: a CPU does best with few, large work-items; a GPU with many small ones.
-        fp64, fp16, int64: element types that kernels may use.
+        fp64, int64: element types that kernels may use; float16 every device has (see ``kernels.half``).
         alignment: bytes, of buffers.
         tune: whether ways may be measured.
         svm: whether values lie in shared virtual memory.
@@ -50,7 +50,6 @@ class Limits:
     local_memory: int
     is_cpu: bool
     fp64: bool
-    fp16: bool
     int64: bool
     alignment: int
     tune: bool = True
@@ -122,7 +121,6 @@ def limits_of(handle: Any, options: Options) -> Limits:
         min(handle.local_mem_size, options.local_memory or handle.local_mem_size),
         bool(handle.type & cl.device_type.CPU),
         options.fp64 and "cl_khr_fp64" in extensions,
-        "cl_khr_fp16" in extensions,
         options.int64,
         max(64, handle.mem_base_addr_align // 8),
         options.tune,
