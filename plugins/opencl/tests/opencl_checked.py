@@ -39,6 +39,7 @@ NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("MaxPool", {"x": data(1, 2, 5, 5)}, {"kernel_shape": [3, 3]}),
     ("Transpose", {"x": data(3, 4, 5)}, {"perm": [2, 0, 1]}),
     ("Concat", {"a": data(3, 4), "b": data(3, 2)}, {"axis": 1}),
+    ("Concat", {"a": data(3, 40), "b": data(3, 50)}, {"axis": 1}),
     ("Gather", {"x": data(5, 4), "i": np.array([1, 4])}, {}),
     ("ScatterElements", {"x": data(3, 4), "i": np.array([[0, 1]]), "u": data(1, 2)}, {}),
     ("TopK", {"x": data(3, 9), "k": np.array([3])}, {}),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("kernels", "fused", "half", "recurrent", "winograd", "pooling")
+FILES = ("kernels", "fused", "half", "recurrent", "winograd", "pooling", "movement")
 
 
 @pytest.mark.slow
