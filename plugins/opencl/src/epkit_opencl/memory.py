@@ -233,8 +233,10 @@ class ClStream(Stream):
 
     def synchronize(self) -> None:
         self.queue.finish()
-        while self.awaited:
-            self.awaited.pop()()
+        if self.awaited:
+            while self.awaited:
+                self.awaited.pop()()
+            self.queue.finish()  # the maps are given back before another queue has the memory
         if self.lane.staging is not None:
             self.lane.staging.deliver()
 
