@@ -23,6 +23,7 @@ import epkit
 
 from .bert import HIDDEN, save_bert
 from .measure import PAUSE, alternate, machine
+from .opencl_convolutions import convolutions
 from .opencl_products import products
 from .opencl_shares import Shares, shares_of
 
@@ -66,7 +67,7 @@ def main() -> None:
             shares.append((name, shares_of(path, feeds)))
             if not name.startswith("product"):
                 compiling.append((name, *first_calls(path, feeds["x"].shape)))
-    text = table(rows, shares, compiling, products(SIZE, ROUNDS))
+    text = table(rows, shares, compiling, products(SIZE, ROUNDS)) + layers(convolutions(ROUNDS))
     print(text)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text, encoding="utf-8")
@@ -227,6 +228,17 @@ def table(
         for name, cold, warm in compiling
     ]
     lines += ["", "With nothing cached the fastest way of each large product is measured too."]
+    return "\n".join(lines) + "\n"
+
+
+def layers(measured: list[tuple[str, tuple[int, int, int], dict[str, float]]]) -> str:
+    """The ways of convolutions as Markdown."""
+    ways = list(measured[0][2])
+    lines = ["", f"| 3 x 3 layer | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    for network, (inner, outer, size), seconds in measured:
+        times = " | ".join(f"{seconds[way] * 1e3:.2f} ms" for way in ways)
+        lines.append(f"| {network}, {inner} to {outer} channels, {size} x {size} | {times} |")
+    lines += ["", "The fastest is measured at the first run, and its name kept (see docs/opencl.md)."]
     return "\n".join(lines) + "\n"
 
 

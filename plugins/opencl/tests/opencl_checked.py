@@ -39,6 +39,7 @@ NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("MaxPool", {"x": data(1, 2, 5, 5)}, {"kernel_shape": [3, 3]}),
     ("Transpose", {"x": data(3, 4, 5)}, {"perm": [2, 0, 1]}),
     ("Concat", {"a": data(3, 4), "b": data(3, 2)}, {"axis": 1}),
+    ("Concat", {"a": data(3, 40), "b": data(3, 50)}, {"axis": 1}),
     ("Gather", {"x": data(5, 4), "i": np.array([1, 4])}, {}),
     ("ScatterElements", {"x": data(3, 4), "i": np.array([[0, 1]]), "u": data(1, 2)}, {}),
     ("TopK", {"x": data(3, 9), "k": np.array([3])}, {}),
@@ -74,21 +75,44 @@ def outside() -> None:
     queue.finish()
 
 
+def check(model: onnx.ModelProto, feeds: dict[str, Any], name: str) -> None:
+    """Run it, held against the CPU provider."""
+    with epkit.load(model, ["opencl"], fallback="error", optimise="none") as session:
+        found = session.run(None, feeds)["y"]
+    with epkit.load(model, ["cpu"], optimise="none") as session:
+        want = session.run(None, feeds)["y"]
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+    print("done", name, flush=True)
+
+
+def in_tiles(way: str) -> None:
+    """A convolution by every tile of Winograd's, however small it is."""
+    from epkit_opencl.kernels import convolution, winograd, winograd_source
+
+    feeds = {"x": data(2, 3, 6, 19), **WEIGHTS}
+    model = model_of("Conv", feeds, {"pads": [1, 1, 1, 1]})
+    kept = [onnx.numpy_helper.from_array(feeds.pop(name), name) for name in WEIGHTS]
+    model.graph.initializer.extend(kept)
+    del model.graph.input[1:]
+    winograd.HEAVY = 0
+    measured = convolution.__dict__["fastest"]
+    for tile in (winograd_source.TWO, winograd_source.FOUR):
+        convolution.__dict__["fastest"] = lambda *given, tile=tile: tile
+        check(model, feeds, f"{tile} {way}")
+    convolution.__dict__["fastest"] = measured
+
+
 def main() -> None:
-    """Run every node both ways, held against the CPU provider."""
+    """Every node, both ways."""
     from epkit_opencl.device import all_handles, open_device
 
     gpu = open_device(all_handles()[0])
     print("platform", gpu.handle.platform.name)
     for gpu.is_cpu in (True, False):
+        way = "cpu" if gpu.is_cpu else "gpu"
         for name, feeds, attributes in NODES:
-            model = model_of(name, feeds, attributes)
-            with epkit.load(model, ["opencl"], fallback="error", optimise="none") as session:
-                found = session.run(None, feeds)["y"]
-            with epkit.load(model, ["cpu"], optimise="none") as session:
-                want = session.run(None, feeds)["y"]
-            np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
-            print("done", name, "cpu" if gpu.is_cpu else "gpu", flush=True)
+            check(model_of(name, feeds, attributes), feeds, f"{name} {way}")
+        in_tiles(way)
 
 
 if __name__ == "__main__":

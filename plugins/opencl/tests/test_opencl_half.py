@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
@@ -72,6 +73,69 @@ def test_operators_against_numpy(
     want = meaning(x.astype(np.float64), *(w.astype(np.float64) for w in weights.values()))
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, want, rtol=2**-10, atol=1e-4)  # one rounding to 11 bits
+
+
+X = half(2, 4, 9, 8)
+POSITIVE = np.abs(half(4, seed=3)) + np.float16(0.5)
+FAMILIES: list[tuple[str, list[Any], dict[str, Any]]] = [
+    ("Conv", [X, half(6, 4, 3, 3, seed=1), half(6, seed=2)], {"pads": [1] * 4}),
+    ("Conv", [X, half(4, 1, 3, 3, seed=1)], {"group": 4}),
+    ("ConvTranspose", [X, half(4, 3, 2, 2, seed=1)], {"strides": [2, 2]}),
+    ("Gemm", [half(5, 7), half(7, 6, seed=1), half(6, seed=2)], {"alpha": 0.5}),
+    ("MaxPool", [X], {"kernel_shape": [3, 2]}),
+    ("AveragePool", [X], {"kernel_shape": [3, 3], "pads": [1] * 4}),
+    ("LayerNormalization", [half(3, 18), half(18, seed=1), half(18, seed=2)], {}),
+    ("BatchNormalization", [X, half(4, seed=1), half(4, seed=2), half(4), POSITIVE], {}),
+    ("InstanceNormalization", [X, half(4, seed=1), half(4, seed=2)], {}),
+    ("LSTM", [half(3, 2, 5), half(1, 24, 5, seed=1), half(1, 24, 6, seed=2)], {"hidden_size": 6}),
+    ("Resize", [X, None, np.array([1, 1, 2, 1.5], np.float32)], {"mode": "linear"}),
+    ("TopK", [half(3, 20), np.array([4])], {}),
+    ("ArgMax", [half(3, 20)], {"axis": 1}),
+    ("CumSum", [half(3, 9), np.array(1)], {}),
+    ("ScatterElements", [half(3, 5), np.array([[0, 2, 1]]), half(1, 3, seed=1)], {}),
+    ("Where", [half(3, 1) > 0, half(3, 5), half(1, 5, seed=1)], {}),
+    ("Concat", [half(3, 2), half(3, 4, seed=1)], {"axis": 1}),
+    ("Pad", [half(3, 4), np.array([1, 0, 0, 2]), np.array(2.5, np.float16)], {}),
+    ("Clip", [half(30), np.array(-0.5, np.float16), np.array(0.5, np.float16)], {}),
+    ("Less", [half(30), half(30, seed=1)], {}),
+]
+
+
+def model_of(name: str, given: list[Any], attributes: dict[str, Any]) -> onnx.ModelProto:
+    """One node; its first input is fed, the others are weights."""
+    names = ["" if value is None else f"i{index}" for index, value in enumerate(given)]
+    x = helper.make_tensor_value_info("i0", helper.np_dtype_to_tensor_dtype(given[0].dtype), given[0].shape)
+    weights = [
+        onnx.numpy_helper.from_array(value, name)
+        for name, value in zip(names[1:], given[1:], strict=True)
+        if value is not None
+    ]
+    outputs = ["y", "places"] if name == "TopK" else ["y"]
+    node = helper.make_node(name, names, outputs, **attributes)
+    graph = helper.make_graph([node], "g", [x], [onnx.ValueInfoProto(name="y")], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+@pytest.mark.parametrize(("name", "given", "attributes"), FAMILIES)
+def test_every_family_is_that_of_float32_rounded_once(
+    name: str, given: list[Any], attributes: dict[str, Any]
+) -> None:
+    """What onnxruntime computes in float32 from the same numbers."""
+    with epkit.load(
+        model_of(name, given, attributes), ["opencl"], fallback="error", optimise="none"
+    ) as session:
+        found = session.run(None, {"i0": given[0]})["y"]
+    single = [
+        value.astype(np.float32) if value is not None and value.dtype == np.float16 else value
+        for value in given
+    ]
+    peer = onnxruntime.InferenceSession(
+        model_of(name, single, attributes).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (want,) = peer.run(["y"], {"i0": single[0]})
+    assert found.dtype == (np.float16 if want.dtype == np.float32 else want.dtype)
+    np.testing.assert_allclose(found, want.astype(found.dtype), rtol=2**-10, atol=2e-6)
 
 
 def test_softmax_rounds_the_steps_that_the_definition_rounds() -> None:

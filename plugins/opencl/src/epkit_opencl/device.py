@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from epkit.backend import Device, Devices
 
@@ -20,6 +20,7 @@ class Options:
         work_items, local_memory: use at most so many work-items in a group and bytes of local memory.
         fp64, int64: False: do without these types.
         tune: measure which way large products are computed fastest; the choice is kept in the cache.
+        memory: what values lie in: "buffers", or "svm", shared virtual memory.
     """
 
     device: str = ""
@@ -28,6 +29,7 @@ class Options:
     fp64: bool = True
     int64: bool = True
     tune: bool = True
+    memory: Literal["buffers", "svm"] = "buffers"
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,20 @@ class Limits:
         work_items: of a work-group.
         local_memory: bytes.
         is_cpu: a CPU does best with few, large work-items; a GPU with many small ones.
-        fp64, fp16, int64: element types that kernels may use.
+        fp64, int64: element types that kernels may use; float16 every device has (see ``kernels.half``).
         alignment: bytes, of buffers.
         tune: whether ways may be measured.
+        svm: whether values lie in shared virtual memory.
     """
 
     work_items: int
     local_memory: int
     is_cpu: bool
     fp64: bool
-    fp16: bool
     int64: bool
     alignment: int
     tune: bool = True
+    svm: bool = False
 
 
 class Gpu:
@@ -118,10 +121,10 @@ def limits_of(handle: Any, options: Options) -> Limits:
         min(handle.local_mem_size, options.local_memory or handle.local_mem_size),
         bool(handle.type & cl.device_type.CPU),
         options.fp64 and "cl_khr_fp64" in extensions,
-        "cl_khr_fp16" in extensions,
         options.int64,
         max(64, handle.mem_base_addr_align // 8),
         options.tune,
+        options.memory == "svm",
     )
 
 
@@ -152,6 +155,10 @@ def find_devices(options: Options) -> Devices:
     if not chosen:
         listed = "; ".join(f"{index}: {kind(handle)} {handle.name}" for index, handle in enumerate(handles))
         return Devices((), f"no OpenCL device fits device={options.device!r}", f"the devices are: {listed}")
+    if options.memory == "svm" and not any(has_svm(handles[index]) for index in chosen):
+        return Devices((), "the device has no shared virtual memory (OpenCL 2.0)", 'use memory="buffers"')
+    if options.memory == "svm":
+        chosen = [index for index in chosen if has_svm(handles[index])]
     return Devices(tuple(describe(index, handles[index]) for index in chosen))
 
 
@@ -172,6 +179,16 @@ def fits(index: int, handle: Any, wanted: str) -> bool:
     if wanted.isdecimal():
         return int(wanted) == index
     return wanted.lower() in (kind(handle), "") or (len(wanted) > 3 and wanted.lower() in handle.name.lower())
+
+
+def has_svm(handle: Any) -> bool:
+    """True if host and device can share memory by pointers, if only in turns."""
+    import pyopencl as cl
+
+    try:
+        return bool(handle.svm_capabilities & cl.device_svm_capabilities.COARSE_GRAIN_BUFFER)
+    except cl.Error:  # a device of OpenCL 1 does not know the question
+        return False
 
 
 def kind(handle: Any) -> str:

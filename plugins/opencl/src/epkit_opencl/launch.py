@@ -16,6 +16,7 @@ from epkit.errors import CompileError, Where
 from .device import Gpu
 from .memory import ClStream, Tensor
 from .recording import Launch, NotCapturableError
+from .transfer import read, write
 
 C_TYPES = {
     "float32": "float",
@@ -95,7 +96,6 @@ def launch(
     assert isinstance(stream, ClStream)
     if 0 in size:
         return
-    kernel = kernel_of(stream, source, name)
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -104,6 +104,7 @@ def launch(
             flat.append(np.int32(argument))
         else:
             flat.append(argument)
+    kernel = kernel_of(stream, source, name, flat)
     kernel.set_args(*flat)
     one = group is not None and set(group) == {1}
     free = group is None or (one and not stream.gpu.is_cpu) or math.prod(group) > stream.limits.work_items
@@ -111,16 +112,24 @@ def launch(
     enqueue(stream, Launch(kernel, tuple(size), local), arguments)
 
 
-def kernel_of(stream: ClStream, source: str, name: str) -> Any:
+def kernel_of(stream: ClStream, source: str, name: str, arguments: Sequence[Any]) -> Any:
     """The kernel, made once for a thread: a launch copies its arguments. What a capture holds is its own."""
+    kernels = stream.gpu.kernels
+    found = kernels.get((source, name))
+    if found is None or stream.recording is not None:
+        found = new_kernel(stream.gpu, source, name, arguments)
+        if stream.recording is None:
+            kernels[source, name] = found
+    return found
+
+
+def new_kernel(gpu: Gpu, source: str, name: str, arguments: Sequence[Any]) -> Any:
+    """A kernel that knows the types of its numbers: pyopencl finds out by trial otherwise, at every launch."""
     import pyopencl as cl
 
-    if stream.recording is not None:
-        return cl.Kernel(built(stream.gpu, source), name)
-    kernels = stream.gpu.kernels
-    if (source, name) not in kernels:
-        kernels[source, name] = cl.Kernel(built(stream.gpu, source), name)
-    return kernels[source, name]
+    kernel = cl.Kernel(built(gpu, source), name)
+    kernel.set_scalar_arg_dtypes([getattr(argument, "dtype", None) for argument in arguments])
+    return kernel
 
 
 def enqueue(stream: ClStream, command: Callable[[Any], Any], needs: Sequence[Any] = ()) -> None:
@@ -140,8 +149,6 @@ def empty(context: RunContext, value: Any, shape: Sequence[int], dtype: np.dtype
 
 def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
     """A tensor's values on the host; waits for the queue, unless the host knows them already."""
-    import pyopencl as cl
-
     if tensor.host is not None:
         return tensor.host
     stream = context.stream
@@ -150,25 +157,19 @@ def download(context: RunContext, tensor: Tensor) -> np.ndarray[Any, Any]:
         raise NotCapturableError
     result = np.empty(tensor.shape, tensor.dtype)
     if result.nbytes:
-        flat = result.reshape(-1).view(np.uint8)
-        cl.enqueue_copy(stream.queue, flat, tensor.buffer, src_offset=tensor.offset, is_blocking=True)
+        deliver = read(stream.gpu, stream.queue, tensor, result.reshape(-1).view(np.uint8))
+        stream.queue.finish()
+        if deliver is not None:
+            deliver()
     return result
 
 
 def upload(context: RunContext, array: np.ndarray[Any, Any], tensor: Tensor) -> Tensor:
     """Write host values into a tensor; the host remembers them."""
-    import pyopencl as cl
-
     stream = context.stream
     assert isinstance(stream, ClStream)
     tensor.host = np.ascontiguousarray(array).reshape(tensor.shape)
     if array.nbytes:
         flat = tensor.host.reshape(-1).view(np.uint8)
-        enqueue(
-            stream,
-            lambda queue: cl.enqueue_copy(
-                queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=False
-            ),
-            [tensor, flat],
-        )
+        enqueue(stream, lambda queue: write(stream.gpu, queue, tensor, flat), [tensor, flat])
     return tensor

@@ -14,6 +14,7 @@ from epkit.backend import Allocator, Event, Stream
 from .device import Gpu, Limits
 from .recording import Recording
 from .staging import Staging
+from .transfer import new_shared, read, write
 
 SHARED = 1 << 12
 """Bytes from which on a weight is read where it lies; smaller ones are copied."""
@@ -105,14 +106,15 @@ class ClAllocator(Allocator):
 
     def __init__(self, gpu: Gpu, limits: Limits, lanes: Lanes) -> None:
         self.gpu, self.lanes = gpu, lanes
+        self.new = new_shared if limits.svm else new_buffer
         self.alignment = limits.alignment
 
     def allocate(self, nbytes: int) -> Any:
         try:
-            return new_buffer(self.gpu, nbytes)
+            return self.new(self.gpu, nbytes)
         except MemoryError:
             self.lanes.shrink()
-            return new_buffer(self.gpu, nbytes)
+            return self.new(self.gpu, nbytes)
 
     def free(self, buffer: Any) -> None:
         buffer.release()
@@ -121,8 +123,6 @@ class ClAllocator(Allocator):
         return Tensor(buffer, offset, tuple(shape), np.dtype(dtype))
 
     def copy_in(self, array: np.ndarray[Any, Any], tensor: Tensor, stream: Stream) -> None:
-        import pyopencl as cl
-
         assert isinstance(stream, ClStream)
         if array.nbytes <= MIRRORED:
             tensor.host = array.copy()
@@ -130,11 +130,9 @@ class ClAllocator(Allocator):
             flat = array.reshape(-1).view(np.uint8)
             if stream.lane.staging is not None:
                 flat = stream.lane.staging.filled(flat)
-            cl.enqueue_copy(stream.queue, tensor.buffer, flat, dst_offset=tensor.offset, is_blocking=False)
+            write(self.gpu, stream.queue, tensor, flat)
 
     def copy_out(self, tensor: Tensor, array: np.ndarray[Any, Any], stream: Stream) -> None:
-        import pyopencl as cl
-
         assert isinstance(stream, ClStream)
         if tensor.host is not None:
             array[...] = tensor.host
@@ -142,7 +140,9 @@ class ClAllocator(Allocator):
             flat = array.reshape(-1).view(np.uint8)
             if stream.lane.staging is not None:
                 flat = stream.lane.staging.awaited(flat)
-            cl.enqueue_copy(stream.queue, flat, tensor.buffer, src_offset=tensor.offset, is_blocking=False)
+            deliver = read(self.gpu, stream.queue, tensor, flat)
+            if deliver is not None:
+                stream.awaited.append(deliver)
 
 
 class ClEvent:
@@ -209,6 +209,7 @@ class ClStream(Stream):
         self.gpu, self.limits, self.lane, self._give_back = gpu, limits, lane, give_back
         self.queue = lane.queue
         self.recording: Recording | None = None
+        self.awaited: list[Callable[[], None]] = []
         self._own: dict[str, tuple[int, Any]] = {}
 
     def scratch(self, purpose: str, nbytes: int) -> Any:
@@ -232,6 +233,10 @@ class ClStream(Stream):
 
     def synchronize(self) -> None:
         self.queue.finish()
+        if self.awaited:
+            while self.awaited:
+                self.awaited.pop()()
+            self.queue.finish()  # the maps are given back before another queue has the memory
         if self.lane.staging is not None:
             self.lane.staging.deliver()
 

@@ -15,6 +15,7 @@ from epkit.backend import Program, RunContext, Subgraph
 from .command_buffer import CommandBuffer, functions_of
 from .memory import ClStream, Tensor, new_buffer
 from .recording import Launch, NotCapturableError, Recording
+from .transfer import copy, new_shared
 
 Command = Callable[[Any], Any]
 """Something to enqueue."""
@@ -36,7 +37,8 @@ class RecordContext(RunContext):
     def empty(self, value: ir.Value, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         assert isinstance(self.stream, ClStream)
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        return Tensor(new_buffer(self.stream.gpu, nbytes), 0, tuple(shape), np.dtype(dtype))
+        new = new_shared if self.stream.limits.svm else new_buffer
+        return Tensor(new(self.stream.gpu, nbytes), 0, tuple(shape), np.dtype(dtype))
 
     def begin(self, node: ir.Node) -> None:
         return None
@@ -75,29 +77,15 @@ class Replay(Program):
             if self._last is not None:
                 cl.enqueue_barrier(queue, wait_for=[self._last])
             for given, own in zip(inputs, self.inputs, strict=True):
-                _copy(queue, given, own)
+                copy(queue, given, own)
             for command in self.commands:
                 command(queue)
             for own, result in zip(self.outputs, fresh, strict=True):
-                _copy(queue, own, result)
+                copy(queue, own, result)
                 result.host = own.host
             self._last = cl.enqueue_marker(queue)
             queue.flush()
         return fresh
-
-
-def _copy(queue: Any, source: Tensor, target: Tensor) -> None:
-    import pyopencl as cl
-
-    if source.nbytes:
-        cl.enqueue_copy(
-            queue,
-            target.buffer,
-            source.buffer,
-            src_offset=source.offset,
-            dst_offset=target.offset,
-            byte_count=source.nbytes,
-        )
 
 
 def record(
@@ -108,9 +96,9 @@ def record(
     assert isinstance(context.stream, ClStream)
     own = []
     for value, tensor in zip(subgraph.inputs, inputs, strict=True):
-        copy = recorder.empty(value, tensor.shape, tensor.dtype)
-        _copy(context.stream.queue, tensor, copy)
-        own.append(copy)
+        mine = recorder.empty(value, tensor.shape, tensor.dtype)
+        copy(context.stream.queue, tensor, mine)
+        own.append(mine)
     try:
         outputs = program.run(recorder, own)
     except NotCapturableError:

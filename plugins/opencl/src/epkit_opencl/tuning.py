@@ -22,13 +22,13 @@ ROUNDS = 3
 
 
 def fastest(stream: ClStream, key: str, ways: Sequence[T], run: Callable[[T], None]) -> T:
-    """The way that took the least time for a product like this one; the first where nothing may be measured.
+    """The way that took the least time for a task like this one; the first where nothing may be measured.
 
     Args:
         stream: of the run; a recording measures nothing.
         key: names the task; what is known of it is used again, by later processes too.
         ways: values with a readable ``repr``, which names them in the cache.
-        run: goes a way; all ways give the same result, so it may be done again and again.
+        run: goes a way; all ways give the same result but for roundings, so it may be done again and again.
     """
     gpu = stream.gpu
     with gpu.lock:

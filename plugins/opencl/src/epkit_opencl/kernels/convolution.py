@@ -1,4 +1,5 @@
-"""Convolution: what each output reads is laid out as panels, and the rest is a product of matrices.
+"""Convolution: what each output reads is laid out as panels, and the rest is a product of matrices. Where they are
+faster, Winograd's tiles take its place.
 
 Depthwise convolution and transposed convolution are computed directly, one work-item an element. One and two
 spatial axes are treated as three, of which the first have size 1.
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from epkit.backend import RunContext, kernel
-from epkit.kernels._window import Window, window
+from epkit.kernels._window import window
 
 from ..launch import c_type, launch, pragma
-from ..memory import Tensor
+from ..memory import ClStream, Tensor
+from ..tuning import fastest
 from .activations import MICROSOFT, activated, single
 from .formulas import FLOATS
 from .gemm import Side, multiply
@@ -23,6 +25,9 @@ from .gemm_source import WIDTH, End
 from .indexing import rows
 from .movement import fresh
 from .patches import in_three, laid_out
+from .task import Task
+from .winograd import keep_only, possible, winograd
+from .winograd_source import FOUR, TWO, Tile
 
 TYPES = {"T": FLOATS}
 LARGEST_PANELS = 256 << 20
@@ -117,47 +122,66 @@ def convolved(
         auto_pad=shape.auto_pad,
     )
     out = fresh(context, node, (x.shape[0], w.shape[0], *view.output), x)
-    if end is not None and end.residual is not None and end.residual.shape != out.shape:
-        raise ValueError(f"a residual of shape {end.residual.shape} does not fit the result, {out.shape}")
+    task = Task(x, w, bias, out, view, group, end)
+    if task.residual is not None and task.residual.shape != out.shape:
+        raise ValueError(f"a residual of shape {task.residual.shape} does not fit the result, {out.shape}")
     if not out.size:
         return out
     if group == x.shape[1] and w.shape[1] == 1:
-        depthwise(context, x, w, bias, out, view, end)
-        return out
-    k, n = math.prod(w.shape[1:]), math.prod(view.output)
-    per_image = -(-n // WIDTH) * WIDTH * k * group * x.dtype.itemsize
-    together = max(1, min(x.shape[0], LARGEST_PANELS // max(1, per_image)))
-    per_group = w.shape[0] // group
-    addend = None if bias is None else Side(bias, 1, 0, per_group, group)
-    for start in range(0, x.shape[0], together):
-        count = min(together, x.shape[0] - start) * group
-        panels = laid_out(context, x, view, group, k, n, count, start)
-        sizes = (count, per_group, n, k)
-        first = start * w.shape[0] * n
-        multiply(
-            context,
-            Side(w, k, 1, per_group * k, group),
-            panels,
-            count,
-            out,
-            sizes,
-            first=first,
-            addend=addend,
-            end=end,
-        )
+        depthwise(context, task)
+    else:
+        go(context, task, way_of(context, task))
     return out
 
 
-def depthwise(
-    context: RunContext,
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    view: Window,
-    end: End | None,
-) -> None:
+def way_of(context: RunContext, task: Task) -> Tile | None:
+    """The tiles that were the fastest for a convolution of about this size; None for one product."""
+    ways = [None, *(tile for tile in (TWO, FOUR) if possible(tile, task))]
+    if len(ways) == 1:
+        return None
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    sizes = (*task.w.shape[:2], task.x.shape[0], *task.view.output)
+    key = f"conv 3 3 {' '.join(str(size.bit_length()) for size in sizes)}"
+    measured = []
+
+    def run(tile: Tile | None) -> None:
+        measured.append(tile)
+        go(context, task, tile)
+
+    way = fastest(stream, key, ways, run)
+    if measured:
+        keep_only(task.w, way)
+    return way
+
+
+def go(context: RunContext, task: Task, way: Tile | None) -> None:
+    """Compute it by Winograd's tiles, or by one product for each group."""
+    if way is None:
+        by_panels(context, task)
+    else:
+        winograd(context, way, task)
+
+
+def by_panels(context: RunContext, task: Task) -> None:
+    """What the outputs read is laid out as the right side of a product."""
+    x, w, out, group = task.x, task.w, task.out, task.group
+    k, n = math.prod(w.shape[1:]), math.prod(task.view.output)
+    per_image = -(-n // WIDTH) * WIDTH * k * group * x.dtype.itemsize
+    together = max(1, min(x.shape[0], LARGEST_PANELS // max(1, per_image)))
+    per_group = w.shape[0] // group
+    left = Side(w, k, 1, per_group * k, group)
+    addend = None if task.bias is None else Side(task.bias, 1, 0, per_group, group)
+    for start in range(0, x.shape[0], together):
+        count = min(together, x.shape[0] - start) * group
+        panels = laid_out(context, x, task.view, group, k, n, count, start)
+        sizes, first = (count, per_group, n, k), start * w.shape[0] * n
+        multiply(context, left, panels, count, out, sizes, first=first, addend=addend, end=task.end)
+
+
+def depthwise(context: RunContext, task: Task) -> None:
     """Each channel by its own kernels; a work-item computes one row of the result."""
+    x, w, bias, out, view, end = task.x, task.w, task.bias, task.out, task.view, task.end
     t = c_type(x.dtype)
     b = f", __global const {t}* b, const long ob" if bias is not None else ""
     finish = ""

@@ -17,7 +17,7 @@ from epkit.backend import RunContext
 from ..launch import c_type, launch, pragma
 from ..memory import ClStream, Tensor, new_buffer
 from ..tuning import fastest
-from .gemm_source import ROWS, TILES, WIDTH, End, Text, Way, block_source, tiled_source
+from .gemm_source import ROWS, TILES, WIDTH, End, Finish, Text, Way, block_source, tiled_source
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def multiply(
     """out[z] = end(alpha A[z] B[z] + beta addend[z]) for dense matrices M x N, ``sizes`` = (count, M, N, K)."""
     count, m, n, k = sizes
     t = c_type(out.dtype)
-    text = Text(t, addend is not None, alpha != 1, beta != 1, end)
+    text = Text(t, column_of(addend), alpha != 1, beta != 1, end.text if end else Finish())
     tail: list[Any] = [
         a.tensor,
         panels,
@@ -183,6 +183,13 @@ def multiply(
     heavy = count * m * n * k >= HEAVY and len(ways) > 1
     key = f"gemm {t} {' '.join(str(size.bit_length()) for size in (m, n, k))}"
     run(fastest(stream, key, ways, lambda way: run(way, keep=False)) if heavy else ways[0])
+
+
+def column_of(addend: Side | None) -> str:
+    """Where in a row of the addend a column is."""
+    if addend is None:
+        return ""
+    return {0: "0", 1: "(column)"}.get(addend.column, "(long)(column) * dc")
 
 
 HEAVY = 1 << 26

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from ..launch import pragma
 from ..memory import Tensor
@@ -30,6 +32,19 @@ class End:
     numbers: Sequence[float] = ()
     residual: Tensor | None = None
 
+    @property
+    def text(self) -> Finish:
+        """What the text of a kernel depends on."""
+        return Finish(self.activation, tuple(self.numbers), self.residual is not None)
+
+
+class Finish(NamedTuple):
+    """An ``End`` without the residual's numbers."""
+
+    activation: str = ""
+    numbers: tuple[float, ...] = ()
+    residual: bool = False
+
 
 @dataclass(frozen=True)
 class Text:
@@ -37,15 +52,17 @@ class Text:
 
     Attributes:
         t: the C type.
-        addend, alpha, beta: whether there are such.
+        addend: where in a row of the addend a column is, "" if there is no addend. A text that knows the stride
+            lets the compiler make vectors.
+        alpha, beta: whether there are such.
         end: what is done at the end.
     """
 
     t: str
-    addend: bool
+    addend: str
     alpha: bool
     beta: bool
-    end: End | None
+    end: Finish = Finish()
 
     @property
     def parameters(self) -> str:
@@ -57,8 +74,7 @@ class Text:
         found = extra if self.addend else ""
         found += f", const {t} alpha" if self.alpha else ""
         found += f", const {t} beta" if self.addend and self.beta else ""
-        residual = self.end is not None and self.end.residual is not None
-        found += f", __global const {t}* e, const long oe" if residual else ""
+        found += f", __global const {t}* e, const long oe" if self.end.residual else ""
         return f"""const int m, const int n, const int k, const int panels,
                    __global const {t}* a, const long oa, __global const {t}* b, const long ob,
                    __global {t}* q, const long oq, const int ar, const int ac, const int ab, const int az,
@@ -73,13 +89,12 @@ class Text:
             value = f"{value} * alpha"
         if self.addend:
             factor = "beta * " if self.beta else ""
-            value += f" + {factor}d[od + (long)(z % dz) * db + (long)(row) * dr + (long)(column) * dc]"
+            value += f" + {factor}d[od + (long)(z % dz) * db + (long)(row) * dr + {self.addend}]"
         activation = "x"
-        if self.end is not None:
-            if self.end.residual is not None:
-                value += " + e[oe + first + ((long)z * m + (row)) * n + (column)]"
-            if self.end.activation:
-                activation = activated(self.end.activation, self.end.numbers, "x", t)
+        if self.end.residual:
+            value += " + e[oe + first + ((long)z * m + (row)) * n + (column)]"
+        if self.end.activation:
+            activation = activated(self.end.activation, self.end.numbers, "x", t)
         return f"""{pragma([t])}
 #define FMA(x, y, z) {fma}
 #define FINISH(v, row, column) finished({value})
@@ -89,7 +104,7 @@ inline {t} finished(const {t} x) {{ return {activation}; }}
     @property
     def plain(self) -> bool:
         """True if the product is stored as it is."""
-        return not (self.addend or self.alpha or (self.end is not None))
+        return not (self.addend or self.alpha or self.end != Finish())
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,7 @@ PADDING = 4
 TILES = (Way("tiles", 8, 64, 16), Way("tiles", 4, 64, 16), Way("tiles", 8, 128, 16), Way("tiles", 4, 32, 16))
 
 
+@cache
 def block_source(text: Text, way: Way) -> str:
     """A work-item computes ``way.rows`` rows of a panel: 12 x 2 accumulators of 16 and two vectors of B fit 32
     vector registers.
@@ -151,7 +167,8 @@ def block_source(text: Text, way: Way) -> str:
         for r in span
     )
     keep = "\n  ".join(f"vstore16(l{r}, {2 * r}, v); vstore16(h{r}, {2 * r + 1}, v);" for r in span)
-    finish = "" if text.plain else "for (int c = 0; c < w; c++) row[c] = FINISH(row[c], i + r, j + c);"
+    finish = "" if text.plain else "row[c] = FINISH(row[c], i + r, j + c);"
+    whole, part = (f"for (int c = 0; c < {end}; c++) {finish}" if finish else "" for end in (WIDTH, "w"))
     return f"""{text.macros}
 __kernel void gemm({text.parameters}) {{
   const int i = get_global_id(0) * {way.rows}, panel = get_global_id(1), z = get_global_id(2);
@@ -173,14 +190,20 @@ __kernel void gemm({text.parameters}) {{
   for (int r = 0; r < rows; r++) {{
     {t}* row = v + r * {WIDTH};
     __global {t}* o = q + (long)(i + r) * n + j;
-    {finish}
-    if (w == {WIDTH}) {{ vstore16(vload16(0, row), 0, o); vstore16(vload16(1, row), 1, o); }}
-    else for (int c = 0; c < w; c++) o[c] = row[c];
+    if (w == {WIDTH}) {{
+      {whole}
+      vstore16(vload16(0, row), 0, o);
+      vstore16(vload16(1, row), 1, o);
+    }} else {{
+      {part}
+      for (int c = 0; c < w; c++) o[c] = row[c];
+    }}
   }}
 }}
 """
 
 
+@cache
 def tiled_source(text: Text, way: Way) -> str:
     """A group computes ``way.height`` rows of a panel; tiles of A and B pass through local memory."""
     t, height, depth, rows = text.t, way.height, way.depth, way.rows

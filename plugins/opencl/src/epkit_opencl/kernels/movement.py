@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from epkit.backend import RunContext, kernel
 
+from .. import transfer
 from ..launch import download, empty, enqueue, launch
-from ..memory import Tensor
+from ..memory import ClStream, Tensor
 from ..strides import collapsed, contiguous
 from .formulas import ANY
 from .views import whole_axes
@@ -33,29 +35,59 @@ def copy(
     """target[start + writes . i] = source[first + reads . i] for every i below ``shape``."""
     dims, (walk, put) = collapsed(shape, [reads, writes])
     bits = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong"}[source.dtype.itemsize]
-    count = math.prod(shape)
+    count, rank = math.prod(shape), len(dims)
     arguments = [count, source, first, target, start, *dims, *walk, *put]
-    launch(
-        context, _copy_source(len(dims), bits), "copy", [-(-count // GROUP) * GROUP], arguments, group=[GROUP]
-    )
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    if stream.gpu.is_cpu and rank and walk[-1] == put[-1] == 1 and dims[-1] >= LONG:
+        size = [-(-dims[-1] // STRETCH), count // dims[-1]]
+        launch(context, _stretch_source(rank, bits), "copy_stretches", size, arguments, group=[1, 1])
+        return
+    size = [-(-count // GROUP) * GROUP]
+    launch(context, _copy_source(rank, bits), "copy", size, arguments, group=[GROUP])
 
 
-def _copy_source(rank: int, bits: str) -> str:
+LONG, STRETCH = 32, 1 << 14
+"""Elements of a row from which on CPUs copy stretches, and the most that a work-item copies."""
+
+
+def _parameters(rank: int, bits: str) -> str:
     sizes = "".join(f", const int {letter}{axis}" for letter in "drw" for axis in range(rank))
+    return f"""const int n, __global const {bits}* restrict p, const long op, const int first,
+                   __global {bits}* restrict q, const long oq, const int start{sizes}"""
+
+
+def _walk(rank: int) -> str:
+    """Statements that move ``from`` and ``to`` to the place ``rest`` in so many axes."""
     lines = []
     for axis in reversed(range(rank)):
         index = "rest" if axis == 0 else f"rest % d{axis}"
         step = "" if axis == 0 else f" rest /= d{axis};"
         lines.append(f"{{ const int c = {index}; from += c * r{axis}; to += c * w{axis};{step} }}")
-    body = "\n  ".join(lines)
+    return "\n  ".join(lines)
+
+
+@cache
+def _copy_source(rank: int, bits: str) -> str:
     return f"""
-__kernel void copy(const int n, __global const {bits}* p, const long op, const int first,
-                   __global {bits}* q, const long oq, const int start{sizes}) {{
+__kernel void copy({_parameters(rank, bits)}) {{
   const int i = get_global_id(0);
   if (i >= n) return;
   int rest = i, from = first, to = start;
-  {body}
+  {_walk(rank)}
   q[oq + to] = p[op + from];
+}}
+"""
+
+
+@cache
+def _stretch_source(rank: int, bits: str) -> str:
+    return f"""
+__kernel void copy_stretches({_parameters(rank, bits)}) {{
+  int rest = get_global_id(1), from = first, to = start;
+  {_walk(rank - 1)}
+  const int begin = get_global_id(0) * {STRETCH}, end = min(d{rank - 1}, begin + {STRETCH});
+  for (int i = begin; i < end; i++) q[oq + to + i] = p[op + from + i];
 }}
 """
 
@@ -266,18 +298,10 @@ def padded(context: RunContext, node: Any, x: Tensor, pads: Sequence[int], value
 
 def fill(context: RunContext, out: Tensor, value: Any) -> None:
     """Every element the same."""
-    import pyopencl as cl
-
-    from ..memory import ClStream
-
     assert isinstance(context.stream, ClStream)
     if out.nbytes:
         pattern = np.asarray(value, out.dtype)
-        enqueue(
-            context.stream,
-            lambda queue: cl.enqueue_fill_buffer(queue, out.buffer, pattern, out.offset, out.nbytes),
-            [out],
-        )
+        enqueue(context.stream, lambda queue: transfer.fill(queue, out, pattern), [out])
 
 
 @kernel("Pad", since=2, until=10, types=TYPES, when=constant_mode)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 from epkit.backend import RunContext
 from epkit.kernels._window import Window
@@ -56,6 +57,7 @@ def laid_out(
     return out
 
 
+@cache
 def by_lines(t: str, plain: bool) -> str:
     """For CPUs: a work-item copies stretches of lines for some channels of a panel.
 
@@ -115,6 +117,7 @@ __kernel void lay(const int k, const int n, const int panels, const int channels
 """
 
 
+@cache
 def by_elements(t: str, plain: bool) -> str:
     """Elsewhere: a work-item fills a row of a panel."""
     inner = (

@@ -1,4 +1,4 @@
-"""Pooling over windows, one work-item an element; and Resize."""
+"""Pooling over windows, one work-item an element; the largest of each window, on CPUs, one work-item a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from epkit.backend import RunContext, kernel
 from epkit.kernels._window import Window, window
 
 from ..launch import c_type, launch, pragma
-from ..memory import Tensor
+from ..memory import ClStream, Tensor
 from .convolution import spatial
 from .formulas import FLOATS
 from .indexing import rows
@@ -54,13 +54,62 @@ __kernel void pool(const int n, __global const {t}* p, const long op, __global {
   q[oq + i] = {end};
 }}
 """
-    sizes = [
-        *in_three(view.output, 1), *in_three(x.shape[2:], 1), *in_three(view.kernel, 1),
-        *in_three(view.strides, 1), *in_three(view.dilations, 1), *in_three(view.begin, 0),
-        *in_three(view.end, 0),
-    ]  # fmt: skip
+    sizes = [*sizes_of(x, view), *in_three(view.end, 0)]
     size, group = rows(out.size)
     launch(context, source, "pool", size if out.size else [0], [out.size, x, out, *sizes], group=group)
+    return out
+
+
+def sizes_of(x: Tensor, view: Window) -> list[int]:
+    """Output, input, kernel, strides, dilations, padding before; of three axes each."""
+    return [
+        *in_three(view.output, 1), *in_three(x.shape[2:], 1), *in_three(view.kernel, 1),
+        *in_three(view.strides, 1), *in_three(view.dilations, 1), *in_three(view.begin, 0),
+    ]  # fmt: skip
+
+
+LARGER = "{v} != {v} || {v} > {s} ? {v} : {s}"
+"""NaN wins."""
+
+
+def largest(context: RunContext, node: Any, x: Tensor, view: Window) -> Tensor:
+    """The largest element of every window."""
+    stream = context.stream
+    assert isinstance(stream, ClStream)
+    if not stream.gpu.is_cpu:
+        return pooled(context, node, x, view, "-INFINITY", f"s = {LARGER.format(v='v', s='s')};", "s")
+    out = fresh(context, node, (*x.shape[:2], *view.output), x)
+    t = c_type(x.dtype)
+    step = f"{{ const {t} v = line[ow * sw + shift], s = o[ow]; o[ow] = {LARGER.format(v='v', s='s')}; }}"
+    source = f"""{pragma([t])}
+__kernel void pool_lines(__global const {t}* restrict p, const long op, __global {t}* restrict q, const long oq,
+                         const int D, const int H, const int W, const int ID, const int IH, const int IW,
+                         const int KD, const int KH, const int KW, const int sd, const int sh, const int sw,
+                         const int dd, const int dh, const int dw, const int pd, const int ph, const int pw) {{
+  const int i = get_global_id(0), oh = i % H, od = i / H % D;
+  __global {t}* restrict o = q + oq + (long)i * W;
+  for (int ow = 0; ow < W; ow++) o[ow] = -INFINITY;
+  for (int kd = 0; kd < KD; kd++) {{
+    const int d = od * sd + kd * dd - pd;
+    if (d < 0 || d >= ID) continue;
+    for (int kh = 0; kh < KH; kh++) {{
+      const int h = oh * sh + kh * dh - ph;
+      if (h < 0 || h >= IH) continue;
+      __global const {t}* restrict line = p + op + (((long)(i / H / D) * ID + d) * IH + h) * IW;
+      for (int kw = 0; kw < KW; kw++) {{
+        const int shift = kw * dw - pw;
+        const int low = shift >= 0 ? 0 : (-shift + sw - 1) / sw;
+        const int high = min(W, (IW - shift + sw - 1) / sw);
+        if (sw == 1) for (int ow = low; ow < high; ow++) {step.replace(" * sw", "")}
+        else if (sw == 2) for (int ow = low; ow < high; ow++) {step.replace("sw", "2")}
+        else for (int ow = low; ow < high; ow++) {step}
+      }}
+    }}
+  }}
+}}
+"""
+    lines = out.size // view.output[-1] if out.size else 0
+    launch(context, source, "pool_lines", [lines], [x, out, *sizes_of(x, view)], group=[1])
     return out
 
 
@@ -90,7 +139,7 @@ def max_pool(
         x.shape[2:], kernel_shape, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad,
         ceil_mode=ceil_mode,
     )  # fmt: skip
-    return pooled(context, node, x, view, "-INFINITY", "s = v != v || v > s ? v : s;", "s")
+    return largest(context, node, x, view)
 
 
 @kernel("AveragePool", types=TYPES, when=spatial)
@@ -124,7 +173,7 @@ def global_average_pool(x: Tensor, *, context: RunContext, node: Any) -> Tensor:
 @kernel("GlobalMaxPool", types=TYPES, when=spatial)
 def global_max_pool(x: Tensor, *, context: RunContext, node: Any) -> Tensor:
     """The maximum over all spatial axes."""
-    return pooled(context, node, x, whole(x), "-INFINITY", "s = v != v || v > s ? v : s;", "s")
+    return largest(context, node, x, whole(x))
 
 
 def whole(x: Tensor) -> Window:
