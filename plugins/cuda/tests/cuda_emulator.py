@@ -118,7 +118,7 @@ def run(source: str, name: str, grid: int, block: int, arguments: Sequence[Any])
             values.append(np.array(argument))
     pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     body = source[source.rindex('extern "C"') :]
-    fibered = any(word in body for word in ("over_block", "__sync", "__shfl"))
+    fibered = any(word in body for word in ("over_block", "over_warp", "__sync", "__shfl"))
     _built(source, name).emulate(grid, block, int(fibered), pointers)
 
 
