@@ -30,12 +30,13 @@ from . import (
     rows,
     scatter,
     skips,
+    turned,
 )
 
 FAMILIES = (formulas, codes, blocks, rows, skips, rotary, pooling, indexing, scatter, resize, integer)
 
 OWN = (blocks, rows, skips, rotary, pooling, indexing, scatter, resize, ordering, integer, quantised)
-LIBRARIES = (attention, caches, grouped, gemv, products, eight, convolution)
+LIBRARIES = (attention, caches, turned, grouped, gemv, products, eight, convolution)
 WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 
 

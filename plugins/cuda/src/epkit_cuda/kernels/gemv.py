@@ -62,7 +62,8 @@ class Dense:
         k, n = b.shape
         wide = k * each % WIDTH == 0 and b.strides[0] == each and b.strides[1] >= k * each
         aligned = b.strides[1] % WIDTH == 0 and b.data.ptr % WIDTH == 0
-        return bool(wide and aligned and n >= NARROWEST and k * n >= SMALLEST and a.dtype == b.dtype)
+        alike = a.shape[1] == k and a.dtype == b.dtype
+        return bool(alike and wide and aligned and n >= NARROWEST and k * n >= SMALLEST)
 
     def arguments(self) -> list[Any]:
         """Of the kernel, for this part."""
@@ -91,7 +92,8 @@ class Packed:
         """True if every sixteen bytes are codes of one block."""
         count = 8 * WIDTH // self.bits
         whole = self.inner % count == 0 and self.block % count == 0 and self.inner % self.block == 0
-        return bool(whole and self.codes.data.ptr % WIDTH == 0 and self.scales.dtype == a.dtype)
+        alike = a.shape[1] == self.inner and self.scales.dtype == a.dtype
+        return bool(alike and whole and self.codes.data.ptr % WIDTH == 0)
 
     def arguments(self) -> list[Any]:
         """Of the kernel, for this part."""
