@@ -153,7 +153,9 @@ def test_a_row_is_printed_before_and_after_the_peer_that_compiles(
 ) -> None:
     monkeypatch.setattr(cuda_device, "memory_held", lambda: 0)
     monkeypatch.setattr(cuda_device, "release", lambda: None)
-    monkeypatch.setattr(gpu, "private_memory", lambda: nullcontext(SimpleNamespace(total_bytes=lambda: 1000)))
+    monkeypatch.setattr(
+        gpu, "private_memory", lambda pool=None: nullcontext(SimpleNamespace(total_bytes=lambda: 1000))
+    )
     monkeypatch.setattr(cuda_rows, "ROUNDS", 1)
     told: list[tuple[list[str], bool]] = []
 

@@ -117,3 +117,13 @@ def test_turned_attention_in_one_kernel_and_its_own(
         feeds["i"] = feeds["i"] + 9
         with pytest.raises(epkit.errors.RunError, match="out of range"):
             session.run(None, feeds)
+
+
+def test_a_deep_model_needs_no_more_memory_for_values_than_a_shallow_one(gpu: StandIn, tmp_path: Path) -> None:
+    sizes = [replace(models.BERT, layers=layers, hidden=32, inner=64, heads=2) for layers in (2, 5)]
+    arenas = []
+    for each in sizes:
+        path = models.bert(tmp_path, "fp16", 2, sizes=each, length=8)
+        with epkit.load(path, ["cuda"], fallback="error", optimise="all") as session:
+            arenas.append([plan.size for plan in session.memory.plans])
+    assert arenas[0] == arenas[1] and max(arenas[0])

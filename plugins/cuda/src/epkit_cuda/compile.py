@@ -17,6 +17,7 @@ from .epilogue import absorb
 from .fuse import Chain
 from .kernels.eight import before_product, fuse_products
 from .kernels.formulas import Formula, formula_of
+from .kernels.portable import FUNCTIONS as PORTABLE
 from .launch import stream_of
 from .memory import Tensor
 from .together import Group, group
@@ -27,6 +28,8 @@ LONGEST = 24
 
 WIDEST = 12
 """Inputs of a chain."""
+
+CACHING = ("Attention", "MultiHeadAttention")
 
 ABSENT = -1
 
@@ -57,9 +60,16 @@ class Step:
         return (self.chain.output,) if self.chain is not None else tuple(self.nodes[-1].outputs)
 
     def memory(self) -> MemoryStep:
-        """The step as the memory planner sees it. Kernels may return views, or arrays of their own."""
+        """The step as the memory planner sees it."""
         named = tuple(value for value in self.outputs if value.name)
-        return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
+        views = () if self.kernel is None else tuple(filter(self._may_be_view, named))
+        return MemoryStep(self.nodes[-1], self.reads, named, views)
+
+    def _may_be_view(self, value: ir.Value) -> bool:
+        """Of what the step reads: results of portable operators; keys and values of an attention without a past."""
+        assert self.kernel is not None
+        cache = self.kernel.op_type in CACHING and value is not self.outputs[0]
+        return cache or self.kernel.function in PORTABLE
 
 
 def steps_of(
