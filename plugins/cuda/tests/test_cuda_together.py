@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from benchmarks import cuda_models as models
 from cuda_standin import StandIn
 from onnx import helper, numpy_helper
 from test_cuda_kernels import data, model_of
 
 import epkit
 from epkit_cuda.kernels import gemv
-
-models = pytest.importorskip("benchmarks.cuda_models")
 
 KERNELS = 1 + 2 * 6 + 3
 
@@ -119,7 +118,9 @@ def test_turned_attention_in_one_kernel_and_its_own(
             session.run(None, feeds)
 
 
-def test_a_deep_model_needs_no_more_memory_for_values_than_a_shallow_one(gpu: StandIn, tmp_path: Path) -> None:
+def test_a_deep_model_needs_no_more_memory_for_values_than_a_shallow_one(
+    gpu: StandIn, tmp_path: Path
+) -> None:
     sizes = [replace(models.BERT, layers=layers, hidden=32, inner=64, heads=2) for layers in (2, 5)]
     arenas = []
     for each in sizes:
