@@ -158,9 +158,10 @@ __device__ inline void stream(const T* b, int packs, const T* a, const T* gamma,
 
 
 def _packed(form: Form) -> str:
-    """The same for codes: sum a (q - z) s = s (sum a q - z sum a). Layout: see ``quantised``.
+    """The same for codes: sum a (q - z) s. Layout: see ``quantised``.
 
-    A code becomes a float as the last bits of 2^23, which costs less than a conversion.
+    A code stays in its place, as the last bits of 2^23 in a float, and is so 16^p or 256^p times too great; what
+    it is multiplied with is made as much smaller. All of it is exact, and costs less than shifts and conversions.
     """
     count, mask, each = 8 * WIDTH // form.bits, (1 << form.bits) - 1, 8 // form.bits
     point = (
@@ -168,30 +169,31 @@ def _packed(form: Form) -> str:
     )
     return f"""
 struct alignas(16) Words {{ unsigned v[4]; }};
-__device__ inline C code(unsigned word, int shift) {{
-  return __int_as_float(0x4b000000 | (int)(word >> shift & {mask})) - 8388608.0f;
-}}
+const int BITS = {form.bits}, COUNT = {count}, INSIDE = 16 / BITS;
 __device__ inline void stream(const unsigned char* codes, const T* scales, const unsigned char* points, int packs,
     int block, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
   #pragma unroll 2
-  for (int at = lane; at < packs * EACH / {count}; at += 32) {{
+  for (int at = lane; at < packs * EACH / COUNT; at += 32) {{
     const Words w = ((const Words*)codes)[at];
-    const int g = at * {count} / block;
-    const C scale = widen(scales[g]), zero = {point};
+    const int g = at * COUNT / block, zero = {point};
+    const C scale = widen(scales[g]);
     for (int r = 0; r < ROWS; r++) {{
-      C products = 0, sum = 0;
-      for (int pack = 0; pack < {count} / EACH; pack++) {{
-        const Pack x = ((const Pack*)a)[r * packs + at * ({count} / EACH) + pack];
-        {f"const Pack g = ((const Pack*)gamma)[at * ({count} / EACH) + pack];" if form.norm else ""}
+      C sum = 0;
+      #pragma unroll
+      for (int pack = 0; pack < COUNT / EACH; pack++) {{
+        const Pack x = ((const Pack*)a)[r * packs + at * (COUNT / EACH) + pack];
+        {"const Pack g = ((const Pack*)gamma)[at * (COUNT / EACH) + pack];" if form.norm else ""}
+        #pragma unroll
         for (int e = 0; e < EACH; e++) {{
-          const int place = pack * EACH + e;
+          const int place = pack * EACH + e, power = place % INSIDE * BITS;
+          const unsigned half = w.v[place * BITS / 32] >> (place * BITS / 16 % 2 * 16);
+          const C code = __int_as_float(0x4b000000 | (int)(half & {mask}u << power)) - (C)(0x800000 + (zero << power));
           C v = widen(x.v[e]);
           {_taken(form.norm)}
-          products += v * code(w.v[place * {form.bits} / 32], place * {form.bits} % 32);
-          sum += v;
+          sum += v * (1.0f / (1 << power)) * code;
         }}
       }}
-      totals[r] += scale * (products - zero * sum);
+      totals[r] += scale * sum;
     }}
   }}
 }}
