@@ -124,7 +124,7 @@ class OnDevice:
 
     def memory(self) -> int:
         """Bytes held for weights, values and the captured graph."""
-        return self._memory + sum(int(item.memory.total_bytes()) for item in self.replay.recordings)
+        return self._memory + int(self.replay.recordings[0].memory.total_bytes())  # one pool for all of them
 
     def close(self) -> None:
         """Give everything back."""

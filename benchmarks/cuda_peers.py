@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,11 @@ class Torch:
             raise RuntimeError("torch sees no GPU")
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        gc.collect()
+        torch._dynamo.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        self.before = torch.cuda.memory_reserved()
         self.model = Graph(path, "cuda").eval()
         self.given = [as_torch(feeds[name]).to("cuda") for name in self.model.inputs]
         if precision != "fp32":
@@ -54,18 +58,17 @@ class Torch:
         return run
 
     def eager(self) -> tuple[Run, int]:
-        """A run as it stands, and the bytes of the device that it takes."""
+        """A run as it stands, and the bytes of the device that weights, inputs and it take."""
         import torch
 
         run = self._runner(self.model)
         run()
-        return run, int(torch.cuda.max_memory_reserved())
+        return run, int(torch.cuda.max_memory_reserved()) - self.before
 
     def compiled(self) -> Run:
         """By ``torch.compile`` with CUDA graphs; compiles now, which may take minutes."""
         import torch
 
-        torch._dynamo.reset()
         run = self._runner(torch.compile(self.model, mode="max-autotune"))
         for _ in range(4):  # the graphs are recorded in the second and the third
             run()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.cuda_rows FIRST SECONDS
 
-A process of its own: what an error, a hang or a lost device does in one row, it does not do to the others. A row is
-printed twice: without the peer that compiles for minutes, then with it.
+A process of its own: what an error, a hang or a lost device does in one row, it does not do to the others. First come
+all rows without the peer that compiles for minutes, then all with it; FIRST counts these jobs.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ class Row:
 
 
 def measure(
-    case: Case, folder: Path, limits: Limits | None, end: float, tell: Callable[[list[str], bool], None]
+    case: Case, folder: Path, limits: Limits | None, tell: Callable[[list[str]], None], *, compiled: bool
 ) -> None:
-    """One row: every subject in turn, inputs and results on the device."""
+    """One row: every subject in turn, inputs and results on the device; ``compiled``: with the peer that compiles."""
     from .cuda_device import OnDevice, release
 
     release()
@@ -143,7 +143,6 @@ def measure(
     ours = OnDevice(path, case.precision, case.level, feeds)
     held, host = ours.memory(), f"{1e6 * ours.host_seconds(ROUNDS):.0f}"
     row = Row(case, work_of(model), ours.run, {}, (host, session_milliseconds(ours), ""), [])
-    torch = None
     if case.peers:
         row.subjects |= (
             attempt(row.notes, "onnxruntime", lambda: onnxruntime_peer(path, feeds, case.precision)) or {}
@@ -154,15 +153,12 @@ def measure(
         if eager is not None:
             row.subjects["torch eager"] = eager[0]
             row.fixed = (*row.fixed[:2], f"{held / max(1, eager[1]):.2f}")
-    slow = torch is not None and time.monotonic() < end - COMPILING
-    if torch is not None and not slow:
-        row.notes.append("torch.compile not reached")
-    tell(row.cells(limits), not slow)
-    if slow and torch is not None:
-        found = attempt(row.notes, "torch.compile", torch.compiled)
+        found = (
+            attempt(row.notes, "torch.compile", torch.compiled) if torch is not None and compiled else None
+        )
         if found is not None:
             row.subjects["torch.compile"] = found
-        tell(row.cells(limits), True)
+    tell(row.cells(limits))
     ours.close()
 
 
@@ -198,19 +194,23 @@ def main() -> None:
     """Rows from the one given on, until the time is over."""
     first, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
 
-    def tell(number: int, cells: list[str], final: bool) -> None:
-        print(json.dumps({"row": number, "cells": cells, "final": final}), flush=True)
+    def tell(job: int, cells: list[str]) -> None:
+        print(json.dumps({"job": job, "cells": cells}), flush=True)
 
-    limits = measured_limits()
-    for number, case in list(enumerate(cases()))[first:]:
-        if time.monotonic() > end - ROW:
+    limits, rows = measured_limits(), list(cases())
+    jobs = [(case, compiled) for compiled in (False, True) for case in rows]
+    for job, (case, compiled) in list(enumerate(jobs))[first:]:
+        if time.monotonic() > end - (COMPILING if compiled else ROW):
             return
+        if compiled and not (case.peers and find_spec("torch")):
+            tell(job, [])
+            continue
         try:
             with tempfile.TemporaryDirectory() as folder:
-                measure(case, Path(folder), limits, end, lambda cells, final, n=number: tell(n, cells, final))  # type: ignore[misc]
+                measure(case, Path(folder), limits, lambda cells, n=job: tell(n, cells), compiled=compiled)  # type: ignore[misc]
         except Exception as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            tell(number, [case.name, case.precision, text, "", "", "", "", ""], True)
+            tell(job, [] if compiled else [case.name, case.precision, text, "", "", "", "", ""])
             if "cud" in type(error).__module__.lower():  # the device may be lost to this process
                 sys.exit(DEVICE_LOST)
 

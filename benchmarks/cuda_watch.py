@@ -1,4 +1,7 @@
-"""Watches the process that measures rows: takes what it prints, and goes on with another where one fails."""
+"""Watches the process that measures rows: takes what it prints, and goes on with another where one fails.
+
+There are two jobs a row: all rows without the peer that compiles for minutes, then all rows with it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Watch:
         end: by :func:`time.monotonic`.
         patience: seconds without a word after which a process is ended.
         tell: called with a row whenever there is more of it.
-        worker: the command; it gets the first row and the seconds that are left.
+        worker: the command; it gets the first job and the seconds that are left.
         rows: the cells found so far, by number.
         heard: how often a process has told a row.
     """
@@ -50,14 +53,19 @@ class Watch:
     def run(self) -> list[list[str]]:
         """Measure until all rows are there or the time is over; what was not reached says so."""
         first = silent = 0
-        while first < len(self.names) and silent < SILENT and time.monotonic() < self.end:
+        while first < self.jobs and silent < SILENT and time.monotonic() < self.end:
             before = self.heard
             first = self._process(first)
             silent = 0 if self.heard > before else silent + 1
         return [self.rows.get(n, [*name, "not reached", *[""] * 5]) for n, name in enumerate(self.names)]
 
+    @property
+    def jobs(self) -> int:
+        """How many there are."""
+        return 2 * len(self.names)
+
     def _process(self, first: int) -> int:
-        """One process, from a row on; the row to go on with."""
+        """One process, from a job on; the job to go on with."""
         left = self.end - time.monotonic()
         command = [*self.worker, str(first), f"{left:.0f}"]
         with (
@@ -75,8 +83,8 @@ class Watch:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             reader.join()
-            if problem is None or code == 0:  # all rows are there, or it found no time for more
-                return len(self.names)
+            if problem is None or code == 0:  # all is done, or it found no time for more
+                return self.jobs
             if code == DEVICE_LOST:
                 return at
             if time.monotonic() < self.end:
@@ -84,9 +92,9 @@ class Watch:
             return at + 1
 
     def _listen(self, lines: queue.Queue[str | None], first: int) -> tuple[int, str | None]:
-        """The row that is under way at the end, and what went wrong: None for nothing, "" for an end unasked."""
+        """The job that is under way at the end, and what went wrong: None for nothing, "" for an end unasked."""
         at = first
-        while at < len(self.names):
+        while at < self.jobs:
             wait = min(self.patience, self.end - time.monotonic())
             try:
                 line = lines.get(timeout=max(0.0, wait))
@@ -96,19 +104,21 @@ class Watch:
                 return at, ""
             with suppress(ValueError, TypeError, KeyError):  # whatever else libraries print
                 found = json.loads(line)
-                self.rows[found["row"]] = found["cells"]
+                at = found["job"] + 1
                 self.heard += 1
-                self.tell(found["cells"])
-                at = found["row"] + bool(found["final"])
+                if found["cells"]:
+                    self.rows[found["job"] % len(self.names)] = found["cells"]
+                    self.tell(found["cells"])
         return at, None
 
-    def _note(self, row: int, problem: str) -> None:
-        """Say what became of a row; what is known of it stays."""
+    def _note(self, job: int, problem: str) -> None:
+        """Say what became of a job; what is known of its row stays."""
+        row = job % len(self.names)
         cells = self.rows.get(row)
         if cells is None:
             cells = [*self.names[row], problem, *[""] * 5]
         else:
-            cells = [*cells[:6], f"{cells[6]}, torch.compile: {problem}", *cells[7:]]
+            cells = [*cells[:6], f"{cells[6]}, with torch.compile: {problem}", *cells[7:]]
         self.rows[row] = cells
         self.tell(cells)
 

@@ -56,6 +56,7 @@ template <class T> T __shfl_sync(unsigned, T value, int lane) { return shuffled(
 struct f16; struct bf16;
 static inline float __int_as_float(int bits) { float f; memcpy(&f, &bits, 4); return f; }
 static inline int __float_as_int(float f) { int bits; memcpy(&bits, &f, 4); return bits; }
+template <class T> static inline T atomicCAS(T* at, T seen, T wanted) { T old = *at; if (old == seen) *at = wanted; return old; }
 static inline int atomicOr(int* at, int value) { int old = *at; *at |= value; return old; }
 """
 
@@ -117,7 +118,7 @@ def run(source: str, name: str, grid: int, block: int, arguments: Sequence[Any])
             values.append(np.array(argument))
     pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     body = source[source.rindex('extern "C"') :]
-    fibered = any(word in body for word in ("over_block", "__sync", "__shfl"))
+    fibered = any(word in body for word in ("over_block", "over_warp", "__sync", "__shfl"))
     _built(source, name).emulate(grid, block, int(fibered), pointers)
 
 

@@ -140,8 +140,8 @@ class StandIn(Machine):
             self.current = before
 
     @contextmanager
-    def private_memory(self) -> Iterator[Any]:
-        yield object()
+    def private_memory(self, pool: Any = None) -> Iterator[Any]:
+        yield pool or object()
 
     def launch(
         self, source: str, name: str, grid: int, block: int, arguments: Sequence[Any], stream: Any

@@ -97,8 +97,8 @@ class DeviceArray:
             raise AttributeError(f"device arrays have no {name}")
         return lambda *args, **options: self._machine.call(getattr(self._data, name), args, options)
 
-    def view(self, dtype: Any) -> DeviceArray:
-        return DeviceArray(self._data.view(dtype), self._machine)
+    def view(self, dtype: Any = None) -> DeviceArray:
+        return DeviceArray(self._data.view(self._data.dtype if dtype is None else dtype), self._machine)
 
     def __getitem__(self, key: Any) -> Any:
         return self._machine.call(operator.getitem, (self, key), {})

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from benchmarks import cuda_device, cuda_models, cuda_rows, cuda_watch
+from benchmarks import cuda, cuda_device, cuda_models, cuda_rows, cuda_watch
 from benchmarks.cuda_cases import Case
 from benchmarks.cuda_models import Sizes
 from cuda_standin import StandIn
@@ -114,15 +114,12 @@ def test_torch_computes_the_same(tmp_path: Path, name: str) -> None:
 
 WORKER = """
 import json, sys, time
-first = int(sys.argv[1])
-tell = lambda row, text, final: print(json.dumps(
-    {"row": row, "cells": [f"m{row}", "fp16", text, "", "", "", "peers", ""], "final": final}), flush=True)
 print("a library says something")
-for row in range(first, 5):
-    if row == 1: sys.exit("the device is lost")
-    tell(row, "partly", False)
-    if row == 2: time.sleep(60)
-    tell(row, "whole", True)
+for job in range(int(sys.argv[1]), 10):
+    if job == 1: sys.exit("the device is lost")
+    if job == 7: time.sleep(60)
+    cells = [f"m{job % 5}", "fp16", "partly" if job < 5 else "whole", "", "", "", "peers", ""]
+    print(json.dumps({"job": job, "cells": [] if job == 8 else cells}), flush=True)
 """
 
 
@@ -131,13 +128,19 @@ def test_rows_come_as_they_are_measured_whatever_happens_to_their_process() -> N
     names = [(f"m{row}", "fp16") for row in range(5)]
     worker = (sys.executable, "-c", WORKER)
     rows = cuda_watch.Watch(names, time.monotonic() + 60, 4.0, told.append, worker).run()
-    assert [cells[2] for cells in rows] == [
-        "whole", "the process ended: the device is lost", "partly", "whole", "whole"
-    ]  # fmt: skip
-    assert rows[2][6] == "peers, torch.compile: ended after 4 s without a word"
-    assert [cells[2] for cells in told][:2] == ["partly", "whole"]
+    assert [cells[2] for cells in rows] == ["whole", "whole", "partly", "partly", "whole"]
+    assert rows[2][6] == "peers, with torch.compile: ended after 4 s without a word"
+    assert [cells[2] for cells in told][:2] == ["partly", "the process ended: the device is lost"]
     late = cuda_watch.Watch(names, time.monotonic(), 4.0, told.append, worker).run()
     assert [cells[2] for cells in late] == ["not reached"] * 5
+
+
+def test_a_test_run_that_hangs_is_ended_with_all_that_it_started() -> None:
+    child = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    start = time.monotonic()
+    told, _ = cuda.tested([sys.executable, "-uc", f"{child}; print('2 passed'); time.sleep(60)"], 3)
+    assert told == "stopped after 3 s; before: 2 passed" and time.monotonic() - start < 40
+    assert cuda.tested([sys.executable, "-c", "raise SystemExit('no | module')"], 30)[0] == "no / module"
 
 
 def small(folder: Path, kind: str) -> Path:
@@ -148,14 +151,16 @@ def small(folder: Path, kind: str) -> Path:
     return builder.save("small")
 
 
-def test_a_row_is_printed_before_and_after_the_peer_that_compiles(
+def test_a_row_without_and_with_the_peer_that_compiles(
     gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_device, "memory_held", lambda: 0)
     monkeypatch.setattr(cuda_device, "release", lambda: None)
-    monkeypatch.setattr(gpu, "private_memory", lambda: nullcontext(SimpleNamespace(total_bytes=lambda: 1000)))
+    monkeypatch.setattr(
+        gpu, "private_memory", lambda pool=None: nullcontext(SimpleNamespace(total_bytes=lambda: 1000))
+    )
     monkeypatch.setattr(cuda_rows, "ROUNDS", 1)
-    told: list[tuple[list[str], bool]] = []
+    told: list[list[str]] = []
 
     class Peer:
         def __init__(self, *given: Any) -> None:
@@ -171,8 +176,9 @@ def test_a_row_is_printed_before_and_after_the_peer_that_compiles(
     monkeypatch.setattr(cuda_rows, "Torch", Peer)
     case = Case("small", "fp32", small)
     limits = cuda_rows.Limits({"fp32": 1e12}, 1e11)
-    cuda_rows.measure(case, tmp_path, limits, time.monotonic() + 1000, lambda *row: told.append(row))
-    assert [final for _, final in told] == [False, True]
-    assert all(cells[0] == "small" and float(cells[2]) > 0 and float(cells[3]) > 0 for cells, _ in told)
-    assert "torch eager" in told[0][0][6] and "torch.compile: ValueError" in told[1][0][6]
-    assert told[1][0][7] == "2.00" and gpu.implicit_reads == 0
+    for compiled in (False, True):
+        cuda_rows.measure(case, tmp_path, limits, told.append, compiled=compiled)
+    assert all(cells[0] == "small" and float(cells[2]) > 0 and float(cells[3]) > 0 for cells in told)
+    assert "torch eager" in told[0][6] and "torch.compile" not in told[0][6]
+    assert "torch.compile: ValueError" in told[1][6]
+    assert told[1][7] == "2.00" and gpu.implicit_reads == 0

@@ -48,7 +48,9 @@ def test_every_code_is_widened_and_narrowed(kind: Any) -> None:
     np.testing.assert_array_equal(saturated, [most, -most, most, np.nan])
 
 
-def model_of(kinds: tuple[Any, Any], sizes: tuple[int, int, int], follow: bool) -> tuple[Any, dict[str, Any]]:
+def model_of(
+    kinds: tuple[Any, Any], sizes: tuple[int, int, int], follow: bool, each: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """x in float32, quantised and back, times a weight in float8, perhaps a bias and Relu."""
     m, k, n = sizes
     random, code = np.random.default_rng(0), helper.np_dtype_to_tensor_dtype
@@ -57,6 +59,9 @@ def model_of(kinds: tuple[Any, Any], sizes: tuple[int, int, int], follow: bool) 
         "sx": np.array(0.05, np.float32), "zx": zeros[0], "sw": np.array(0.02, np.float32), "zw": zeros[1],
         "w": (random.standard_normal((k, n)) * 40).astype(kinds[1]), "b": random.standard_normal(n).astype(np.float32),
     }  # fmt: skip
+    if each:
+        constants["sw"] = (0.01 + 0.02 * random.random(n)).astype(np.float32)
+        constants["zw"] = np.zeros(n, kinds[1])
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "sx", "zx"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "sx", "zx"], ["d"]),
@@ -86,6 +91,17 @@ def test_products_of_dequantised_codes_are_the_library_s(
     names = tuple(np.dtype(kind).name for kind in kinds)
     (product,) = gpu.products
     assert (product[2:] == names) == (sizes[1] % 16 == 0)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 32, 16), (2, 9, 5)])
+def test_scales_of_columns_are_factors_of_the_library_s_sums(gpu: StandIn, sizes: Any, follow: bool) -> None:
+    model, feeds = model_of((KINDS[0], KINDS[0]), sizes, follow, each=True)
+    with epkit.load(model, ["cuda"], fallback="error", optimise="none") as session:
+        found = session.run(None, feeds)["y"]
+    np.testing.assert_allclose(found, expected(model, feeds)["y"], rtol=1e-5, atol=1e-4)
+    names = (np.dtype(KINDS[0]).name,) * 2
+    assert (gpu.products[-1][2:] == names) == (sizes[1] % 16 == 0)
 
 
 @pytest.mark.parametrize("kinds", [(KINDS[0], KINDS[0]), (KINDS[1], KINDS[0])])

@@ -129,17 +129,71 @@ def test_values_stay_on_the_device_and_come_from_another_library_without_a_copy(
 
 
 def test_a_replay_copies_nothing_that_lies_where_it_was_recorded(gpu: StandIn) -> None:
+    stay = epkit.RunOptions(on_device=True)
     with epkit.load(MODEL, ["cuda"], fallback="error", capture=True) as session:
         for run in range(5):
             x = np.random.default_rng(run).standard_normal((4, 3)).astype(np.float32)
             np.testing.assert_allclose(session(x=x)["y"], wanted(x), rtol=2e-5, atol=1e-6)
         assert (gpu.graph_launches, gpu.copies_between) == (3, 0)
         given = [gpu.xp.asarray(np.full((4, 3), value, np.float32)) for value in (1, 2)]
-        for run in range(6):  # elsewhere: copied to a second recording's own place
+        for run in range(6):  # elsewhere: each is read there by a recording
             x = np.full((4, 3), 1 + run % 2, np.float32)
             found = session.run(None, {"x": given[run % 2]})["y"]
             np.testing.assert_allclose(found, wanted(x), rtol=2e-5, atol=1e-6)
-        assert (gpu.graph_launches, gpu.copies_between) == (9, 6)
+        assert (gpu.graph_launches, gpu.copies_between) == (9, 0)
+        for run in range(4):  # wherever: copied to a last recording's own place
+            x = np.full((4, 3), run, np.float32)
+            kept = gpu.xp.asarray(x), session.run(None, {"x": gpu.xp.asarray(x)}, stay)["y"]
+            np.testing.assert_allclose(kept[1].numpy(), wanted(x), rtol=2e-5, atol=1e-6)
+        assert gpu.graph_launches == 13 and gpu.copies_between
+
+
+def test_what_stays_goes_in_turn_between_two_recordings_and_is_not_overwritten(gpu: StandIn) -> None:
+    stay = epkit.RunOptions(on_device=True)
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        agraph (float[N, 3] x) => (float[3, N] y) { t = Transpose(x)  s = Sin(t)  y = Add(s, t) }
+    """)
+
+    def next_of(x: Any) -> Any:
+        return np.sin(x.T) + x.T
+
+    with epkit.load(model, ["cuda"], fallback="error", capture=True) as session:
+        x = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
+        y = session.run(None, {"x": gpu.xp.asarray(x)}, stay)["y"]
+        want, made = next_of(x), [(y, next_of(x))]
+        for run in range(12):
+            if run == 4:
+                copies, graphs = gpu.copies_between, gpu.graph_launches
+            y = session.run(None, {"x": y}, stay)["y"]
+            want = next_of(want)
+            made = [(y, want)] if run < 7 else [*made, (y, want)]
+            np.testing.assert_allclose(y.numpy(), want, rtol=1e-3, atol=1e-5)
+            if run == 7:
+                assert (gpu.copies_between, gpu.graph_launches - graphs) == (copies, 4)
+        for found, value in made:
+            np.testing.assert_allclose(found.numpy(), value, rtol=1e-3, atol=1e-5)
+        shared = gpu.xp.from_dlpack(y)
+        kept = shared.copy()
+        del y, found, made
+        session.run(None, {"x": gpu.xp.asarray(x)}, stay)
+        session.run(None, {"x": gpu.xp.asarray(x)}, stay)
+        np.testing.assert_array_equal(shared.tolist(), kept.tolist())
+
+
+def test_a_kept_view_of_an_input_has_memory_of_its_own(gpu: StandIn) -> None:
+    stay = epkit.RunOptions(on_device=True)
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        agraph (float[2, 3] x) => (float[1, 6] y, float[2, 3] z) { y = Flatten <axis=0> (x)  z = Exp(x) }
+    """)
+    with epkit.load(model, ["cuda"], fallback="error", capture=True) as session:
+        x = gpu.xp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+        for _ in range(5):
+            y = session.run(None, {"x": x}, stay)["y"]
+        x[...] = 0
+        np.testing.assert_array_equal(y.numpy(), [np.arange(6)])
+    assert gpu.graph_launches == 3
 
 
 def test_a_run_that_comes_while_a_graph_s_results_are_read_does_without_it(gpu: StandIn) -> None:

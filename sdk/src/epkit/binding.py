@@ -19,25 +19,41 @@ def bind(settings: Settings, registry: Registry, custom: Sequence[CustomOperator
     Raises:
         ProviderError, OptionError: as the registry does.
     """
-    chosen: list[tuple[str, Mapping[str, Any]]] = []
-    for choice in settings.providers:
-        name, options = (choice, {}) if isinstance(choice, str) else choice
-        if any(name == known for known, _ in chosen):
-            raise OptionError(
-                f"provider {name!r} is named twice", remedy="name each provider once, best first"
-            )
-        chosen.append((name, options))
+    chosen = labelled(settings)
     named = len(chosen)
-    if settings.fallback != "error" and all(name != settings.fallback for name, _ in chosen):
-        chosen.append((settings.fallback, {}))
+    if settings.fallback != "error" and all(name != settings.fallback for name, _ in chosen.values()):
+        chosen[settings.fallback] = (settings.fallback, {})
     bounds: list[Bound] = []
     try:
-        for index, (name, options) in enumerate(chosen):
-            bounds.append(_bind(registry, name, options, index >= named, custom))
+        for index, (label, (name, options)) in enumerate(chosen.items()):
+            bounds.append(
+                _bind(registry, name, options, index >= named, custom, "" if label == name else label)
+            )
     except EpkitError:
         close_all(bounds)
         raise
     return tuple(bounds)
+
+
+def labelled(settings: Settings) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Name and options of each provider that the application named, by what a session calls it.
+
+    A provider may be named again with other options (another device, say): it is then ``name#2``, and so on.
+
+    Raises:
+        OptionError: if one is named twice with the same options.
+    """
+    chosen: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for choice in settings.providers:
+        name, options = (choice, {}) if isinstance(choice, str) else choice
+        same = [known for other, known in chosen.values() if other == name]
+        if options in same:
+            raise OptionError(
+                f"provider {name!r} is named twice",
+                remedy="name each provider once, best first; or again with other options, such as another device",
+            )
+        chosen[f"{name}#{len(same) + 1}" if same else name] = (name, options)
+    return chosen
 
 
 def close_all(bounds: Sequence[Bound]) -> None:
@@ -52,6 +68,7 @@ def _bind(
     options: Mapping[str, Any],
     fallback: bool,
     custom: Sequence[CustomOperator],
+    label: str,
 ) -> Bound:
     provider, devices = registry.create(name, options)
     device = devices.found[0]
@@ -59,7 +76,7 @@ def _bind(
         with blame(name, "add_operators", "claim"):
             provider.add_operators(custom)
         with blame(name, "allocator", "claim"):
-            return Bound(provider, device, provider.allocator(device), fallback)
+            return Bound(provider, device, provider.allocator(device), fallback, label)
     except EpkitError:
         close_quietly(provider)
         raise

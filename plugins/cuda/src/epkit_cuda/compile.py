@@ -17,14 +17,19 @@ from .epilogue import absorb
 from .fuse import Chain
 from .kernels.eight import before_product, fuse_products
 from .kernels.formulas import Formula, formula_of
+from .kernels.portable import FUNCTIONS as PORTABLE
 from .launch import stream_of
 from .memory import Tensor
+from .together import Group, group
+from .turned import join
 
 LONGEST = 24
 """Nodes of a chain."""
 
 WIDEST = 12
 """Inputs of a chain."""
+
+CACHING = ("Attention", "MultiHeadAttention")
 
 ABSENT = -1
 
@@ -55,15 +60,22 @@ class Step:
         return (self.chain.output,) if self.chain is not None else tuple(self.nodes[-1].outputs)
 
     def memory(self) -> MemoryStep:
-        """The step as the memory planner sees it. Kernels may return views, or arrays of their own."""
+        """The step as the memory planner sees it."""
         named = tuple(value for value in self.outputs if value.name)
-        return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
+        views = () if self.kernel is None else tuple(filter(self._may_be_view, named))
+        return MemoryStep(self.nodes[-1], self.reads, named, views)
+
+    def _may_be_view(self, value: ir.Value) -> bool:
+        """Of what the step reads: results of portable operators; keys and values of an attention without a past."""
+        assert self.kernel is not None
+        cache = self.kernel.op_type in CACHING and value is not self.outputs[0]
+        return cache or self.kernel.function in PORTABLE
 
 
 def steps_of(
     subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel], precision: str = "fp32"
-) -> list[Step]:
-    """The steps of a subgraph. A formula joins that of its only reader."""
+) -> list[Step | Group]:
+    """The steps of a subgraph. A formula joins that of its only reader; what one kernel can do is a group."""
     readers: dict[ir.Value, set[ir.Node]] = {}
     for node in subgraph.nodes:
         for value in node.inputs:
@@ -94,7 +106,8 @@ def steps_of(
         inputs = _inputs(members)
         chain = Chain(members, inputs, subgraph)
         steps[node] = Step(tuple(inner for inner, _ in members), tuple(inputs), chain, None)
-    return fuse_products(absorb(list(steps.values()), readers, subgraph), readers, subgraph, precision)
+    found = fuse_products(absorb(list(steps.values()), readers, subgraph), readers, subgraph, precision)
+    return join(group(found, readers, subgraph, precision), readers, subgraph, precision)
 
 
 def _inputs(members: Members) -> list[ir.Value]:
@@ -113,12 +126,57 @@ class Call:
     keywords: Mapping[str, Any]
     last_uses: tuple[int, ...]
 
+    @property
+    def node(self) -> ir.Node:
+        """What names it."""
+        return self.step.nodes[-1]
+
+    def run(self, context: RunContext, slots: list[Tensor | None]) -> None:
+        """Enqueue it, between two slots and the next."""
+        arguments = [slots[slot] for slot in self.reads]
+        if self.step.chain is not None:
+            results: Sequence[Tensor] = (self.step.chain.run(context, arguments),)  # type: ignore[arg-type]
+        else:
+            assert self.step.kernel is not None
+            result = self.step.kernel.function(*arguments, context=context, **self.keywords)
+            results = result if isinstance(result, tuple) else (result,)
+        for slot, tensor in zip(self.writes, results, strict=False):
+            slots[slot] = tensor
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A group with its slots."""
+
+    group: Group
+    calls: tuple[Call, ...]
+    slots: Mapping[ir.Value, int]
+    last_uses: tuple[int, ...]
+
+    @property
+    def node(self) -> ir.Node:
+        """What names it."""
+        return self.group.nodes[-1]
+
+    def run(self, context: RunContext, slots: list[Tensor | None]) -> None:
+        """Enqueue it by its shortcut, or call by call."""
+        given = {
+            value: tensor for value in self.group.reads if (tensor := slots[self.slots[value]]) is not None
+        }
+        made = self.group.shortcut.run(context, given)
+        if made is not None:
+            for value, tensor in made.items():
+                slots[self.slots[value]] = tensor
+            return
+        for call in self.calls:
+            call.run(context, slots)
+
 
 class CudaProgram(Program):
     """Steps over numbered slots; a run enqueues them on its stream."""
 
     def __init__(
-        self, subgraph: Subgraph, steps: Sequence[Step], constant: Callable[[Any, bool], Tensor]
+        self, subgraph: Subgraph, steps: Sequence[Step | Group], constant: Callable[[Any, bool], Tensor]
     ) -> None:
         self.name = subgraph.name
         self.output_values = subgraph.outputs
@@ -136,12 +194,12 @@ class CudaProgram(Program):
         self._frame = [constants.get(slot) for slot in range(len(self._slots))]
         self._frame.append(None)  # the last slot is ABSENT
         last = self._last_uses(steps, {*self._outputs, *constants})
-        self._calls = [self._call(step, subgraph, last.get(at, ())) for at, step in enumerate(steps)]
+        self._calls = [self._bound(step, subgraph, last.get(at, ())) for at, step in enumerate(steps)]
 
     def _slot(self, value: ir.Value) -> int:
         return self._slots.setdefault(value, len(self._slots))
 
-    def _last_uses(self, steps: Sequence[Step], keep: set[int]) -> dict[int, tuple[int, ...]]:
+    def _last_uses(self, steps: Sequence[Step | Group], keep: set[int]) -> dict[int, tuple[int, ...]]:
         """For each step, the slots that nobody needs after it: their memory goes back to the pool."""
         last = {self._slots[v]: at for at, step in enumerate(steps) for v in (*step.reads, *step.outputs)}
         result: dict[int, tuple[int, ...]] = {}
@@ -149,6 +207,13 @@ class CudaProgram(Program):
             if slot not in keep:
                 result[at] = (*result.get(at, ()), slot)
         return result
+
+    def _bound(self, step: Step | Group, subgraph: Subgraph, last_uses: tuple[int, ...]) -> Call | Joint:
+        if isinstance(step, Step):
+            return self._call(step, subgraph, last_uses)
+        calls = tuple(self._call(inner, subgraph, ()) for inner in step.steps)
+        slots = {value: self._slots[value] for value in (*step.reads, *step.outputs)}
+        return Joint(step, calls, slots, last_uses)
 
     def _call(self, step: Step, subgraph: Subgraph, last_uses: tuple[int, ...]) -> Call:
         plain = step.kernel is not None and len(step.nodes) == 1
@@ -167,22 +232,19 @@ class CudaProgram(Program):
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         stream = stream_of(context)
-        slots = self._frame.copy()
+        slots: list[Tensor | None] = self._frame.copy()
         slots[: self._inputs] = inputs
         with stream.machine.using(stream.raw):
             for call in self._calls:
-                node = call.step.nodes[-1]
-                context.begin(node)
+                context.begin(call.node)
                 try:
-                    results = _invoke(call, context, [slots[slot] for slot in call.reads])
+                    call.run(context, slots)
                 except EpkitError as error:
-                    error.at(node=str(node.name))
+                    error.at(node=str(call.node.name))
                     raise
-                for slot, tensor in zip(call.writes, results, strict=False):
-                    slots[slot] = tensor
                 for slot in call.last_uses:
                     slots[slot] = None
-                context.end(node)
+                context.end(call.node)
         return [slots[slot] for slot in self._outputs]  # type: ignore[misc]
 
     def capture(self, context: RunContext, inputs: Sequence[Tensor]) -> Program | None:
@@ -200,11 +262,3 @@ def weights_of_products(subgraph: Subgraph) -> set[ir.Value]:
                     plain and value.shape is not None and len(value.shape) == 2
                 )
     return {value for value, found in readers.items() if all(found) and subgraph.constant(value) is not None}
-
-
-def _invoke(call: Call, context: RunContext, arguments: list[Tensor | None]) -> Sequence[Tensor]:
-    if call.step.chain is not None:
-        return (call.step.chain.run(context, arguments),)  # type: ignore[arg-type]
-    assert call.step.kernel is not None
-    result = call.step.kernel.function(*arguments, context=context, **call.keywords)
-    return result if isinstance(result, tuple) else (result,)

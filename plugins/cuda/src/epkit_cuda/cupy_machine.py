@@ -42,21 +42,24 @@ class CupyEvent:
 
 
 class CupyGraph:
-    """A recorded and instantiated graph."""
+    """A recorded and instantiated graph; whoever launches it may be at another GPU."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, device: Any) -> None:
         self.raw = raw
+        self.device = device
 
     def launch(self, stream: Any) -> None:
         """Enqueue it."""
-        self.raw.launch(stream.raw)
+        with self.device:
+            self.raw.launch(stream.raw)
 
 
 class CupyStream:
     """An in-order queue; a caller's stream is not destroyed."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, device: Any) -> None:
         self.raw = raw
+        self.device = device
         self.address = int(raw.ptr)
 
     def record(self) -> CupyEvent:
@@ -82,7 +85,7 @@ class CupyStream:
             if self.raw.is_capturing():
                 self._abandon()
             raise
-        graphs.append(CupyGraph(self.raw.end_capture()))
+        graphs.append(CupyGraph(self.raw.end_capture(), self.device))
 
     def _abandon(self) -> None:
         """End a capture that failed; an invalid one raises, and is over all the same."""
@@ -157,9 +160,9 @@ class CupyMachine(Machine):
 
     def stream(self, address: int = 0) -> CupyStream:
         if address:
-            return CupyStream(cupy.cuda.Stream.from_external(CallersStream(address)))
+            return CupyStream(cupy.cuda.Stream.from_external(CallersStream(address)), self.device)
         with self.device:
-            return CupyStream(cupy.cuda.Stream(non_blocking=True))
+            return CupyStream(cupy.cuda.Stream(non_blocking=True), self.device)
 
     @contextmanager
     def using(self, stream: Any) -> Iterator[None]:
@@ -167,8 +170,8 @@ class CupyMachine(Machine):
             yield
 
     @contextmanager
-    def private_memory(self) -> Iterator[Any]:
-        pool = cupy.cuda.MemoryPool()
+    def private_memory(self, pool: Any = None) -> Iterator[Any]:
+        pool = cupy.cuda.MemoryPool() if pool is None else pool
         with cupy.cuda.using_allocator(pool.malloc):
             yield pool
 

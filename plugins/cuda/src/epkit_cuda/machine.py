@@ -108,8 +108,8 @@ class Machine(ABC):
         """Make array operations of this thread go into the stream."""
 
     @abstractmethod
-    def private_memory(self) -> AbstractContextManager[Any]:
-        """Take the memory of new arrays from a pool of its own, which lives as long as what is returned."""
+    def private_memory(self, pool: Any = None) -> AbstractContextManager[Any]:
+        """Take the memory of new arrays from a pool: the one given, or a new one, which is returned."""
 
     @abstractmethod
     def launch(

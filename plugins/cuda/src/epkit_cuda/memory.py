@@ -30,12 +30,13 @@ class Tensor:
         host: its values, where the host knows them.
         asked: True once a kernel wanted to know them.
         packed: for weights, other forms of them that kernels made, by purpose; else None.
+        lasts: True if nobody writes there while the tensor is referred to.
     """
 
-    __slots__ = ("array", "asked", "host", "packed")
+    __slots__ = ("array", "asked", "host", "lasts", "packed")
 
     def __init__(self, array: Any, host: np.ndarray[Any, Any] | None = None) -> None:
-        self.array, self.host, self.asked = array, host, False
+        self.array, self.host, self.asked, self.lasts = array, host, False, False
         self.packed: dict[str, Any] | None = None
 
     @property
@@ -105,6 +106,9 @@ class CudaAllocator(Allocator):
         assert isinstance(stream, CudaStream)
         if source.size:
             self.machine.copy(stream.dense(source.array), target.array, stream.raw)
+
+    def lasts(self, tensor: Tensor) -> bool:
+        return tensor.lasts
 
     def imported(self, array: Any, stream: Stream) -> Tensor | None:
         assert isinstance(stream, CudaStream)

@@ -29,6 +29,7 @@ from .device import Options, find_devices, open_machine
 from .kernels import all_kernels
 from .machine import Machine
 from .memory import CudaAllocator, StreamPool, Tensor
+from .together import Group
 
 REMEMBERED = 1 << 16
 """Bytes up to which the host keeps a view of a constant: sizes, axes, small tables."""
@@ -69,7 +70,7 @@ class CudaProvider(KernelProvider):
             found = self.table.find(node, graph)
             yield found if isinstance(found, Refusal) else Claim((node,))
 
-    def _steps(self, subgraph: Subgraph) -> list[Step]:
+    def _steps(self, subgraph: Subgraph) -> list[Step | Group]:
         def kernel_for(node: ir.Node) -> Kernel:
             return self.kernel_for(node, subgraph)
 

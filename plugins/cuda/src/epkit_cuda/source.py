@@ -22,11 +22,15 @@ STORED = {
     "bool": "bool",
     "float8_e4m3fn": "e4m3",
     "float8_e5m2": "e5m2",
+    "int4": "i4",
+    "uint4": "u4",
 }
 """C++ types in memory, by element type."""
 
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 NARROW = ("f16", "bf16", "e4m3", "e5m2")
+HALF_BYTES = ("i4", "u4")
+"""Four bits, one element a byte; the upper half is nobody's."""
 
 
 def stored(dtype: np.dtype[Any] | str) -> str:
@@ -36,7 +40,7 @@ def stored(dtype: np.dtype[Any] | str) -> str:
 
 def computed(c_type: str) -> str:
     """The C++ type that an element of a stored type is computed in."""
-    return "float" if c_type in NARROW else c_type
+    return "float" if c_type in NARROW else "int" if c_type in HALF_BYTES else c_type
 
 
 PRELUDE = r"""
@@ -44,6 +48,8 @@ struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
 struct e4m3 { unsigned char bits; };
 struct e5m2 { unsigned char bits; };
+struct i4 { unsigned char bits; };
+struct u4 { unsigned char bits; };
 
 #ifdef __CUDACC_RTC__
 #define INFINITY __int_as_float(0x7f800000)
@@ -79,6 +85,11 @@ __device__ inline float widen(e4m3 x) { return widen_8<3, 0x7e>(x.bits); }
 __device__ inline float widen(e5m2 x) { return widen_8<2, 0x7b>(x.bits); }
 __device__ inline void narrow(float v, e4m3& x) { x.bits = narrow_8<3, 0x7e>(v); }
 __device__ inline void narrow(float v, e5m2& x) { x.bits = narrow_8<2, 0x7b>(v); }
+
+__device__ inline int widen(i4 x) { return (int)((x.bits & 15) ^ 8) - 8; }
+__device__ inline int widen(u4 x) { return x.bits & 15; }
+__device__ inline void narrow(float v, i4& x) { x.bits = (int)v & 15; }
+__device__ inline void narrow(float v, u4& x) { x.bits = (int)v & 15; }
 
 template <class T> __device__ inline T widen(T x) { return x; }
 template <class V, class T> __device__ inline void narrow(V v, T& x) { x = (T)v; }

@@ -91,6 +91,13 @@ class Allocator(ABC):
         """
         return None
 
+    def lasts(self, tensor: Tensor) -> bool:
+        """True if nobody writes into a result's memory while anyone refers to the tensor, or to a capsule of it.
+
+        Such a result need not be copied when it stays on the device after the run.
+        """
+        return False
+
 
 class HostEvent:
     """The event of a stream that never lags."""

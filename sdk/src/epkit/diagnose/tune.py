@@ -24,6 +24,7 @@ from .. import knobs
 from ..backend.bound import Bound
 from ..backend.registry import Registry
 from ..backend.registry import default as installed
+from ..binding import labelled
 from ..errors import EpkitError
 from ..model.extract import extract
 from ..partition.claims import Claims
@@ -240,8 +241,7 @@ class _Bench:
         if function is not None:
             proto.functions.append(ir.serde.serialize_function(function))
         feeds = {str(value.name): self.expected[str(value.name)] for value in part.inputs}
-        choices = (*self.settings.providers, self.settings.fallback)
-        choice = next(c for c in choices if (c if isinstance(c, str) else c[0]) == bound.name)
+        choice = labelled(self.settings).get(bound.name, self.settings.fallback)
         whole, inside = self._times(proto, choice, feeds)
         if bound.device.host_memory:
             return max(FLOOR, inside)

@@ -222,7 +222,7 @@ class Executor:
         """An output in the device's memory, which is the caller's from now on."""
         place = action.from_place
         tensor, buffer = lease.hand_over(action.value, source, state.stream(place))
-        return DeviceArray(self._bounds[place], tensor, lease.space.arena, buffer)
+        return DeviceArray(self._bounds[place], tensor, None if buffer is None else lease.space.arena, buffer)
 
     def _brought(self, value: DeviceArray, state: RunState) -> Any:
         """A device's value in the host's memory."""

@@ -130,7 +130,12 @@ class Lease:
         return tensor
 
     def hand_over(self, value: ir.Value, tensor: Tensor, stream: Stream) -> tuple[Tensor, Any]:
-        """A kept value in memory of its own, which is the caller's from now on; copied if it lies elsewhere."""
+        """A kept value in memory of its own, which is the caller's from now on; copied if it lies elsewhere.
+
+        With the tensor comes the arena's buffer, or None where the provider minds the memory.
+        """
+        if self.space.arena.allocator.lasts(tensor):
+            return tensor, None
         if value not in self._own or self._own[value][0] is not tensor:
             target = self._of_its_own(value, tuple(tensor.shape), tensor.dtype)
             self.space.arena.allocator.copy(tensor, target, stream)

@@ -7,6 +7,7 @@ from epkit.backend import Kernel
 from ..machine import Machine
 from . import (
     attention,
+    blocks,
     caches,
     codes,
     convolution,
@@ -24,15 +25,18 @@ from . import (
     quantised,
     recurrent,
     recurrent_sources,
+    resize,
     rotary,
     rows,
+    scatter,
     skips,
+    turned,
 )
 
-FAMILIES = (formulas, codes, rows, skips, rotary, pooling, indexing, integer)
+FAMILIES = (formulas, codes, blocks, rows, skips, rotary, pooling, indexing, scatter, resize, integer)
 
-OWN = (rows, skips, rotary, pooling, indexing, ordering, integer, quantised)
-LIBRARIES = (attention, caches, grouped, gemv, products, eight, convolution)
+OWN = (blocks, rows, skips, rotary, pooling, indexing, scatter, resize, ordering, integer, quantised)
+LIBRARIES = (attention, caches, turned, grouped, gemv, products, eight, convolution)
 WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 
 

@@ -10,6 +10,9 @@ THREADS = 256
 CHUNK = 1024
 """Keys whose scores a block keeps at once."""
 
+AT_ONCE = 4
+"""Keys that a lane has under way: the wait for the first is that for all."""
+
 WIDEST = THREADS
 """Elements of a head at most: with one a lane, a block sees a value at once."""
 
@@ -57,28 +60,38 @@ extern "C" __global__ void few(int heads, int each, int queries, int keys, int s
   int lanes = 1, across = 1;
   while (lanes < packs && lanes < 32) lanes *= 2;
   while (across < columns) across *= 2;
+  const int team = threadIdx.x / lanes, teams = {THREADS} / lanes;
   const int lane = threadIdx.x % lanes, column = threadIdx.x % across, parts = {THREADS} / across;
   float top = -INFINITY, sum = 0, kept[{pack}] = {{}};
   for (int base = 0; base < seen; base += {CHUNK}) {{
     const int count = seen - base < {CHUNK} ? seen - base : {CHUNK};
     float best = -INFINITY;
-    for (int first = 0; first < count; first += {THREADS} / lanes) {{
-      const int own = first + threadIdx.x / lanes, j = base + own;
-      float score = 0;
-      if (own < count) for (int c = lane; c < packs; c += lanes) {{
-        const Pack x = ((const Pack*)mine)[c], z = ((const Pack*)(k + j * k_i))[c];
-        for (int e = 0; e < {pack}; e++) score += (float)widen(x.v[e]) * (float)widen(z.v[e]);
+    for (int first = 0; first < count; first += {AT_ONCE} * teams) {{
+      float found[{AT_ONCE}] = {{}};
+      for (int c = lane; c < packs; c += lanes) {{
+        const Pack x = ((const Pack*)mine)[c];
+        Pack z[{AT_ONCE}];
+        for (int u = 0; u < {AT_ONCE}; u++) {{
+          const int own = first + u * teams + team, j = base + (own < count ? own : count - 1);
+          z[u] = ((const Pack*)(k + j * k_i))[c];
+        }}
+        for (int u = 0; u < {AT_ONCE}; u++)
+          for (int e = 0; e < {pack}; e++) found[u] += (float)widen(x.v[e]) * (float)widen(z[u].v[e]);
       }}
-      for (int step = 16; step; step >>= 1) {{
-        const float other = __shfl_xor_sync(0xffffffffu, score, step);
-        if (step < lanes) score += other;
-      }}
-      if (own < count) {{
-        score *= scale;
-        if (softcap != 0) score = softcap * tanh(score / softcap);
-        {MASKS[kind]}
-        best = Top()(best, score);
-        if (lane == 0) scores[own] = score;
+      for (int u = 0; u < {AT_ONCE}; u++) {{
+        float score = found[u];
+        for (int step = 16; step; step >>= 1) {{
+          const float other = __shfl_xor_sync(0xffffffffu, score, step);
+          if (step < lanes) score += other;
+        }}
+        const int own = first + u * teams + team, j = base + own;
+        if (own < count) {{
+          score *= scale;
+          if (softcap != 0) score = softcap * tanh(score / softcap);
+          {MASKS[kind]}
+          best = Top()(best, score);
+          if (lane == 0) scores[own] = score;
+        }}
       }}
     }}
     const float higher = Top()(top, over_block(Top(), best));
@@ -88,7 +101,9 @@ extern "C" __global__ void few(int heads, int each, int queries, int keys, int s
     sum = sum * fade + over_block(Sum(), part);
     __syncthreads();
     for (int e = 0; e < {pack}; e++) kept[e] *= fade;
-    if (column < columns) for (int own = threadIdx.x / across; own < count; own += parts) {{
+    const int until = column < columns ? count : 0;
+    #pragma unroll {AT_ONCE}
+    for (int own = threadIdx.x / across; own < until; own += parts) {{
       const Pack z = ((const Pack*)(v + (long long)(base + own) * v_i))[column];
       for (int e = 0; e < {pack}; e++) kept[e] += scores[own] * (float)widen(z.v[e]);
     }}

@@ -1,10 +1,12 @@
 """Products of float8 codes: by the library with their scales, else dequantised first.
 
-A MatMul whose operands both come from DequantizeLinear, one scale each, becomes one step (see ``fuse_products``).
+A MatMul whose operands both come from DequantizeLinear, one scale each or one for each column of the second, becomes
+one step (see ``fuse_products``). The library takes one scale: those of columns are factors of its sums.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from epkit.backend import Kernel, RunContext, Subgraph, element_type, kernel
 from ..launch import launch, stream_of
 from ..memory import Tensor
 from ..source import FLOAT8, PRELUDE, stored
+from .gemv import ACTIVATIONS
 from .products import finish, multiply, product_shape
 
 if TYPE_CHECKING:
@@ -26,12 +29,12 @@ BLOCK, GRID = 256, 1 << 16
 
 
 def widened_source(code: str, result: str) -> str:
-    """q[i] = p[i] scale."""
+    """q[i] = p[i] scale[i % columns]."""
     return f"""{PRELUDE}
-extern "C" __global__ void widened(long long n, const {code}* __restrict__ p, const float* __restrict__ scale,
-    {result}* __restrict__ q) {{
+extern "C" __global__ void widened(long long n, int columns, const {code}* __restrict__ p,
+    const float* __restrict__ scale, {result}* __restrict__ q) {{
   for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x)
-    narrow(widen(p[i]) * scale[0], q[i]);
+    narrow(widen(p[i]) * scale[i % columns], q[i]);
 }}
 """
 
@@ -39,14 +42,62 @@ extern "C" __global__ void widened(long long n, const {code}* __restrict__ p, co
 def widened(context: RunContext, codes: Any, scale: Any, dtype: np.dtype[Any]) -> Any:
     """Dense codes as the numbers that they stand for."""
     out = stream_of(context).machine.xp.empty(codes.shape, dtype)
-    arguments = [np.int64(out.size), codes, scale, out]
+    arguments = [np.int64(out.size), np.int32(max(1, scale.size)), codes, scale, out]
     source = widened_source(stored(codes.dtype), stored(dtype))
     launch(context, source, "widened", min(GRID, -(-out.size // BLOCK)), BLOCK, arguments)
     return out
 
 
+def scaled_source(result: str, *, bias: bool, activation: str) -> str:
+    """q[i] = activation(p[i] scale[i % columns] + bias[i % columns])."""
+    summand = " + widen(bias[i % columns])" if bias else ""
+    return f"""{PRELUDE}
+extern "C" __global__ void scaled(long long n, int columns, const float* __restrict__ p,
+    const float* __restrict__ scale, const {result}* __restrict__ bias, {result}* __restrict__ q) {{
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x) {{
+    const float x = p[i] * scale[i % columns]{summand};
+    narrow({ACTIVATIONS[activation].format("x")}, q[i]);
+  }}
+}}
+"""
+
+
+def by_scales(
+    context: RunContext,
+    operands: tuple[Any, Any],
+    out: Any,
+    scales: tuple[Any, Any, Any],
+    bias: Any,
+    activation: str,
+) -> bool:
+    """out = activation((a scale_a)(b scales of its columns) + bias); False where the library has no such product.
+
+    Args:
+        scales: of a, 1 for the library, and those of the columns.
+    """
+    machine = stream_of(context).machine
+    sums = machine.xp.empty(out.shape, np.float32)
+    if not machine.multiply_eight(*operands, sums, scales[:2]):
+        return False
+    source = scaled_source(stored(out.dtype), bias=bias is not None, activation=activation)
+    sizes = [np.int64(out.size), np.int32(out.shape[-1])]
+    arguments = [*sizes, sums, scales[2], out if bias is None else bias, out]
+    launch(context, source, "scaled", min(GRID, -(-out.size // BLOCK)), BLOCK, arguments)
+    return True
+
+
+def one(context: RunContext, scale: Tensor) -> Any:
+    """The factor 1 on the device; kept beside a constant scale."""
+    if scale.packed is not None and "one" in scale.packed:
+        return scale.packed["one"]
+    made = stream_of(context).machine.xp.ones(1, np.float32)
+    if scale.packed is not None and not stream_of(context).capturing:
+        scale.packed["one"] = made
+    return made
+
+
 def single(context: RunContext, scale: Tensor) -> Any:
-    """A scale as one float32."""
+    """A scale, or several, as float32."""
     if scale.dtype == np.float32:
         return scale.array
     if scale.packed is not None and "single" in scale.packed:
@@ -92,7 +143,12 @@ def product_of(precision: str) -> Kernel:
         if a.size and a.array.flags.c_contiguous:
             flat, columns = a.array.reshape(-1, a.shape[-1]), b.shape[1]
             target = out.array.reshape(-1, columns)
-            if stream.machine.multiply_eight(flat, by_columns(context, b), target, scales):
+            operands = flat, by_columns(context, b)
+            if b_scale.size > 1:
+                factors = scales[0], one(context, b_scale), scales[1]
+                if by_scales(context, operands, target, factors, summand, activation):
+                    return out
+            elif stream.machine.multiply_eight(*operands, target, scales):
                 finish(context, out.array, columns, summand, activation)
                 return out
         left, right = (
@@ -140,25 +196,35 @@ def fuse_products(
 
 
 def _dequantises(step: Step) -> bool:
-    """True for a DequantizeLinear of float8 alone, with one scale and no zero point but zero's."""
+    """True for a DequantizeLinear of float8 alone, of known scales and no zero point but zero's."""
     node = step.nodes[0]
     if step.chain is None or len(step.nodes) != 1 or node.op_type != "DequantizeLinear":
         return False
     scale = node.inputs[1]
-    one = scale is not None and scale.shape is not None and all(size == 1 for size in scale.shape)
-    return one and element_type(node.inputs[0]) in FLOAT8
+    return scale is not None and scale.shape is not None and element_type(node.inputs[0]) in FLOAT8
+
+
+def _scales(node: ir.Node) -> int:
+    """How many there are."""
+    scale = node.inputs[1]
+    assert scale is not None and scale.shape is not None
+    return math.prod(size if isinstance(size, int) else 2 for size in scale.shape)
 
 
 def _fits(pair: list[Step | None]) -> bool:
-    """Both there, of one element type each way, the second a matrix."""
+    """Both there, of one element type each way, the second a matrix; a chain's several scales are of its columns."""
     if any(maker is None for maker in pair):
         return False
     nodes = [maker.nodes[0] for maker in pair if maker is not None]
     shapes = [None if value is None else value.shape for value in (node.inputs[0] for node in nodes)]
     ranks = [0 if shape is None else len(shape) for shape in shapes]
-    return ranks[0] >= 2 and ranks[1] == 2 and len({element_type(node.outputs[0]) for node in nodes}) == 1
+    alike = len({element_type(node.outputs[0]) for node in nodes}) == 1
+    return _scales(nodes[0]) == 1 and ranks[0] >= 2 and ranks[1] == 2 and alike
 
 
 def sources() -> list[str]:
     """Every source that these kernels launch."""
-    return [widened_source(stored(code), t) for code in sorted(FLOAT8) for t in ("float", "f16", "bf16")]
+    kinds = ("float", "f16", "bf16")
+    found = [widened_source(stored(code), t) for code in sorted(FLOAT8) for t in kinds]
+    each = [(t, bias, activation) for t in kinds for bias in (False, True) for activation in ACTIVATIONS]
+    return [*found, *(scaled_source(t, bias=bias, activation=activation) for t, bias, activation in each)]

@@ -1,10 +1,14 @@
-"""A few rows times a matrix whose columns are dense: one warp a column, which streams it once.
+"""A few rows times weights: one warp a column, which streams it once, sixteen bytes a lane.
 
-Here the time is that of reading the weights; libraries split such products into more kernels than one.
+Here the time is that of reading the weights, and that of starting kernels. So several products of the same rows are
+one kernel, and what comes before and after them is inside: a normalisation by the root mean square, a bias, an
+activation, a residual, or the gate of one product on another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +23,13 @@ WARPS = 4
 """Warps of a block."""
 
 NARROWEST, SMALLEST = 32, 1 << 16
-"""Columns, and elements of the matrix, from which on it is worth it."""
+"""Columns, and elements of a matrix, from which on it is worth it."""
 
 WIDTH = 16
 """Bytes that a lane reads at once."""
+
+MOST_PARTS = 3
+"""Products of one kernel."""
 
 ACTIVATIONS = {
     "": "{0}",
@@ -32,64 +39,308 @@ ACTIVATIONS = {
 """What is done to a sum, by name."""
 
 
-def gemv_source(c_type: str, rows: int, *, bias: bool, activation: str) -> str:
-    """y[r, n] = activation(sum over k of a[r, k] b[n, k] + bias[n]) for ``rows`` rows."""
-    total = "totals[r]" + (" + widen(bias[n])" if bias else "")
-    return f"""{PRELUDE}
-typedef {c_type} T; typedef {computed(c_type)} C;
-const int EACH = {WIDTH} / sizeof(T);
-struct alignas({WIDTH}) Pack {{ T v[EACH]; }};
-extern "C" __global__ void gemv(int columns, int packs, long long step, const T* __restrict__ a,
-    const T* __restrict__ b, const T* __restrict__ bias, T* __restrict__ y) {{
-  const int n = blockIdx.x * {WARPS} + threadIdx.x / 32, lane = threadIdx.x & 31;
-  const bool works = n < columns;
-  const Pack* column = (const Pack*)(b + (works ? n : 0) * step);
-  C totals[{rows}] = {{}};
+@dataclass(frozen=True)
+class Dense:
+    """A matrix [k, n] as it is."""
+
+    matrix: Any
+    bias: Any = None
+
+    @property
+    def columns(self) -> int:
+        """Of the result."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Equal for weights that one kernel can read."""
+        return (0, self.bias is not None)
+
+    def fits(self, a: Any) -> bool:
+        """True if it can be streamed for rows a [m, k]."""
+        b, each = self.matrix, self.matrix.dtype.itemsize
+        k, n = b.shape
+        wide = k * each % WIDTH == 0 and b.strides[0] == each and b.strides[1] >= k * each
+        aligned = b.strides[1] % WIDTH == 0 and b.data.ptr % WIDTH == 0
+        alike = a.shape[1] == k and a.dtype == b.dtype
+        return bool(alike and wide and aligned and n >= NARROWEST and k * n >= SMALLEST)
+
+    def arguments(self) -> list[Any]:
+        """Of the kernel, for this part."""
+        b = self.matrix
+        return [np.int64(b.strides[1] // b.dtype.itemsize), b, b if self.bias is None else self.bias]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix [k, n] in blocks of codes: the operands of MatMulNBits, dense."""
+
+    codes: Any
+    scales: Any
+    points: Any
+    columns: int
+    inner: int
+    block: int
+    bits: int
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Equal for weights that one kernel can read."""
+        return (self.bits, self.block, self.points is not None)
+
+    def fits(self, a: Any) -> bool:
+        """True if every sixteen bytes are codes of one block."""
+        count = 8 * WIDTH // self.bits
+        whole = self.inner % count == 0 and self.block % count == 0 and self.inner % self.block == 0
+        alike = a.shape[1] == self.inner and self.scales.dtype == a.dtype
+        return bool(alike and whole and self.codes.data.ptr % WIDTH == 0)
+
+    def arguments(self) -> list[Any]:
+        """Of the kernel, for this part."""
+        return [self.codes, self.scales, self.codes if self.points is None else self.points]
+
+
+Weight = Dense | Packed
+
+
+@dataclass(frozen=True)
+class Form:
+    """One source.
+
+    Attributes:
+        kind: the C++ type of rows, sums apart.
+        rows, parts: how many.
+        bits: of the weights' codes; 0 for weights of the rows' type.
+        points: True with zero points.
+        bias: True with one number for each column.
+        activation: one of ``ACTIVATIONS``.
+        residual: True if something is added to the result.
+        norm: True if the rows are normalised first.
+        gated: True if there are two parts, and the result is swish(first) second.
+    """
+
+    kind: str
+    rows: int
+    parts: int = 1
+    bits: int = 0
+    points: bool = False
+    bias: bool = False
+    activation: str = ""
+    residual: bool = False
+    norm: bool = False
+    gated: bool = False
+
+
+def _taken(norm: bool) -> str:
+    """What becomes of element v of row r: its square is counted, and it is scaled, where rows are normalised."""
+    return "squares[r] += v * v; v *= (C)widen(g.v[e]);" if norm else ""
+
+
+def _dense(form: Form) -> str:
+    """Adds the products of a column to ``totals``."""
+    return f"""
+__device__ inline void stream(const T* b, int packs, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
   #pragma unroll 4
   for (int at = lane; at < packs; at += 32) {{
-    const Pack w = column[at];
-    for (int r = 0; r < {rows}; r++) {{
+    const Pack w = ((const Pack*)b)[at];
+    {"const Pack g = ((const Pack*)gamma)[at];" if form.norm else ""}
+    for (int r = 0; r < ROWS; r++) {{
       const Pack x = ((const Pack*)a)[r * packs + at];
-      for (int j = 0; j < EACH; j++) totals[r] += widen(x.v[j]) * widen(w.v[j]);
-    }}
-  }}
-  for (int r = 0; r < {rows}; r++) {{
-    for (int part = 16; part; part >>= 1) totals[r] += __shfl_xor_sync(0xffffffffu, totals[r], part);
-    if (works && lane == 0) {{
-      const C sum = {total};
-      narrow({ACTIVATIONS[activation].format("sum")}, y[r * columns + n]);
+      for (int e = 0; e < EACH; e++) {{
+        C v = widen(x.v[e]);
+        {_taken(form.norm)}
+        totals[r] += v * widen(w.v[e]);
+      }}
     }}
   }}
 }}
 """
 
 
-def fits(a: Any, b: Any) -> bool:
-    """True if rows a [m, k] and a matrix b [k, n] are what the kernel takes."""
-    k, n = b.shape
-    each = b.dtype.itemsize
-    wide = k * each % WIDTH == 0 and b.strides[0] == each and b.strides[1] >= k * each
-    aligned = b.strides[1] % WIDTH == 0 and b.data.ptr % WIDTH == 0 and a.data.ptr % WIDTH == 0
-    few = 0 < a.shape[0] <= MOST_ROWS and n >= NARROWEST and k * n >= SMALLEST
-    return few and wide and aligned and bool(a.flags.c_contiguous) and a.dtype == b.dtype
+def _packed(form: Form) -> str:
+    """The same for codes: sum a (q - z) s. Layout: see ``quantised``.
+
+    A code stays in its place, as the last bits of 2^23 in a float, and is so 16^p or 256^p times too great; what
+    it is multiplied with is made as much smaller. All of it is exact, and costs less than shifts and conversions.
+    """
+    count, mask, each = 8 * WIDTH // form.bits, (1 << form.bits) - 1, 8 // form.bits
+    point = (
+        f"points[g / {each}] >> (g % {each} * {form.bits}) & {mask}" if form.points else 1 << (form.bits - 1)
+    )
+    return f"""
+struct alignas(16) Words {{ unsigned v[4]; }};
+const int BITS = {form.bits}, COUNT = {count}, INSIDE = 16 / BITS;
+__device__ inline void stream(const unsigned char* codes, const T* scales, const unsigned char* points, int packs,
+    int block, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
+  #pragma unroll 2
+  for (int at = lane; at < packs * EACH / COUNT; at += 32) {{
+    const Words w = ((const Words*)codes)[at];
+    const int g = at * COUNT / block, zero = {point};
+    const C scale = widen(scales[g]);
+    for (int r = 0; r < ROWS; r++) {{
+      C sum = 0;
+      #pragma unroll
+      for (int pack = 0; pack < COUNT / EACH; pack++) {{
+        const Pack x = ((const Pack*)a)[r * packs + at * (COUNT / EACH) + pack];
+        {"const Pack g = ((const Pack*)gamma)[at * (COUNT / EACH) + pack];" if form.norm else ""}
+        #pragma unroll
+        for (int e = 0; e < EACH; e++) {{
+          const int place = pack * EACH + e, power = place % INSIDE * BITS;
+          const unsigned half = w.v[place * BITS / 32] >> (place * BITS / 16 % 2 * 16);
+          const C code = __int_as_float(0x4b000000 | (int)(half & {mask}u << power)) - (C)(0x800000 + (zero << power));
+          C v = widen(x.v[e]);
+          {_taken(form.norm)}
+          sum += v * (1.0f / (1 << power)) * code;
+        }}
+      }}
+      totals[r] += scale * sum;
+    }}
+  }}
+}}
+"""
 
 
-def multiply(context: RunContext, a: Any, b: Any, out: Any, bias: Any, activation: str) -> None:
-    """out = activation(a b + bias) for arrays that fit."""
-    rows, (k, n) = a.shape[0], b.shape
-    each = b.dtype.itemsize
-    source = gemv_source(stored(b.dtype), rows, bias=bias is not None, activation=activation)
-    sizes = [np.int32(n), np.int32(k * each // WIDTH), np.int64(b.strides[1] // each)]
-    arguments = [*sizes, a, b, a if bias is None else bias, out]
-    launch(context, source, "gemv", -(-n // WARPS), 32 * WARPS, arguments)
+DENSE = {"step": "long long", "b": "const T*", "bias": "const T*"}
+PACKED = {"codes": "const unsigned char*", "scales": "const T*", "points": "const unsigned char*"}
+"""Parameters of each part, with their types."""
+
+
+def _places(form: Form, part: int | str = "") -> str:
+    """Where a part's column begins, and how much of it there is."""
+    if not form.bits:
+        return f"b{part} + column * step{part}, packs"
+    codes = f"codes{part} + column * packs * EACH * {form.bits} / 8"
+    return f"{codes}, scales{part} + column * blocks, points{part} + column * point_bytes, packs, block"
+
+
+def gemv_source(form: Form) -> str:
+    """y[r, n] = activation(sum over k of a[r, k] b[n, k] + bias[n]) + residual[r, n], for each part."""
+    names = PACKED if form.bits else DENSE
+    shared = ", int block, int blocks, int point_bytes" if form.bits else ""
+    parameters = "".join(
+        f", int columns{part}{''.join(f', {kind} {name}{part}' for name, kind in names.items())}, T* y{part}"
+        for part in range(form.parts)
+    )
+    every = ("columns", "y", *names)
+    first = " ".join(
+        f"{kind} {name} = {name}0;" for name, kind in {"columns": "int", "y": "T*", **names}.items()
+    )
+    later = range(1, 1 if form.gated else form.parts)
+    switch = "\n  ".join(
+        f"if (n >= columns) {{ n -= columns; {' '.join(f'{name} = {name}{part};' for name in every)} }}"
+        for part in later
+    )
+    gate = f"stream({_places(form, 1)}, a, gamma, lane, others, unused);" if form.gated else ""
+    return f"""{PRELUDE}
+typedef {form.kind} T; typedef {computed(form.kind)} C;
+const int EACH = {WIDTH} / sizeof(T), ROWS = {form.rows};
+struct alignas({WIDTH}) Pack {{ T v[EACH]; }};
+__device__ inline C over_warp(C x) {{
+  for (int part = 16; part; part >>= 1) x += __shfl_xor_sync(0xffffffffu, x, part);
+  return x;
+}}
+{_packed(form) if form.bits else _dense(form)}
+extern "C" __global__ void gemv(int packs{shared}{parameters}, const T* __restrict__ a, const T* __restrict__ gamma,
+    float epsilon, const T* __restrict__ residual) {{
+  int n = blockIdx.x * {WARPS} + threadIdx.x / 32;
+  const int lane = threadIdx.x & 31;
+  {first}
+  {switch}
+  const bool works = n < columns;
+  const long long column = works ? n : 0;
+  C totals[ROWS] = {{}}, squares[ROWS] = {{}}, others[ROWS] = {{}}, unused[ROWS] = {{}};
+  stream({_places(form)}, a, gamma, lane, totals, squares);
+  {gate}
+  for (int r = 0; r < ROWS; r++) {{
+    C x = over_warp(totals[r]), z = {"over_warp(others[r])" if form.gated else "0"};
+    const C factor = {"1 / sqrt(over_warp(squares[r]) / (packs * EACH) + epsilon)" if form.norm else "1"};
+    if (!works || lane) continue;
+    {_finished(form)}
+  }}
+}}
+"""
+
+
+def _finished(form: Form) -> str:
+    """What becomes of the sums x and z; as after separate kernels, each result is rounded."""
+    value = f"x * factor{' + (C)widen(bias[n])' if form.bias else ''}"
+    if form.gated:
+        rounded = "(C)widen(stored_as<T>({}))"
+        lines = [f"x = {rounded.format('x * factor')}; z = {rounded.format('z * factor')};"]
+        lines.append(f"x = {rounded.format('x / (1 + exp(-x))')} * z;")
+    else:
+        lines = [f"x = {value};", f"x = {ACTIVATIONS[form.activation].format('x')};"]
+    if form.residual:
+        lines.append("x = (C)widen(stored_as<T>(x)) + (C)widen(residual[(long long)r * columns + n]);")
+    return "\n    ".join([*lines, "narrow(x, y[(long long)r * columns + n]);"])
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is done in the same kernel.
+
+    Attributes:
+        gamma, epsilon: of the normalisation of the rows; None: there is none.
+        residual: added to the result, of its shape.
+        gated: the result is one: swish(first) second.
+        activation: of each sum.
+    """
+
+    gamma: Any = None
+    epsilon: float = 0.0
+    residual: Any = None
+    gated: bool = False
+    activation: str = ""
+
+
+def fits(a: Any, weights: Sequence[Weight], most: int = MOST_ROWS) -> bool:
+    """True if rows a [m, k] and these weights are what one kernel takes."""
+    few = 0 < a.shape[0] <= most and a.data.ptr % WIDTH == 0 and bool(a.flags.c_contiguous)
+    alike = len(weights) <= MOST_PARTS and all(item.form == weights[0].form for item in weights)
+    return few and alike and all(item.fits(a) for item in weights)
+
+
+def multiply(
+    context: RunContext, a: Any, weights: Sequence[Weight], outs: Sequence[Any], around: Around
+) -> None:
+    """Each out = a times its weight, for operands that fit."""
+    first = weights[0]
+    form = Form(stored(a.dtype), a.shape[0], len(weights), activation=around.activation, gated=around.gated)
+    form = replace(form, norm=around.gamma is not None, residual=around.residual is not None)
+    arguments: list[Any] = [np.int32(a.shape[1] * a.dtype.itemsize // WIDTH)]
+    if isinstance(first, Packed):
+        form = replace(form, bits=first.bits, points=first.points is not None)
+        blocks = first.inner // first.block
+        arguments += map(np.int32, (first.block, blocks, -(-blocks * first.bits // 8)))
+    else:
+        form = replace(form, bias=first.bias is not None)
+    targets = [*outs, *outs][: len(weights)]  # a gate has one result
+    for weight, out in zip(weights, targets, strict=True):
+        arguments += [np.int32(weight.columns), *weight.arguments(), out]
+    arguments += [a, a if around.gamma is None else around.gamma, np.float32(around.epsilon)]
+    arguments.append(a if around.residual is None else around.residual)
+    columns = first.columns if around.gated else sum(item.columns for item in weights)
+    launch(context, gemv_source(form), "gemv", -(-columns // WARPS), 32 * WARPS, arguments)
 
 
 def sources() -> list[str]:
-    """Every source that these kernels launch."""
-    return [
-        gemv_source(t, rows, bias=bias, activation=activation)
-        for t in ("float", "f16", "bf16")
-        for rows in (1, MOST_ROWS)
-        for bias in (False, True)
-        for activation in ACTIVATIONS
-    ]
+    """Every kind of source that these kernels launch."""
+    found = []
+    for kind in ("float", "f16", "bf16"):
+        plain = [Form(kind, 1), Form(kind, MOST_ROWS)]
+        found += [
+            replace(form, bias=bias, activation=name)
+            for form in plain
+            for bias in (False, True)
+            for name in ACTIVATIONS
+        ]
+        packed = [
+            replace(form, bits=bits, points=points)
+            for form in plain
+            for bits in (4, 8)
+            for points in (False, True)
+        ]
+        for form in (*plain, *packed):
+            found += [form, replace(form, residual=True), replace(form, norm=True, parts=MOST_PARTS)]
+            found += [replace(form, norm=norm, parts=2, gated=True) for norm in (False, True)]
+    return list(dict.fromkeys(map(gemv_source, found)))

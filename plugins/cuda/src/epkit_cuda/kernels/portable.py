@@ -79,6 +79,10 @@ HOST_ONLY = {
 """Operators that stay on the host, and why."""
 
 
+FUNCTIONS: set[Callable[..., Any]] = set()
+"""Of the kernels made here: what they give may be a view of what they were given."""
+
+
 def kernels(xp: Any) -> list[Kernel]:
     """The portable operators over a machine's namespace."""
     every = [item for item in portable_kernels(xp) if item.domain == ""]
@@ -99,6 +103,7 @@ def on_device(item: Kernel) -> Kernel:
             return tuple(_tensor(context, array) for array in result)
         return _tensor(context, result)
 
+    FUNCTIONS.add(run)
     return replace(item, function=run, wants=item.wants | {"context"}, when=_when(item))
 
 

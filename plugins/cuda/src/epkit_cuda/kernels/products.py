@@ -83,8 +83,9 @@ def multiply(
 
 def _one(context: RunContext, a: Any, b: Any, out: Any, precision: str, bias: Any, activation: str) -> None:
     """out = activation(a b + bias) for matrices."""
-    if a.dtype == out.dtype and gemv.fits(a, b):
-        gemv.multiply(context, a, b, out, bias, activation)
+    weight = gemv.Dense(b, bias)
+    if a.dtype == out.dtype and gemv.fits(a, [weight]):
+        gemv.multiply(context, a, [weight], [out], gemv.Around(activation=activation))
         return
     machine = stream_of(context).machine
     if not machine.multiply(a, b, out, precision, bias=bias, activation=activation):

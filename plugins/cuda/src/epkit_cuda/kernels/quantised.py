@@ -13,6 +13,7 @@ from epkit.kernels.attributes import attribute_values
 from ..launch import dense, launch, stream_of
 from ..memory import Tensor
 from ..source import PRELUDE, computed, stored
+from . import gemv
 from .products import multiply
 from .rows import output
 
@@ -20,7 +21,7 @@ WARPS = 4
 """Warps of a block."""
 
 MOST_ROWS = 8
-"""Rows up to which each number of the result has a warp of its own."""
+"""Rows up to which the weights are read as they are stored."""
 
 BLOCK, GRID = 256, 1 << 16
 TYPES = ("float32", "float16", "bfloat16")
@@ -64,43 +65,6 @@ extern "C" __global__ void n_bits({PARAMETERS}) {{
     for (int part = 0; part < {each}; part++)
       if (k + part < k_all)
         total += (C)widen(a[row * k_all + k + part]) * scale * ((int)((packed >> (part * {bits})) & {mask}) - zero);
-  }}
-  for (int step = 16; step; step >>= 1) total += __shfl_xor_sync(0xffffffffu, total, step);
-  if (works && lane == 0) narrow(total, y[row * n_all + n]);
-}}
-"""
-
-
-def streamed_source(c_type: str, bits: int, *, points: bool) -> str:
-    """The same, sixteen bytes of weights a lane at once, all of one block: sum a (q - z) s = s (sum a q - z sum a)."""
-    count, mask = 128 // bits, (1 << bits) - 1
-    return f"""{_beginning(c_type, bits, points)}
-const int EACH = 16 / sizeof(T);
-struct alignas(16) Words {{ unsigned v[4]; }};
-struct alignas(16) Pack {{ T v[EACH]; }};
-extern "C" __global__ void streamed({PARAMETERS}) {{
-  const long long job = (long long)blockIdx.x * {WARPS} + threadIdx.x / 32;
-  const int lane = threadIdx.x & 31, n = (int)(job % n_all), chunks = k_all / {count};
-  const long long row = job / n_all;
-  const bool works = row < m;
-  const Words* weights = (const Words*)q + (long long)n * chunks;
-  C total = 0;
-  #pragma unroll 2
-  for (int at = lane; works && at < chunks; at += 32) {{
-    const Words w = weights[at];
-    const int g = at * {count} / block;
-    const Pack* x = (const Pack*)(a + row * k_all) + at * ({count} / EACH);
-    C products = 0, sum = 0;
-    for (int pack = 0; pack < {count} / EACH; pack++) {{
-      const Pack some = x[pack];
-      for (int e = 0; e < EACH; e++) {{
-        const int place = pack * EACH + e;
-        const C value = widen(some.v[e]);
-        products += value * (C)(w.v[place * {bits} / 32] >> (place * {bits} % 32) & {mask});
-        sum += value;
-      }}
-    }}
-    total += ((C)widen(scales[(long long)n * blocks + g])) * (products - point_of(points, n, g, point_bytes) * sum);
   }}
   for (int step = 16; step; step >>= 1) total += __shfl_xor_sync(0xffffffffu, total, step);
   if (works && lane == 0) narrow(total, y[row * n_all + n]);
@@ -174,11 +138,13 @@ def matmul_n_bits_of(precision: str) -> Kernel:
             launch(context, source, "unpacked", grid, BLOCK, [*sizes, *weights, whole])
             multiply(context, weights[0], whole.T, out.array, precision)
             return out
-        wide = K % (128 // bits) == 0 and block_size % (128 // bits) == 0 and K % block_size == 0
-        aligned = all(item.data.ptr % 16 == 0 for item in weights[:2])
-        name, write = ("streamed", streamed_source) if wide and aligned else ("n_bits", n_bits_source)
-        source = write(stored(a.dtype), bits, **options)
-        launch(context, source, name, -(-rows * N // WARPS), 32 * WARPS, [*sizes, *weights, out.array])
+        left, zeros = weights[0].reshape(rows, K), None if points is None else weights[3]
+        packed = gemv.Packed(weights[1], weights[2], zeros, N, K, block_size, bits)
+        if gemv.fits(left, [packed], MOST_ROWS):
+            gemv.multiply(context, left, [packed], [out.array], gemv.Around())
+            return out
+        source = n_bits_source(stored(a.dtype), bits, **options)
+        launch(context, source, "n_bits", -(-rows * N // WARPS), 32 * WARPS, [*sizes, *weights, out.array])
         return out
 
     return matmul_n_bits
@@ -188,7 +154,7 @@ def sources() -> list[str]:
     """Every source that these kernels launch."""
     return [
         write(t, bits, points=points)
-        for write in (n_bits_source, streamed_source, unpacked_source)
+        for write in (n_bits_source, unpacked_source)
         for t in ("float", "f16", "bf16")
         for bits in (4, 8)
         for points in (False, True)

@@ -1,0 +1,79 @@
+"""ScatterElements and ScatterND: the source on the host, against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_standin import StandIn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from test_cuda_kernels import data, ours
+
+import epkit
+
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # a source is compiled in between
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+JOINS: dict[str, Any] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def joined(x: Any, places: Any, updates: Any, reduction: str) -> Any:
+    result = x.copy()
+    if reduction == "none":
+        result[places] = updates
+    else:
+        JOINS[reduction].at(result, places, updates)
+    return result
+
+
+@FEW
+@given(st.data())
+def test_updates_along_an_axis(gpu: StandIn, draw: st.DataObject) -> None:
+    choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
+    reduction, dtype = choose("none", *JOINS), choose(np.float32, np.int64)
+    axis, index = choose(-1, 0, 1), choose(np.int32, np.int64)
+    random = np.random.default_rng(draw.draw(st.integers(0, 9)))
+    x = random.integers(-9, 9, (5, 4, 3)).astype(dtype)
+    shape = (5, 4, 2) if axis == -1 else (3, 4, 3) if axis == 0 else (5, 2, 3)
+    order = np.argsort(random.random(x.shape), axis=axis)  # no place twice
+    indices = order[tuple(map(slice, shape))] if reduction == "none" else random.integers(0, 3, shape)
+    signed = np.where(random.random(shape) < 0.5, indices - x.shape[axis], indices).astype(index)
+    updates = random.integers(-9, 9, shape).astype(dtype)
+    places = list(np.indices(shape))
+    places[axis] = indices
+    nodes = [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], axis=axis, reduction=reduction)]
+    found = ours(nodes, {"x": x, "i": signed, "u": updates})
+    np.testing.assert_array_equal(found, joined(x, tuple(places), updates, reduction))
+
+
+@pytest.mark.parametrize(("depth", "reduction"), [(1, "none"), (2, "add"), (2, "max"), (3, "mul")])
+def test_updates_at_tuples(gpu: StandIn, depth: int, reduction: str) -> None:
+    x = data(4, 3, 2)
+    rows = np.array([[0, 1, 1], [-1, 2, 0], [0, 1, -1], [2, 0, 0]])[: 4 if reduction != "none" else 2, :depth]
+    indices = rows.reshape(-1, 1, depth).astype(np.int64)
+    updates = data(*indices.shape[:-1], *x.shape[depth:], seed=1)
+    nodes = [helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction)]
+    found = ours(nodes, {"x": x, "i": indices, "u": updates})
+    want = joined(x, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    assert (gpu.launches, gpu.copies_between) == (1, 1)
+
+
+def test_what_is_no_number_wins_and_narrow_types_move(gpu: StandIn) -> None:
+    nodes = [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], reduction="max")]
+    line = np.array([1, np.nan, 3], np.float32)
+    feeds = {"x": line, "i": np.array([0, 1, 2]), "u": np.array([np.nan, 5, 9], np.float32)}
+    np.testing.assert_array_equal(ours(nodes, feeds), [np.nan, np.nan, 9])
+    moved = [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"])]
+    halves = {name: value.astype(np.float16) if name != "i" else value for name, value in feeds.items()}
+    np.testing.assert_array_equal(ours(moved, halves), [np.nan, 5, 9])
+    assert gpu.launches == 2
+
+
+def test_an_index_outside_is_told(gpu: StandIn) -> None:
+    for name, indices in (("ScatterElements", np.array([7, 0])), ("ScatterND", np.array([[-4], [0]]))):
+        nodes = [helper.make_node(name, ["x", "i", "u"], ["y"], name="here")]
+        with pytest.raises(epkit.errors.RunError, match="out of range in here"):
+            ours(nodes, {"x": data(3), "i": indices, "u": data(2)})
