@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from ..backend.claim import Claim, Refusal
 from ..backend.subgraph import operator_name
 from ..errors import OptionError, Where
-from ..model.walk import nodes_inside
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -94,6 +93,8 @@ class Pins:
 
     def exclude(self, claim: Claim, provider: str) -> tuple[Refusal, ...]:
         """Why a provider may not have what it claims, for each node; empty if it may."""
+        from ..model.walk import nodes_inside  # and with it onnx_ir, when there are nodes
+
         inside = [node for owner in claim.nodes for node in nodes_inside(owner)]
         elsewhere = {
             node: pinned
