@@ -174,27 +174,38 @@ int64_t bias_size(const ConvPlan &plan) {
   return plan.depthwise ? round_up(plan.c.filters, BLOCK) : plan.c.group * plan.panels * PANEL;
 }
 
-// The weight of a filter of a group, for a channel of the group and a tap.
-float weight_at(const ConvPlan &plan, const float *w, int64_t group, int64_t filter, int64_t channel, int64_t tap) {
+// Where the weight of a filter of a group is, for a channel of the group and a tap.
+int64_t weight_index(const ConvPlan &plan, int64_t group, int64_t filter, int64_t channel, int64_t tap) {
   if (plan.c.transposed)  // [channels][filters of a group][taps]
-    return w[((group * plan.channels + channel) * plan.filters + filter) * plan.taps() + tap];
-  return w[((group * plan.filters + filter) * plan.channels + channel) * plan.taps() + tap];
+    return ((group * plan.channels + channel) * plan.filters + filter) * plan.taps() + tap;
+  return ((group * plan.filters + filter) * plan.channels + channel) * plan.taps() + tap;
 }
 
-void pack_group(const ConvPlan &plan, const float *w, int64_t group, float *packed) {
-  for (int64_t phase = 0; phase < plan.phases; phase++)
-    for (int64_t panel = 0; panel < plan.panels; panel++)
-      plan.visit_pieces(phase, [&](int64_t block, int64_t i, int64_t j, int64_t k, int64_t) {
-        for (int64_t s = 0; s < plan.steps(); s++) {
-          const int64_t channel = plan.planar ? block : block * BLOCK + s;
-          const int64_t tap = (i * plan.c.kernel[1] + j) * plan.c.kernel[2] + (plan.planar ? k + s : k);
-          for (int64_t f = 0; f < PANEL; f++, packed++) {
-            const int64_t filter = panel * PANEL + f;
-            const bool real = channel < plan.channels && filter < plan.filters;
-            *packed = real ? weight_at(plan, w, group, filter, channel, tap) : 0.0f;
-          }
-        }
+void pack_panel(const ConvPlan &plan, const float *w, int64_t phase, int64_t group, int64_t panel, float *packed) {
+  const int64_t first = panel * PANEL, filters = max_of<int64_t>(0, min_of<int64_t>(PANEL, plan.filters - first));
+  const int64_t apart = (plan.c.transposed ? 1 : plan.channels) * plan.taps();  // from one filter to the next
+  plan.visit_pieces(phase, [&](int64_t block, int64_t i, int64_t j, int64_t k, int64_t) {
+    for (int64_t s = 0; s < plan.steps(); s++, packed += PANEL) {
+      const int64_t channel = plan.planar ? block : block * BLOCK + s;
+      const int64_t tap = (i * plan.c.kernel[1] + j) * plan.c.kernel[2] + (plan.planar ? k + s : k);
+      const int64_t real = channel < plan.channels ? filters : 0;
+      const float *from = real ? w + weight_index(plan, group, first, channel, tap) : w;
+      for (int64_t f = 0; f < real; f++) packed[f] = from[f * apart];
+      for (int64_t f = real; f < PANEL; f++) packed[f] = 0.0f;
+    }
+  });
+}
+
+// Every panel of every phase of every group, as they follow each other in the packed weights.
+void pack_panels(const ConvPlan &plan, const float *w, float *packed, Parallel *p) {
+  for (int64_t group = 0; group < plan.c.group; group++)
+    for (int64_t phase = 0; phase < plan.phases; phase++) {
+      const int64_t size = plan.panel_size(phase);
+      parallel_for(p, plan.panels, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t q = begin; q < end; q++) pack_panel(plan, w, phase, group, q, packed + q * size);
       });
+      packed += plan.panels * size;
+    }
 }
 
 }  // namespace
@@ -225,10 +236,7 @@ extern "C" void EPK(conv_pack_f32)(const EpkConv *c, const float *weights, const
   for (int64_t g = 0; bias && g < c->group; g++)
     memcpy(packed + g * plan.panels * PANEL, bias + g * plan.filters, (size_t)plan.filters * 4);
   if (plan.winograd) return winograd_pack(plan, weights, packed + biases, p);
-  const int64_t size = weights_size(plan) / c->group;
-  parallel_for(p, c->group, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t g = begin; g < end; g++) pack_group(plan, weights, g, packed + biases + g * size);
-  });
+  pack_panels(plan, weights, packed + biases, p);
 }
 
 extern "C" int64_t EPK(conv_scratch_f32)(const EpkConv *c, int threads) {

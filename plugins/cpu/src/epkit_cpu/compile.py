@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ABSENT = -1
 LAYOUT = ("to_blocked", "from_blocked")
 OUT_OF_MEMORY = 3
+SHARED = 1 << 20
+"""Bytes of constants from which threads prepare them together: for fewer, to wake one takes as long."""
 
 
 class NativeProgram(Program):
@@ -233,12 +235,13 @@ class _Builder:
         self, kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """The bytes that a kernel makes of constants."""
-        return self._prepared.get(
-            kernel,
-            attributes,
-            arrays,
-            lambda: prepare(self._table[kernel], attributes, arrays, self._cpus, self._scratch),
-        )
+
+        def make() -> np.ndarray[Any, Any]:
+            nbytes = sum(array.nbytes for array in arrays if array is not None)
+            threads = self._cpus if nbytes >= SHARED else 1
+            return prepare(self._table[kernel], attributes, arrays, threads, self._scratch)
+
+        return self._prepared.get(kernel, attributes, arrays, make)
 
     def _compute(self, node: ir.Node, inputs: list[Any]) -> np.ndarray[Any, Any]:
         """The result of a node for constants."""

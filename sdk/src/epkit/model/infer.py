@@ -75,7 +75,11 @@ def is_settled(model: ir.Model) -> bool:
 def untyped(model: ir.Model) -> set[str]:
     """The names of the values that lack a type or a rank."""
     return {
-        value.name for value in _made(model) if value.name and (value.type is None or value.shape is None)
+        value.name
+        for graph in all_graphs(model.graph)
+        for node in graph
+        for value in node.outputs
+        if (value.shape is None or value.type is None) and value.name
     }
 
 

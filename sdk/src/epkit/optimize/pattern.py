@@ -257,15 +257,18 @@ def _values(
 
 def _attributes(call: Call, node: ir.Node) -> dict[str, Any] | None:
     """What the call remembers of a node's attributes, or None if they do not fit."""
+    held = node.attributes.data
+    if not call.attributes and not held:
+        return {}
     kept: dict[str, Any] = {}
     for name, wanted in call.attributes.items():
-        attribute = node.attributes.get(name)
+        attribute = held.get(name)
         given = default_of(node, name) if attribute is None else attribute_value(attribute)
         if isinstance(wanted, Name):
             kept[wanted.name] = given
         elif not _same(given, wanted):
             return None
-    for name, attribute in node.attributes.items():
+    for name, attribute in held.items():
         if name not in call.attributes and not _same(attribute_value(attribute), default_of(node, name)):
             return None
     return kept

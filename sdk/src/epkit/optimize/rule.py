@@ -258,7 +258,7 @@ def apply_rule(
         return count
     for scope in scopes:
         for node in scope.nodes(applied.roots):
-            if not ledger.is_open:
+            if ledger.limit is not None and not ledger.is_open:
                 return count
             name = str(node.name)
             verdict = applied.rewrite(node, scope)

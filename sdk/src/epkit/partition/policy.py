@@ -102,7 +102,7 @@ class _State:
         """Accept a claim, or say why not ("" also where a single node simply went to another)."""
         if len(claim.nodes) == 1:
             if claim.nodes[0] not in self.owner:
-                self.add(Unit(rank, claim.nodes))
+                self.owner[claim.nodes[0]] = Unit(rank, claim.nodes)
             return ""
         nodes = tuple(sorted(dict.fromkeys(claim.nodes), key=self.order.__getitem__))
         taken = [node for node in nodes if node in self.owner]
