@@ -70,34 +70,25 @@ struct Task {
       }
   }
 
-  // visit(row, block) in the order of memory: rows of a matrix are dense, those of an image's blocks lie far apart.
-  template <class Visit> void visit_blocks(const Visit &visit) const {
-    const bool by_row = g.a_block < g.a_row;
-    for (int64_t i = 0; i < (by_row ? rows : blocks); i++)
-      for (int64_t j = 0; j < (by_row ? blocks : rows); j++) by_row ? visit(i, j) : visit(j, i);
-  }
-
   // False where the block's numbers do not fit.
   bool pack_halves() {
 #if EPK_HALF_TILES
     alignas(64) float edge[BLOCK];
-    vi most[ROW_BLOCK] = {}, inexact[ROW_BLOCK] = {};
-    float factor[ROW_BLOCK];
-    visit_blocks([&](int64_t r, int64_t b) {
-      const vi x = bits(load(block_of(r, b, edge))) & 0x7fffffff;
-      most[r] = most[r] > x ? most[r] : x;
-    });
     for (int64_t r = 0; r < rows; r++) {
+      vi most{};
+      for (int64_t b = 0; b < blocks; b++) {
+        const vi x = bits(load(block_of(r, b, edge))) & 0x7fffffff;
+        most = most > x ? most : x;
+      }
       int exponent;
-      if (!exponent_of_bits(largest(most[r]), exponent)) return false;
-      factor[r] = power_of_two(TOP_A - exponent);
+      if (!exponent_of_bits(largest(most), exponent)) return false;
+      vi inexact{};
+      const float factor = power_of_two(TOP_A - exponent);
       row_exponent[r] = (float)(exponent - TOP_A);
+      for (int64_t b = 0; b < blocks; b++)
+        store_as((int32_t *)a_pack + (b * rows + r) * BLOCK, twice_half(load(block_of(r, b, edge)), factor, inexact));
+      if (total(inexact) * FEW > steps) return false;
     }
-    visit_blocks([&](int64_t r, int64_t b) {
-      store_as((int32_t *)a_pack + (b * rows + r) * BLOCK, twice_half(load(block_of(r, b, edge)), factor[r], inexact[r]));
-    });
-    for (int64_t r = 0; r < rows; r++)
-      if (total(inexact[r]) * FEW > steps) return false;
     return true;
 #else
     return false;
