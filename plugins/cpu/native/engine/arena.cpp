@@ -4,12 +4,16 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace epk {
 namespace {
 
 constexpr size_t SMALLEST = size_t(1) << 16;
 constexpr size_t PAGE = 4096;
+constexpr int64_t TRIMMED = 4 << 20;  // so much that is released goes back to the system at once
 constexpr size_t HEADER = ALIGNMENT;  // before each buffer
 constexpr size_t MOST_PLANNED = 4096; // buffers of a run: the time for a plan grows with their square
 
@@ -182,6 +186,9 @@ bool Arena::grow(size_t nbytes, size_t multiple) {
 
 void Arena::release() {
   for (const Chunk &chunk : chunks_) aligned_free(chunk.memory);
+#if defined(__GLIBC__)  // free keeps what lies below something else; chunks of another size would come beside it
+  if (statistics.held >= TRIMMED) malloc_trim(0);
+#endif
   chunks_.clear();
   blocks_.clear();
   free_.clear();
