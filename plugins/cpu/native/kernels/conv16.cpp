@@ -14,6 +14,41 @@ bool is_product(const ConvPlan &plan) {
          plan.c.out[2] == plan.c.in[2];
 }
 
+// A convolution of single pixels that leaves out some: those that it reads are gathered, and it is a product of them.
+bool is_sparse(const EpkConv &c) {
+  bool strides = false;
+  for (int d = 0; d < 3; d++) {
+    if (c.kernel[d] != 1 || c.pad[d] != 0 || c.in[d] < (c.out[d] - 1) * c.stride[d] + 1) return false;
+    strides |= c.stride[d] > 1;
+  }
+  return strides;
+}
+
+EpkConv gathered(const EpkConv &c) {
+  EpkConv dense = c;
+  for (int d = 0; d < 3; d++) dense.in[d] = c.out[d], dense.stride[d] = 1;
+  dense.in_blocked = 1;
+  return dense;
+}
+
+// The pixels that one image's outputs read, blocked.
+void gather(const EpkConv &c, const float *x, float *to, Parallel *p) {
+  const int64_t in_pixels = c.in[0] * c.in[1] * c.in[2], rows = c.out[0] * c.out[1], width = c.out[2];
+  const int64_t blocks = ceil_div(c.channels, BLOCK);
+  parallel_for(p, blocks * rows, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t block = i / rows, z = i % rows / c.out[1] * c.stride[0], y = i % c.out[1] * c.stride[1];
+      const float *from = x + (block * in_pixels + (z * c.in[1] + y) * c.in[2]) * BLOCK;
+      for (int64_t j = 0; j < width; j++)
+        memcpy(to + (i * width + j) * BLOCK, from + j * c.stride[2] * BLOCK, BLOCK * 4);
+    }
+  });
+}
+
+int64_t gathered_floats(const EpkConv &c) {
+  return round_up(c.channels, BLOCK) * c.out[0] * c.out[1] * c.out[2];
+}
+
 int64_t bias_floats(const ConvPlan &plan) { return ceil_div(plan.filters, WIDE_PANEL) * WIDE_PANEL; }
 int64_t depth(const ConvPlan &plan) { return plan.pieces(0) * BLOCK; }  // of the reduction
 
@@ -262,6 +297,10 @@ extern "C" void EPK(conv16_pack)(const EpkConv *c, const float *weights, const f
 extern "C" int64_t EPK(conv16_scratch)(const EpkConv *c, int threads) {
   const ConvPlan plan(*c);
   if (!plan.possible()) return -1;
+  if (c->in_blocked && is_sparse(*c)) {
+    const EpkConv dense = gathered(*c);
+    return gathered_floats(*c) * 4 + EPK(conv16_scratch)(&dense, threads);
+  }
   const int64_t blocked = c->in_blocked ? 0 : plan.blocks * BLOCK * plan.in_pixels() * 4;
   if (is_product(plan)) {
     EpkGemm16 g{};
@@ -273,6 +312,19 @@ extern "C" int64_t EPK(conv16_scratch)(const EpkConv *c, int threads) {
 }
 
 extern "C" void EPK(conv16)(const EpkConv *c, const float *x, const void *packed, float *out, void *scratch, Parallel *p) {
+  if (c->in_blocked && is_sparse(*c)) {
+    EpkConv dense = gathered(*c);
+    dense.n = 1;
+    const int64_t image = round_up(c->channels, BLOCK) * c->in[0] * c->in[1] * c->in[2];
+    const int64_t result = round_up(c->filters, BLOCK) * c->out[0] * c->out[1] * c->out[2];
+    float *pixels = (float *)scratch;
+    for (int64_t n = 0; n < c->n; n++) {
+      gather(*c, x + n * image, pixels, p);
+      EPK(conv16)(&dense, pixels, packed, out + n * result, pixels + gathered_floats(*c), p);
+      if (dense.epilogue.add) dense.epilogue.add += result;
+    }
+    return;
+  }
   const ConvPlan plan(*c);
   const char *weights = (const char *)packed + bias_floats(plan) * 4;
   const int64_t x_size = (c->in_blocked ? plan.blocks * BLOCK : plan.channels) * plan.in_pixels();

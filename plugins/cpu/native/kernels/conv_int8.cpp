@@ -29,7 +29,12 @@ void copy_image(const ConvPlan &plan, const EpkConvInt8 &conv, const uint8_t *x,
       if (z >= 0 && z < c.in[0] && y >= 0 && y < c.in[1]) {
         const int64_t pixel = (z * c.in[1] + y) * c.in[2];
         uint8_t *inside = row + low[2] * block;
-        for (int64_t j = 0; j < real; j++) {
+        const bool same = c.in_blocked && block == BLOCK && first % BLOCK == 0;
+        if (same) {
+          const uint8_t *from = x + (first / BLOCK * pixels + pixel) * BLOCK;
+          for (int64_t k = 0; k < c.in[2] * BLOCK; k++) inside[k] = from[k] ^ flip;
+        }
+        for (int64_t j = 0; j < real && !same; j++) {
           const int64_t index = first + j;
           const int64_t step = c.in_blocked ? BLOCK : 1;
           const uint8_t *from = c.in_blocked ? x + (index / BLOCK * pixels + pixel) * BLOCK + index % BLOCK
@@ -72,14 +77,35 @@ struct Convolution {
     tile_raw(t);
     const int32_t x_zero = conv.x_signed ? conv.x_zero + 128 : conv.x_zero;
     const int32_t taps = (int32_t)(plan.channels * plan.taps());
+    const int64_t corner = (z * c.out[1] + y) * c.out[2] + column;
+    if (!zeros && c.out_blocked && result_size(conv.finish.result) == 1 && filter % BLOCK == 0 && plan.c.group == 1 &&
+        width % VL == 0) {
+      for (int lane = 0; lane < width; lane += VL) write_codes(sums + lane, columns, lane, filter + lane, x_zero, corner, pixels, t.rows);
+      return;
+    }
     for (int64_t r = 0; r < t.rows; r++) {
       const bool below = r >= pixels;
       int32_t *own = sums + r * PANEL;
       const int32_t total = zeros ? area(below ? t.a_second + (r - pixels) * t.a_row : t.a + r * t.a_row) : 0;
       for (int lane = 0; lane < t.vectors * VL; lane += VL)
         store_as(own + lane, correct(own, columns, lane, x_zero, total, taps));
-      const int64_t pixel = (z * c.out[1] + y + below) * c.out[2] + column + (below ? r - pixels : r);
+      const int64_t pixel = corner + (below ? c.out[2] + r - pixels : r);
       write(own, group * plan.filters + filter, width, pixel);
+    }
+  }
+
+  // A tile's outputs of one vector of filters, whole lanes of a block; the weights have no zero points.
+  void write_codes(const int32_t *sums, const Columns &columns, int lane, int64_t filter, int32_t x_zero, int64_t corner,
+                   int64_t pixels, int64_t rows) const {
+    const EpkRequantise &f = conv.finish;
+    vi start = load_as<vi>(columns.total + lane) * -x_zero;
+    if (f.bias) start += load_ints(f.bias + filter, VL);
+    const vf scale = f.per_column ? load(f.multiplier + filter) : splat(f.multiplier ? f.multiplier[0] : 1.0f);
+    const vf offset = f.offset ? load(f.offset + filter) : vf{};
+    uint8_t *to = out + (filter / BLOCK * plan.out_pixels() + corner) * BLOCK + filter % BLOCK;
+    for (int64_t r = 0; r < rows; r++) {
+      const vf value = to_float(load_as<vi>(sums + r * PANEL) + start) * scale + offset;
+      store_bytes(to + (r < pixels ? r : plan.c.out[2] + r - pixels) * BLOCK, codes_of(f, value));
     }
   }
 

@@ -19,9 +19,15 @@ EPK_INLINE vi correct(const int32_t *sums, const Columns &c, int lane, int32_t a
 
 EPK_INLINE vi load_ints(const int32_t *p, int64_t n) { return bits(load_n((const float *)p, n)); }
 
+// Rounded, with the result's zero point, in its range. Clipped first: what does not fit int32 is far outside in any case.
+EPK_INLINE vi codes_of(const EpkRequantise &f, vf value) {
+  value = vmin(splat(65536.0f), vmax(splat(-65536.0f), vround(value))) + (float)f.zero;
+  return to_int(vmin(splat((float)f.high), vmax(splat((float)f.low), value)));
+}
+
 // n columns from sums (already corrected) to `out`, which points to the first of them.
 inline void requantise_row(const EpkRequantise &f, const int32_t *sums, int64_t column, int64_t n, void *out) {
-  const vf low = splat((float)f.low), high = splat((float)f.high), one = splat(f.multiplier ? f.multiplier[0] : 1.0f);
+  const vf one = splat(f.multiplier ? f.multiplier[0] : 1.0f);
   for (int64_t i = 0; i < n; i += VL) {
     const int64_t at = column + i, lanes = min_of<int64_t>(VL, n - i);
     vi sum = load_as<vi>(sums + i);
@@ -36,9 +42,7 @@ inline void requantise_row(const EpkRequantise &f, const int32_t *sums, int64_t 
       store_n((float *)out + i, value, lanes);
       continue;
     }
-    // Clipped first: what does not fit int32 is far outside in any case.
-    value = vmin(splat(65536.0f), vmax(splat(-65536.0f), vround(value))) + (float)f.zero;
-    const vi whole = to_int(vmin(high, vmax(low, value)));
+    const vi whole = codes_of(f, value);
     if (lanes == VL) {
       store_bytes((uint8_t *)out + i, whole);
     } else {

@@ -109,7 +109,10 @@ def _conv(
 
 def narrow_form(view: View, channels: int, filters: int, kernel: Sequence[int]) -> int:
     """ConvAttributes::narrow: 0 where float32 is faster, as where much of an image is converted for few products."""
-    taps, strides = math.prod(kernel), math.prod(view.attributes.get("strides") or [1])
+    taps = math.prod(kernel)
+    strides = (
+        1 if taps == 1 else math.prod(view.attributes.get("strides") or [1])
+    )  # single pixels are gathered
     if view.narrow not in NARROW or channels < BLOCK or channels * taps < LEAST:
         return 0
     return 1 + view.narrow if filters >= LEAST and filters * taps >= LEAST_READS * strides else 0
