@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from benchmarks import cuda_models
 
 import epkit
 from epkit_cuda.device import Options, find_devices
@@ -305,3 +308,46 @@ def test_published_node_tests() -> None:
             failed.append(f"{name}: {str(error).splitlines()[:1]}")
     assert not failed, "\n".join(failed)
     assert on_gpu > 0.75 * len(cases())
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "tolerance"), [("fp32", 0, 2e-3), ("fp16", 0, 5e-2), ("fp32", 4, 2e-3)]
+)
+@pytest.mark.parametrize("length", [1, 3, 9])
+def test_a_decoder_agrees_with_the_cpu(
+    tmp_path: Path, kind: str, bits: int, tolerance: float, length: int
+) -> None:
+    sizes = replace(cuda_models.LLAMA, layers=2, hidden=256, inner=512, words=512, heads=4, groups=2)
+    path = cuda_models.llama(tmp_path, kind, length, 0 if length > 4 else 40, bits=bits, sizes=sizes)
+    model = onnx.load(path)
+    given = cuda_models.feeds_of(model)
+    agrees(model, given, tolerance)
+
+
+def test_what_stays_goes_in_turn_between_two_recordings() -> None:
+    model = one_node("(float[8, 8] x) => (float[8, 8] y) { t = Transpose(x)  s = Sin(t)  y = Add(s, t) }")
+    stay = epkit.RunOptions(on_device=True)
+    with epkit.load(model, ["cuda"], fallback="error", capture=True) as session:
+        want = np.random.default_rng(0).standard_normal((8, 8)).astype("f")
+        y = session.run(None, {"x": want}, stay)["y"]
+        want = np.sin(want.T) + want.T
+        kept: list[Any] = []
+        for run in range(12):
+            y, want = session.run(None, {"x": y}, stay)["y"], np.sin(want.T) + want.T
+            kept = [*kept, (y, want)] if run > 6 else []  # first none is kept, then all
+        for found, value in kept:
+            np.testing.assert_allclose(found.numpy(), value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_over_two_gpus() -> None:
+    two = find_devices(Options(device=1))
+    if not two.found:
+        pytest.skip(f"one GPU: {two.reason}")
+    model = one_node("(float[8, 8] x) => (float[8, 8] y) { a = Exp(x)  b = Sin(a)  y = Cos(b) }")
+    providers = [("cuda", {"device": 0}), ("cuda", {"device": 1})]
+    x = np.random.default_rng(0).standard_normal((8, 8)).astype("f")
+    with epkit.load(
+        model, providers, fallback="error", placement={"op:Sin": "cuda#2"}, capture=True
+    ) as session:
+        for _ in range(5):
+            np.testing.assert_allclose(session(x=x)["y"], np.cos(np.sin(np.exp(x))), rtol=1e-4, atol=1e-4)

@@ -43,6 +43,7 @@ FAST = [
     "mod_mixed_sign_int32",
     "nonzero_example",
     "onehot_with_axis",
+    "optional_has_element_empty_no_input_tensor_input",
     "constant_pad",
     "qlinearmatmul_2D_uint8_float32",
     "quantizelinear",

@@ -108,6 +108,10 @@ def product_of(step: Step, subgraph: Subgraph) -> Product | None:
     return Product(step, rows, out, (node.inputs[1], bias), None)
 
 
+SKIPPING = "SkipSimplifiedLayerNormalization"
+NORMS = ("RMSNormalization", "SimplifiedLayerNormalization", SKIPPING)
+
+
 @dataclass(frozen=True)
 class Norm:
     """A normalisation by the root mean square over the last axis, perhaps of a sum."""
@@ -123,15 +127,15 @@ class Norm:
 def norm_of(step: Step) -> Norm | None:
     """The step as a normalisation, or None."""
     node = step.nodes[0]
-    if step.kernel is None or len(step.nodes) != 1 or any(value is None for value in node.inputs[:2]):
+    if node.op_type not in NORMS or step.kernel is None or any(value is None for value in node.inputs[:2]):
         return None
     attributes, inputs = attribute_values(node), [value for value in node.inputs if value is not None]
     shape = inputs[0].shape
     last = shape is not None and attributes.get("axis", -1) in (-1, len(shape) - 1)
-    if node.op_type in ("RMSNormalization", "SimplifiedLayerNormalization") and last and len(inputs) == 2:
+    if node.op_type != SKIPPING and last and len(inputs) == 2:
         epsilon = float(attributes.get("epsilon", 1e-5))
         return Norm(step, node.outputs[0], (inputs[0],), inputs[1], epsilon, None)
-    if node.op_type == "SkipSimplifiedLayerNormalization" and len(inputs) == 3:
+    if node.op_type == SKIPPING and len(inputs) == 3:
         named = len(node.outputs) > 3 and bool(node.outputs[3].name)
         total = node.outputs[3] if named else None
         epsilon = float(attributes.get("epsilon", 9.999999960041972e-13))
