@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -25,8 +25,16 @@ from .launch import stream_of
 from .memory import CudaStream, Tensor, Watch
 
 if TYPE_CHECKING:
-    from .compile import CudaProgram
     from .machine import RawGraph
+
+
+class Recordable(Protocol):
+    """What can be recorded while it runs; ``output_values`` are its results in order."""
+
+    output_values: tuple[ir.Value, ...]
+
+    def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Enqueue the work on the context's stream."""
 
 
 class RecordingContext(RunContext):
@@ -103,7 +111,7 @@ def references(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def record(
-    program: CudaProgram,
+    program: Recordable,
     context: RunContext,
     inputs: Sequence[Tensor],
     *,
@@ -148,7 +156,7 @@ def record(
 class Replay(Program):
     """The program, as one launch."""
 
-    def __init__(self, program: CudaProgram, recording: Recording) -> None:
+    def __init__(self, program: Recordable, recording: Recording) -> None:
         self.program = program
         self.recordings = [recording]
         self._lock = threading.Lock()
@@ -156,7 +164,7 @@ class Replay(Program):
         self._again = MADE_AGAIN
 
     @classmethod
-    def of(cls, program: CudaProgram, context: RunContext, inputs: Sequence[Tensor]) -> Replay | None:
+    def of(cls, program: Recordable, context: RunContext, inputs: Sequence[Tensor]) -> Replay | None:
         """A replay for inputs like these; None where there can be none."""
         found = record(program, context, inputs, owned=False)
         return None if found is None else cls(program, found)

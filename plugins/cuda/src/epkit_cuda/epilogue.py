@@ -13,7 +13,7 @@ from epkit.backend import Subgraph, element_type
 from .kernels.products import gelu_or_relu
 
 if TYPE_CHECKING:
-    from .compile import Step
+    from .step import Step
 
 
 def absorb(steps: list[Step], readers: Mapping[ir.Value, set[ir.Node]], subgraph: Subgraph) -> list[Step]:

@@ -24,11 +24,12 @@ from epkit.backend import (
     Subgraph,
 )
 
-from .compile import CudaProgram, Step, steps_of
+from .compile import CudaProgram, steps_of
 from .device import Options, find_devices, open_machine
 from .kernels import all_kernels
 from .machine import Machine
 from .memory import CudaAllocator, StreamPool, Tensor
+from .step import Step
 from .together import Group
 
 REMEMBERED = 1 << 16

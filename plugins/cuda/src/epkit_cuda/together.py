@@ -23,7 +23,7 @@ from .launch import dense
 from .memory import Tensor
 
 if TYPE_CHECKING:
-    from .compile import Step
+    from .step import Step
 
 Readers = Mapping[ir.Value, set[ir.Node]]
 Values = Mapping[ir.Value, Tensor]

@@ -20,7 +20,7 @@ from .memory import Tensor
 from .together import Group, Readers, Values, placed
 
 if TYPE_CHECKING:
-    from .compile import Step
+    from .step import Step
 
 Q, K, V, MASK, PAST_KEY, PAST_VALUE = range(6)
 """Inputs of Attention."""

@@ -7,16 +7,24 @@ driver copies. A map waits for what is in the queue before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .device import Gpu
 
-if TYPE_CHECKING:
-    from .memory import Tensor
-
 Bytes = np.ndarray[Any, Any]
+
+
+class Placed(Protocol):
+    """Elements in a buffer or in shared virtual memory, from the byte ``offset`` on."""
+
+    buffer: Any
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
 
 
 def new_shared(gpu: Gpu, nbytes: int) -> Any:
@@ -33,14 +41,14 @@ def new_shared(gpu: Gpu, nbytes: int) -> Any:
         raise MemoryError(f"{gpu.handle.name.strip()} has no {nbytes} bytes to share: {error}") from error
 
 
-def is_shared(tensor: Tensor) -> bool:
+def is_shared(tensor: Placed) -> bool:
     """True if kernels are given a pointer, not a buffer."""
     import pyopencl as cl
 
     return isinstance(tensor.buffer, cl.SVMAllocation)
 
 
-def region(tensor: Tensor) -> Any:
+def region(tensor: Placed) -> Any:
     """The tensor's bytes, for commands on shared memory."""
     import pyopencl as cl
 
@@ -48,7 +56,7 @@ def region(tensor: Tensor) -> Any:
     return cl.SVM(whole[tensor.offset : tensor.offset + tensor.nbytes])
 
 
-def write(gpu: Gpu, queue: Any, tensor: Tensor, data: Bytes) -> None:
+def write(gpu: Gpu, queue: Any, tensor: Placed, data: Bytes) -> None:
     """Host bytes into a tensor; they stay unchanged until the queue has done it."""
     import pyopencl as cl
 
@@ -61,7 +69,7 @@ def write(gpu: Gpu, queue: Any, tensor: Tensor, data: Bytes) -> None:
         cl.enqueue_copy(queue, region(tensor), data, is_blocking=False)
 
 
-def read(gpu: Gpu, queue: Any, tensor: Tensor, data: Bytes) -> Callable[[], None] | None:
+def read(gpu: Gpu, queue: Any, tensor: Placed, data: Bytes) -> Callable[[], None] | None:
     """A tensor's bytes to the host; complete when the queue is done and what is returned, if anything, was called."""
     import pyopencl as cl
 
@@ -80,7 +88,7 @@ def read(gpu: Gpu, queue: Any, tensor: Tensor, data: Bytes) -> Callable[[], None
     return None
 
 
-def copy(queue: Any, source: Tensor, target: Tensor) -> None:
+def copy(queue: Any, source: Placed, target: Placed) -> None:
     """From tensor to tensor, of as many bytes."""
     import pyopencl as cl
 
@@ -106,7 +114,7 @@ def copy(queue: Any, source: Tensor, target: Tensor) -> None:
         )
 
 
-def fill(queue: Any, tensor: Tensor, pattern: Bytes) -> None:
+def fill(queue: Any, tensor: Placed, pattern: Bytes) -> None:
     """Every element the same."""
     import pyopencl as cl
 

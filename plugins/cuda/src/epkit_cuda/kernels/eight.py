@@ -23,7 +23,7 @@ from .gemv import ACTIVATIONS
 from .products import finish, multiply, product_shape
 
 if TYPE_CHECKING:
-    from ..compile import Step
+    from ..step import Step
 
 BLOCK, GRID = 256, 1 << 16
 
