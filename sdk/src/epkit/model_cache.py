@@ -30,7 +30,7 @@ from .model.seal import Seal, seal, set_back
 from .model.walk import all_graphs
 from .model.write import places_of, restore_versions, write
 from .optimize.optimise import Optimised
-from .settings import Settings
+from .settings import Settings, may_be_known
 
 FORMAT = "epkit-model-3"
 
@@ -98,8 +98,9 @@ def cache_key(
     """
     settled = settings_digest(settings, registry, bounds, version)
     known = None
-    if raw.path is not None and settings.cache is not None and not raw.external:
-        known = KnownFile(raw.path, settings.cache)
+    if raw.path is not None and may_be_known(settings):
+        assert settings.cache is not None
+        known = KnownFile(raw.path, settings.cache, raw.external)
         if settled.hexdigest() in known.keys:
             return known.keys[settled.hexdigest()]
     key = _digest(settled, raw)

@@ -26,7 +26,7 @@ from ..binding import bind, close_all
 from ..dtypes import numpy_dtype
 from ..known import KnownFile, read_sealed, write_sealed
 from ..model.seal import Seal, mapped
-from ..settings import Settings
+from ..settings import Settings, may_be_known
 from .value_info import ValueInfo
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Snapshot:
 def may_have(settings: Settings) -> bool:
     """True for what snapshots are kept for: everything that providers and the graph alone decide."""
     plain = settings.policy == "priority" and not settings.pins and not settings.operators
-    return settings.cache is not None and plain
+    return plain and may_be_known(settings)
 
 
 def load_snapshot(
