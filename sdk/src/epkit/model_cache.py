@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .model.infer import weightless
 from .model.limits import Limits
 from .model.long_lists import LongAttr
 from .model.read import ReadModel, read
-from .model.seal import Seal, seal, set_back
+from .model.seal import Seal, is_settled, seal, set_back, stamp_of
 from .model.walk import all_graphs
 from .model.write import places_of, restore_versions, write
 from .optimize.optimise import Optimised
@@ -58,14 +59,23 @@ class ModelCache:
             stored: dict[str, Any] = read_sealed(self.manifest)
             seals = [Seal.from_json(each) for each in stored["seals"]]
             files = (self.graph, self.data)
+            stamps = [stamp_of(file) for file in files]  # before they are read
             if stored["format"] != FORMAT or not all(map(Seal.holds, seals, files)):
                 return None
             model = read(self.graph, limits=limits).model
             restore_versions(model)
+            self._renew(stored, seals, stamps)
             checked = CheckedModel(model, name, path, tuple(stored["warnings"]), tuple(stored["overridable"]))
             return CachedModel(checked, Optimised(model, str(stored["level"]), (), int(stored["nodes"])))
         except (OSError, ValueError, KeyError, TypeError, EpkitError):
             return None
+
+    def _renew(self, stored: dict[str, Any], seals: list[Seal], stamps: list[tuple[int, ...]]) -> None:
+        """Note how files look that were found whole by their digests, as after a copy: the next load trusts them."""
+        found = [Seal(old.digest, stamp) for old, stamp in zip(seals, stamps, strict=True)]
+        if found != seals and all(map(is_settled, stamps)):
+            with suppress(OSError):  # the folder may be another's
+                write_sealed(self.manifest, {**stored, "seals": [each.as_json() for each in found]})
 
     def save(self, checked: CheckedModel, optimised: Optimised) -> None:
         """Keep an optimised model. What cannot be written as a file is not kept."""
