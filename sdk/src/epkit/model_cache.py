@@ -21,6 +21,7 @@ from .backend.bound import Bound
 from .backend.contract import CONTRACT_VERSION
 from .backend.registry import Registry
 from .errors import EpkitError
+from .knobs import STOP_AFTER
 from .known import KnownFile, read_sealed, write_sealed
 from .model.check import CheckedModel
 from .model.infer import weightless
@@ -124,7 +125,14 @@ def settings_digest(
 ) -> xxhash.xxh3_128:
     """All that an optimised model depends on besides the model."""
     parts: list[Any] = [
-        (FORMAT, CONTRACT_VERSION, version, settings.optimise, sorted(settings.fix.items())),
+        (
+            FORMAT,
+            CONTRACT_VERSION,
+            version,
+            settings.optimise,
+            STOP_AFTER.get(),
+            sorted(settings.fix.items()),
+        ),
         [f"{rewrite.__module__}.{rewrite.__qualname__}" for rewrite in registry.rewrites()],
     ]
     for bound in bounds:

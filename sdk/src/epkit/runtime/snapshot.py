@@ -24,6 +24,7 @@ from ..backend.program import Program
 from ..backend.registry import Registry
 from ..binding import bind, close_all
 from ..dtypes import numpy_dtype
+from ..knobs import STOP_AFTER
 from ..known import KnownFile, read_sealed, write_sealed
 from ..model.seal import Seal, mapped, stamp_of
 from ..settings import Settings, may_be_known
@@ -148,7 +149,7 @@ def asked_digest(
         return None
     parts: list[Any] = [
         (FORMAT, CONTRACT_VERSION, version, settings.optimise, settings.limits, extensions),
-        sorted(settings.fix.items()),
+        (STOP_AFTER.get(), sorted(settings.fix.items())),
     ]
     for bound in bounds:
         provider, kind = bound.provider, type(bound.provider)
