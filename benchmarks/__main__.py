@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from . import cpu, cuda, load, opencl, optimiser, placement, trees
+from . import cpu, cuda, load, memory, opencl, optimiser, placement, trees
 
 BENCHMARKS = {
     "cuda": cuda.main,
     "cpu": lambda: cpu.main(sys.argv[2:]),
     "load": lambda: load.main(sys.argv[2:]),
+    "memory": lambda: memory.main(sys.argv[2:]),
     "opencl": opencl.main,
     "optimiser": lambda: optimiser.main(sys.argv[2:]),
     "placement": lambda: placement.main(sys.argv[2:]),

@@ -42,6 +42,11 @@ def alternate(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def settle(path: Path) -> None:
+    """Wait until a file is so old that the cache knows it by its times."""
+    time.sleep(max(0.0, 2.1 - (time.time() - path.stat().st_ctime)))
+
+
 def machine() -> str:
     """Processor, cores, Python and the versions of what is compared, on one line."""
     names = ("epkit", "onnx", "onnx-ir", "onnxruntime", "numpy")

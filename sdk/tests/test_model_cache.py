@@ -98,19 +98,41 @@ def test_a_file_written_just_now_is_read_again(tmp_path: Path) -> None:
     assert load(path, cache)[0].count("read") == 2
 
 
-def test_external_data_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("anew", [True, False])
+def test_external_data_are_read_again_if_somebody_wrote_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
     """The model file says nothing of its weights' file."""
     monkeypatch.setattr("epkit.model.seal.SETTLED_NS", -1)
-    path, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    path, cache, weights = tmp_path / "model.onnx", tmp_path / "cache", tmp_path / "weights"
+    onnx.save(model(), path, save_as_external_data=True, location="weights")
+    times = weights.stat().st_mtime_ns
     for weight in (2.0, 3.0):
-        (tmp_path / "weights").unlink(missing_ok=True)
-        if weight == 2.0:
-            onnx.save(model(), path, save_as_external_data=True, location="weights")
-        else:
-            (tmp_path / "weights").write_bytes(np.full((64, 64), weight, np.float32).tobytes())
+        if weight == 3.0:
+            if anew:
+                weights.unlink()
+            weights.write_bytes(np.full((64, 64), weight, np.float32).tobytes())
+            os.utime(weights, ns=(times, times))
         stages, result = load(path, cache)
         assert not from_cache(stages)
         np.testing.assert_array_equal(result, np.maximum(weight * X, 0))
+        stages, result = load(path, cache)
+        assert stages == ["snapshot"]
+        np.testing.assert_array_equal(result, np.maximum(weight * X, 0))
+
+
+def test_external_data_of_another_folder_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epkit.model.seal.SETTLED_NS", -1)
+    path, cache, other = tmp_path / "model.onnx", tmp_path / "cache", tmp_path / "other"
+    onnx.save(model(), path, save_as_external_data=True, location="weights")
+    other.mkdir()
+    (other / "weights").write_bytes(np.full((64, 64), 3.0, np.float32).tobytes())
+    for _ in range(2):
+        np.testing.assert_array_equal(load(path, cache)[1], np.maximum(2 * X, 0))
+        np.testing.assert_array_equal(load(path, cache, base_dir=other)[1], np.maximum(3 * X, 0))
+    (tmp_path / "weights").unlink()
+    with pytest.raises(epkit.EpkitError, match="missing"):
+        load(path, cache)
 
 
 def test_fused_operators_keep_their_version(tmp_path: Path) -> None:

@@ -177,3 +177,23 @@ def test_words_of_a_table_anywhere_in_a_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found["y"], table[i])
         np.testing.assert_array_equal(found["part"], -table[i])
         np.testing.assert_array_equal(found["z"], x - table)
+
+
+def test_a_saved_program_is_that_of_the_environment_it_was_made_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps are saved, so what decides about them belongs to what they are found by."""
+    monkeypatch.setattr("epkit.model.seal.SETTLED_NS", -1)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(repeated(1, {"a": np.eye(8, dtype=np.float32)}))
+    names: list[str] = []
+    for knob, value in (
+        ("EPKIT_CPU_WINOGRAD", "auto"),
+        ("EPKIT_CPU_WINOGRAD", "off"),
+        ("EPKIT_CPU_ISA", "baseline"),
+    ):
+        monkeypatch.setenv(knob, value)
+        for _ in range(2):
+            with epkit.load(model, ["cpu"], cache=tmp_path / "cache") as session:
+                names.append(session.load_trace.events[-1].name)
+    assert names == ["cache", "snapshot"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,31 @@ from .model.seal import is_settled, stamp_of
 
 
 class KnownFile:
-    """The keys of a model file, beside what the file system said of it; of files with external data nothing is kept.
+    """The keys of a model file, beside what the file system said of it, and of the files of its external data.
+
+    Args:
+        path: of the model.
+        cache: the folder.
+        external: the files of its external data, if the model has been read; else those that it had are looked at.
 
     Attributes:
         keys: by the digest of settings; none if the file has been written to since.
         snapshots: of those models that have a snapshot, the key by the digest of what a session was asked for.
     """
 
-    def __init__(self, path: Path, cache: str | os.PathLike[str]) -> None:
-        self.stamp = stamp_of(path)
+    def __init__(
+        self, path: Path, cache: str | os.PathLike[str], external: Sequence[Path] | None = None
+    ) -> None:
+        self.stamps = {str(found.absolute()): stamp_of(found) for found in (path, *(external or ()))}
         self.file = Path(cache) / f"{xxhash.xxh3_128_hexdigest(str(path.absolute()).encode())}.known"
         self.keys: dict[str, str] = {}
         self.snapshots: dict[str, str] = {}
         try:
             stored = read_sealed(self.file)
-            if self.stamp and tuple(stored["stamp"]) == self.stamp:
+            stamps = {str(name): tuple(stamp) for name, stamp in stored["stamps"].items()}
+            if external is None:
+                self.stamps |= {name: stamp_of(Path(name)) for name in stamps}
+            if all(stamps.values()) and stamps == self.stamps:
                 self.keys = {str(name): str(key) for name, key in stored["keys"].items()}
                 self.snapshots = {str(name): str(key) for name, key in stored["snapshots"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -36,7 +47,7 @@ class KnownFile:
 
     def keep(self, settings: str, key: str) -> None:
         """Note a key, unless the file is so new that a change might not show."""
-        if is_settled(self.stamp):
+        if all(map(is_settled, self.stamps.values())):
             self.keys[settings] = key
             self._write()
 
@@ -48,7 +59,7 @@ class KnownFile:
 
     def _write(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(self.file, {"stamp": self.stamp, "keys": self.keys, "snapshots": self.snapshots})
+        write_sealed(self.file, {"stamps": self.stamps, "keys": self.keys, "snapshots": self.snapshots})
 
 
 def read_sealed(path: Path) -> Any:

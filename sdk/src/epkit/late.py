@@ -10,10 +10,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader  # which imports 30 modules more
 
 LATE = ("sympy", "onnx_ir._symbolic_shapes")
 """The second one uses sympy where it is imported, and is used by what needs sympy only."""
@@ -41,7 +43,7 @@ def without_sympy() -> Iterator[None]:
                 del sys.modules[name]
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds some modules as the path has them, with a loader that does something before and after."""
 
     def __init__(self) -> None:
@@ -54,11 +56,11 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.around[fullname])
+            spec.loader = _Loader(spec.loader, self.around[fullname])  # type: ignore[assignment]
         return spec
 
 
-class _Loader(Loader):
+class _Loader:
     """Another loader's work, done within a context."""
 
     def __init__(self, loader: Loader, around: Callable[[], AbstractContextManager[None]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,18 @@ from .backend.bound import Bound
 from .backend.contract import CONTRACT_VERSION
 from .backend.registry import Registry
 from .errors import EpkitError
+from .knobs import STOP_AFTER
 from .known import KnownFile, read_sealed, write_sealed
 from .model.check import CheckedModel
 from .model.infer import weightless
 from .model.limits import Limits
 from .model.long_lists import LongAttr
 from .model.read import ReadModel, read
-from .model.seal import Seal, seal, set_back
+from .model.seal import Seal, is_settled, seal, set_back, stamp_of
 from .model.walk import all_graphs
 from .model.write import places_of, restore_versions, write
 from .optimize.optimise import Optimised
-from .settings import Settings
+from .settings import Settings, may_be_known
 
 FORMAT = "epkit-model-3"
 
@@ -58,14 +60,23 @@ class ModelCache:
             stored: dict[str, Any] = read_sealed(self.manifest)
             seals = [Seal.from_json(each) for each in stored["seals"]]
             files = (self.graph, self.data)
+            stamps = [stamp_of(file) for file in files]  # before they are read
             if stored["format"] != FORMAT or not all(map(Seal.holds, seals, files)):
                 return None
             model = read(self.graph, limits=limits).model
             restore_versions(model)
+            self._renew(stored, seals, stamps)
             checked = CheckedModel(model, name, path, tuple(stored["warnings"]), tuple(stored["overridable"]))
             return CachedModel(checked, Optimised(model, str(stored["level"]), (), int(stored["nodes"])))
         except (OSError, ValueError, KeyError, TypeError, EpkitError):
             return None
+
+    def _renew(self, stored: dict[str, Any], seals: list[Seal], stamps: list[tuple[int, ...]]) -> None:
+        """Note how files look that were found whole by their digests, as after a copy: the next load trusts them."""
+        found = [Seal(old.digest, stamp) for old, stamp in zip(seals, stamps, strict=True)]
+        if found != seals and all(map(is_settled, stamps)):
+            with suppress(OSError):  # the folder may be another's
+                write_sealed(self.manifest, {**stored, "seals": [each.as_json() for each in found]})
 
     def save(self, checked: CheckedModel, optimised: Optimised) -> None:
         """Keep an optimised model. What cannot be written as a file is not kept."""
@@ -98,8 +109,9 @@ def cache_key(
     """
     settled = settings_digest(settings, registry, bounds, version)
     known = None
-    if raw.path is not None and settings.cache is not None and not raw.external:
-        known = KnownFile(raw.path, settings.cache)
+    if raw.path is not None and may_be_known(settings):
+        assert settings.cache is not None
+        known = KnownFile(raw.path, settings.cache, raw.external)
         if settled.hexdigest() in known.keys:
             return known.keys[settled.hexdigest()]
     key = _digest(settled, raw)
@@ -113,7 +125,14 @@ def settings_digest(
 ) -> xxhash.xxh3_128:
     """All that an optimised model depends on besides the model."""
     parts: list[Any] = [
-        (FORMAT, CONTRACT_VERSION, version, settings.optimise, sorted(settings.fix.items())),
+        (
+            FORMAT,
+            CONTRACT_VERSION,
+            version,
+            settings.optimise,
+            STOP_AFTER.get(),
+            sorted(settings.fix.items()),
+        ),
         [f"{rewrite.__module__}.{rewrite.__qualname__}" for rewrite in registry.rewrites()],
     ]
     for bound in bounds:

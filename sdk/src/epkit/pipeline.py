@@ -33,7 +33,7 @@ from .partition.claims import Claims, collect_claims
 from .partition.costs import Costs, CostStore
 from .partition.partitions import Partitioned, partition
 from .planning import Plan, make_plan
-from .settings import Settings
+from .settings import Settings, may_be_known
 from .trace import Recorder
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -143,8 +143,9 @@ def _from_known_file(
     recorder: Recorder,
     watch: Callable[[Stage], None],
 ) -> Compiled | None:
-    if settings.cache is None or settings.operators or not isinstance(source, str | os.PathLike):
+    if settings.operators or not may_be_known(settings) or not isinstance(source, str | os.PathLike):
         return None
+    assert settings.cache is not None
     path = Path(source)
     known = KnownFile(path, settings.cache)
     if not known.keys:

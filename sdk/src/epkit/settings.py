@@ -42,3 +42,8 @@ class Settings:
     cache: str | os.PathLike[str] | None = None
     policy: str = "priority"
     pins: Pins = NO_PINS
+
+
+def may_be_known(settings: Settings) -> bool:
+    """True if model files may be known by what the file system says of them: external data lie where they always do."""
+    return settings.cache is not None and settings.base_dir is None

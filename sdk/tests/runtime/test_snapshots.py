@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from epkit import RunOptions, Session
 from epkit.backend import Notice, hookimpl
 from epkit.backend.registry import Registry
 from epkit.errors import InputError, ModelError, RunError
+from epkit.model import seal
 from epkit.runtime.profile import Profile
 
 SIZE = 96
@@ -188,6 +190,28 @@ def test_a_session_outlives_its_cache_and_says_what_it_has_lost(files: tuple[Pat
         with pytest.raises(ModelError, match="has changed since"):
             str(session.placement)
         check(session)
+
+
+def test_a_cache_that_was_copied_is_read_in_whole_once(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = files
+    copied = path.parent / "copied"
+    shutil.copytree(cache, copied)
+    read: list[str] = []
+
+    def digest_of(file: Path) -> str:
+        read.append(file.suffix)
+        return original(file)
+
+    original = seal.digest_of
+    monkeypatch.setattr(seal, "digest_of", digest_of)
+    for expected_reads in ([".onnx", ".data"], [], []):
+        read.clear()
+        with epkit.load(path, ["cpu"], cache=copied) as session:
+            assert is_snapshot(session) == (expected_reads == [])
+            check(session)
+        assert read == expected_reads
 
 
 def flip(path: Path) -> None:

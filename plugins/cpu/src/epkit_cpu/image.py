@@ -122,14 +122,13 @@ def program_of(
         )
         for calls, attributes, reads, writes, frees, falls_back, *others in image["steps"]
     ]
-    inputs, outputs = map(tuple, image["inputs"]), map(tuple, image["outputs"])
-    rest = map(_tuples, image["rest"])
-    program = module.Program(slots, list(inputs), constants, steps, list(outputs), threads, *rest)
+    inputs, outputs, rest = (_tuples(image[part]) for part in ("inputs", "outputs", "rest"))
+    program = module.Program(slots, inputs, constants, steps, outputs, threads, *rest)
     return TakenUp(program, prepared.packed_bytes())
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has lists only."""
+    """JSON has lists only; the engine takes tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 

@@ -13,6 +13,13 @@ import xxhash
 from epkit.errors import OptionError
 from epkit.knobs import Knob
 
+
+def _choice(text: str) -> str:
+    if text not in ("auto", "off"):
+        raise ValueError("expected auto or off")
+    return text
+
+
 ISA: Knob[str] = Knob(
     "EPKIT_CPU_ISA",
     "",
@@ -24,6 +31,12 @@ BF16: Knob[str] = Knob(
     "",
     str,
     "how precision='bf16' multiplies (dot, wide, half); the CPU's fastest if not given",
+)
+WINOGRAD: Knob[str] = Knob(
+    "EPKIT_CPU_WINOGRAD",
+    "auto",
+    _choice,
+    "off: all convolutions by direct sums, which keep an infinity to the outputs that read it; auto: by measured rules",
 )
 FORMS = ("dot", "wide", "half", "f16")
 """In the order of EpkForm16 in kernels/gemm16.h."""

@@ -27,7 +27,7 @@ from epkit.backend import (
 
 from .device import find_devices
 from .image import FORMAT, program_of
-from .native import bf16_form, chosen_isa, cpus, engine_digest
+from .native import WINOGRAD, bf16_form, chosen_isa, cpus, engine_digest
 from .prepared import Prepared
 
 PRECISIONS = ("fp32", "bf16")
@@ -106,7 +106,7 @@ class CpuProvider(KernelProvider):
     def fingerprint(self, device: Device) -> str:
         isa = chosen_isa()
         form = bf16_form(isa) if isa and self.options.precision == "bf16" else ""
-        return f"{isa} {engine_digest()} {form} {FORMAT}"
+        return f"{isa} {engine_digest()} {form} {WINOGRAD.get()} {FORMAT}"
 
     def compile(self, subgraph: Subgraph) -> Program:
         return self._compiled(subgraph, Prepared())

@@ -11,13 +11,14 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ..errors import ArtifactError, EpkitError, Where
-from ..model.seal import mapped, set_back, stamp_of
+from ..model.seal import is_settled, mapped, set_back, stamp_of
 from .blame import blame
 from .bound import Bound
 from .contract import CONTRACT_VERSION
@@ -151,8 +152,10 @@ class ArtifactStore:
     def load(self, bound: Bound, subgraph: Subgraph) -> Program | None:
         """A program from the store; None if there is none, or only a damaged one."""
         path = self.path(bound, subgraph)
+        stamp = stamp_of(path)
         try:
             program = unpack(bound, subgraph, mapped(path), self.origin, self._trusted(path))
+            self._note(path, stamp)
         except FileNotFoundError:
             return None
         except EpkitError:
@@ -169,12 +172,14 @@ class ArtifactStore:
             weights: the model's weights that are kept beside, by name.
         """
         path = self.folder / name
+        stamp = stamp_of(path)
         try:
             header, payload = _split(mapped(path))
         except FileNotFoundError:
             return None
         if not _is_whole(header, payload, self._trusted(path)):
             return None
+        self._note(path, stamp)
         try:
             with blame(bound.name, "revive", "compile"):
                 return bound.provider.revive(
@@ -192,8 +197,15 @@ class ArtifactStore:
         path = self.path(bound, subgraph)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(path, pieces)
-        seen = {"digest": _split(pieces[0])[0]["digest"], "stamp": stamp_of(path)}
-        self._write(_seen(path), (json.dumps(seen).encode("utf-8"),))
+        self._note(path, stamp_of(path))
+
+    def _note(self, path: Path, stamp: tuple[int, ...]) -> None:
+        """Note how a program looked before it was found whole, unless that is known, or it is too new."""
+        if self._trusted(path) or not is_settled((*stamp[:4], 0)):
+            return
+        seen = {"digest": _split(mapped(path))[0]["digest"], "stamp": stamp}
+        with suppress(OSError):  # the folder may be another's
+            self._write(_seen(path), (json.dumps(seen).encode("utf-8"),))
 
     def _write(self, path: Path, pieces: Pieces) -> None:
         handle, name = tempfile.mkstemp(dir=self.folder)

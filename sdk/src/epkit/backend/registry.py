@@ -105,7 +105,7 @@ class Registry:
 
     def _import_provider(self, name: str) -> type[Provider]:
         entries = [entry for entry in self._entry_points(PROVIDER_GROUP) if entry.name == name]
-        if not entries or name not in self.names():
+        if not entries or name in knobs.DISABLED_PLUGINS.get():
             raise self._unknown(name)
         where = Where(provider=name, stage="import")
         remedy = f"reinstall or upgrade the package {_package(entries[0])!r}, or leave {name!r} out"

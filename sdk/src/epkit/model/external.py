@@ -69,9 +69,9 @@ class ExternalFiles:
         return self._maps[location]
 
     @property
-    def used(self) -> bool:
-        """Whether any file was opened."""
-        return bool(self._maps)
+    def paths(self) -> tuple[Path, ...]:
+        """The files that were opened."""
+        return () if self.folder is None else tuple(self.folder / location for location in self._maps)
 
     def close(self) -> None:
         """Unmap everything, for when reading failed and no tensor was made."""

@@ -43,7 +43,7 @@ class ReadModel:
         overridable: initializers that were also graph inputs, now constants.
         limits: those that it was read under; `check` keeps them too.
         skeleton: the same model as protobuf without large weights; None if given as onnx_ir.Model, and if it is large.
-        external: whether weights lie in other files.
+        external: the other files in which weights lie.
     """
 
     model: ir.Model
@@ -53,7 +53,7 @@ class ReadModel:
     overridable: tuple[str, ...] = ()
     limits: Limits = field(default=DEFAULT_LIMITS, repr=False)
     skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
-    external: bool = False
+    external: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         warnings = (f"warning: {warning}" for warning in self.warnings)
@@ -124,7 +124,7 @@ def _read_opened(
         opened.close()
         raise
     kept = None if lists else skeleton  # with those lists it is most of the file
-    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, kept, files.used)
+    return ReadModel(model, name, opened.path, tuple(warnings), overridable, limits, kept, files.paths)
 
 
 def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut]]:

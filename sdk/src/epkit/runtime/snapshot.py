@@ -24,9 +24,10 @@ from ..backend.program import Program
 from ..backend.registry import Registry
 from ..binding import bind, close_all
 from ..dtypes import numpy_dtype
+from ..knobs import STOP_AFTER
 from ..known import KnownFile, read_sealed, write_sealed
-from ..model.seal import Seal, mapped
-from ..settings import Settings
+from ..model.seal import Seal, mapped, stamp_of
+from ..settings import Settings, may_be_known
 from .value_info import ValueInfo
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Snapshot:
 def may_have(settings: Settings) -> bool:
     """True for what snapshots are kept for: everything that providers and the graph alone decide."""
     plain = settings.policy == "priority" and not settings.pins and not settings.operators
-    return settings.cache is not None and plain
+    return plain and may_be_known(settings)
 
 
 def load_snapshot(
@@ -148,7 +149,7 @@ def asked_digest(
         return None
     parts: list[Any] = [
         (FORMAT, CONTRACT_VERSION, version, settings.optimise, settings.limits, extensions),
-        sorted(settings.fix.items()),
+        (STOP_AFTER.get(), sorted(settings.fix.items())),
     ]
     for bound in bounds:
         provider, kind = bound.provider, type(bound.provider)
@@ -163,8 +164,8 @@ def _read(
     try:
         stored: dict[str, Any] = read_sealed(folder / f"{name}.session")
         data, seal = folder / str(stored["data"][0]), Seal.from_json(stored["data"][1])
-        if stored["format"] != FORMAT or not seal.holds(data):
-            return None
+        if stored["format"] != FORMAT or stamp_of(data) != seal.stamp:
+            return None  # what has been copied is read in whole once, and has a new snapshot then
         bound = next(bound for bound in bounds if bound.name == stored["provider"])
         inputs, outputs = (
             tuple(ValueInfo(**{**info, "shape": _shape(info["shape"])}) for info in stored[end])

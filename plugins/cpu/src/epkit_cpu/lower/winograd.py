@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epkit.knobs import Knob
+from ..native import WINOGRAD
 
 if TYPE_CHECKING:
     from .step import View
@@ -33,20 +33,6 @@ SMALL_IMAGE, LARGE_IMAGE = 8 * 8, 18 * 18
 """Pixels of the result from which on tiles of 2, and tiles of 4, pay."""
 FEW_CHANNELS, MANY_CHANNELS = 16, 128
 BLOCK = 16
-
-
-def _choice(text: str) -> str:
-    if text not in ("auto", "off"):
-        raise ValueError("expected auto or off")
-    return text
-
-
-WINOGRAD: Knob[str] = Knob(
-    "EPKIT_CPU_WINOGRAD",
-    "auto",
-    _choice,
-    "off: all convolutions by direct sums, which keep an infinity to the outputs that read it; auto: by measured rules",
-)
 
 
 def winograd_tile(view: View, weights: tuple[int, ...]) -> int:
