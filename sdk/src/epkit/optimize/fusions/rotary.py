@@ -134,13 +134,16 @@ def _lifts(node: ir.Node) -> bool:
 
 _BOTH = "Concat({0}, {0}, axis=joined)"
 _ANGLES = f"shared(Any(Unsqueeze({_BOTH}, [1]), Unsqueeze({_BOTH}, axes=[1])))"
-_FORMULA = f"""
-    low, high = Split(x, array(sizes), axis=split)
+_FORMULA, _IN_TWO = (
+    f"""
+    low, high = {split}
     y = x * {_ANGLES.format("cos")} + Concat(Neg(high), low, axis=turned) * {_ANGLES.format("sin")}
-"""
+    """
+    for split in ("Split(x, array(sizes), axis=split)", "Split(x, num_outputs=2, axis=split)")
+)
 
 
-@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA)
+@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding(match: Match) -> Fused | str:
     """RotaryEmbedding([a, b], c, s) = [a c - b s, b c + a s] for the halves a and b of each head."""
     problem = _halves(match)
@@ -154,7 +157,7 @@ def rotary_embedding(match: Match) -> Fused | str:
     return Fused()
 
 
-@fusion("ms.RotaryEmbedding(x, position_ids, cos_cache, sin_cache) -> y", _FORMULA)
+@fusion("ms.RotaryEmbedding(x, position_ids, cos_cache, sin_cache) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding_of_microsoft(match: Match, scope: Scope) -> Fused | str:
     """com.microsoft.RotaryEmbedding: the same, where all samples have the positions 0, 1, 2, ... of the cache."""
     problem = _halves(match)
@@ -170,7 +173,7 @@ def rotary_embedding_of_microsoft(match: Match, scope: Scope) -> Fused | str:
     return Fused(inputs=inputs, inside=inside)
 
 
-@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA)
+@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding_by_sample(match: Match, scope: Scope) -> Fused | str:
     """RotaryEmbedding, with angles that all samples share repeated for each: the operator wants them so."""
     problem = _halves(match)
@@ -207,8 +210,9 @@ def _halves(match: Match) -> str | None:
         if x.shape is None or len(x.shape) != 4 or angles.shape is None or len(angles.shape) != 3:
             return f"{dims_text(x)} should have 4 axes, and {dims_text(angles)} 3"
         size, half = x.shape[3], angles.shape[2]
-        if not isinstance(size, int) or half != size // 2 or list(given["sizes"]) != [half, half]:
-            return f"{dims_text(x)} is split into {list(given['sizes'])}, with {half} angles"
+        sizes = list(given.get("sizes", [half, half]))
+        if not isinstance(size, int) or size != 2 * half or sizes != [half, half]:
+            return f"{dims_text(x)} is split into {sizes}, with {half} angles"
         if not same_dim(angles.shape[1], x.shape[2]):
             return f"{dims_text(angles)} may have another length than {dims_text(x)}"
     axes = [given["split"], given["turned"]]
