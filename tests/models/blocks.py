@@ -91,6 +91,15 @@ class Masked(nn.Module):
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
 
 
+class Einstein(nn.Module):
+    """Attention in Einstein's notation, with a mask that is filled in."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        scores = torch.einsum("bhid,bhjd->bhij", q, k) * 0.35
+        weights = scores.masked_fill(~keep, -math.inf).softmax(-1)
+        return torch.einsum("bhij,bhjd->bihd", weights, v)
+
+
 def _sequence(batch: int, length: int) -> dict[str, Tensor]:
     torch.manual_seed(length)
     return {"x": torch.randn(batch, length, WIDTH)}
@@ -113,7 +122,14 @@ BLOCKS: dict[str, Case] = {
     "decoder": Case(Decoder, _sequence, {"x": _OPEN}),
     "decoder-interleave": Case(lambda: Decoder(how="interleave"), _sequence, {"x": _OPEN}),
     "decoder-eager": Case(lambda: Decoder(how="eager"), _sequence, {"x": _OPEN}),
-    "encoder": Case(Encoder, _two, {"x": _OPEN, "memory": {0: "batch"}}),
+    "encoder": Case(Encoder, _two, {"x": {0: "batch"}, "memory": {0: "batch"}}, ((2, 7), (3, 7))),
+    "decoder-23": Case(Decoder, _sequence, {"x": _OPEN}, opset=23),
+    "einstein": Case(
+        Einstein,
+        _heads,
+        {name: {0: "batch", 2: "length"} for name in "qkv"}
+        | {"keep": {0: "batch", 2: "length", 3: "length"}},
+    ),
     "masked": Case(
         Masked,
         _heads,
