@@ -76,6 +76,7 @@ UNSEEN = {
     "merge_casts": "what is cast twice is narrower in between, or one cast of the two goes as needless",
     "requantize": "quantisers put one pair between two operators",
     "saturate": "onnxruntime's quantiser takes such a Relu out itself",
+    "spell_out_angles": "exports leave the length open; it is for those of which `--fix` makes the angles known",
     "rotary_embedding": "all samples share the angles in what exporters write",
     "rotary_embedding_by_sample": "where com.microsoft's name is wanted too, that goes first",
     **dict.fromkeys(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_ir as ir
 
@@ -93,6 +95,43 @@ def _leads_to_product(node: ir.Node) -> bool:
         if node.op_type not in ("Cos", "Sin", "Cast", "Gather", "Slice", "Unsqueeze"):
             return False
     return False
+
+
+@rule("Mul", serves=_ROTARY)
+def spell_out_angles(node: ir.Node, scope: Scope) -> Verdict:
+    """x · c = x · Unsqueeze([h, h], 1) for known angles c = [h, h], where two such products are added: a rotation."""
+    for side in (0, 1):
+        array, value = constant_of(node.inputs[side]), node.inputs[side]
+        if array is None or value is None or not _is_rotation(node):
+            continue
+        *ones, length, size = (1, 1, *array.shape) if array.ndim >= 2 else (0, 0, 0)
+        one, other = np.split(array.reshape(-1, size), 2, axis=1) if size and size % 2 == 0 else (array, None)
+        if any(n != 1 for n in ones) or other is None or not np.array_equal(one, other):
+            return False
+        key = ("angles", value)
+        if key not in scope.memo:
+            half = scope.constant(np.ascontiguousarray(one)[None], f"{value.name}/half")
+            both = scope.make(scope.graph[0], "Concat", [half, half], {"axis": 2}, 13)
+            both.type, both.shape = value.type, ir.Shape([1, length, size])
+            axes = scope.constant(np.array([1], np.int64), "second")
+            maker = both.producer()
+            assert maker is not None
+            behind = next(after for before, after in pairwise(scope.graph) if before is maker)
+            scope.memo[key] = scope.make(behind, "Unsqueeze", [both, axes], version=13)
+            scope.memo[key].type, scope.memo[key].shape = value.type, ir.Shape([1, 1, length, size])
+        node.replace_input_with(side, scope.memo[key])
+        return True
+    return False
+
+
+def _is_rotation(node: ir.Node) -> bool:
+    """Whether a product of four axes is added to another, and one of them is that of the turned halves."""
+    uses = list(node.outputs[0].uses())
+    if rank_of(node.outputs[0]) != 4 or len(uses) != 1 or uses[0].node.op_type != "Add":
+        return False
+    products = [producer(value, "Mul") for value in uses[0].node.inputs]
+    joined = [producer(value, "Concat") for each in products if each is not None for value in each.inputs]
+    return None not in products and any(j and producer(j.inputs[0], "Neg") for j in joined)
 
 
 @rule("Concat", serves=_ROTARY)
@@ -242,6 +281,7 @@ def _zero(scope: Scope) -> ir.Value:
 
 RULES: tuple[Rule, ...] = (
     halve_angles,
+    spell_out_angles,
     lift_angles,
     rotary_embedding,
     rotary_embedding_of_microsoft,
