@@ -22,12 +22,16 @@ Axes = Mapping[str, Mapping[int, str]]
 
 @dataclass(frozen=True)
 class Case:
-    """A torch module with examples of its inputs, by name, and the dynamic dimensions of each."""
+    """A torch module with examples of its inputs, by name, and the dynamic dimensions of each.
+
+    The opset is that of the exporter of torch.export, by default its own.
+    """
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int, int], dict[str, Tensor]]
     axes: Axes
     sizes: tuple[tuple[int, int], ...] = ((2, 7), (3, 12))
+    opset: int | None = None
 
     def feeds(self) -> list[Feeds]:
         """The inputs in all sizes, as arrays."""
@@ -45,7 +49,13 @@ def export(case: Case, *, dynamo: bool) -> bytes:
         if dynamo:
             shapes = {name: dict.fromkeys(dims, torch.export.Dim.DYNAMIC) for name, dims in axes.items()}
             program = torch.onnx.export(
-                module, (), kwargs=example, dynamo=True, dynamic_shapes=shapes, verbose=False
+                module,
+                (),
+                kwargs=example,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                verbose=False,
+                opset_version=case.opset,
             )
             assert program is not None
             program.save(target)

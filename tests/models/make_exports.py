@@ -61,7 +61,26 @@ def torch_models() -> Iterator[Export]:
             found = [module(*(torch.from_numpy(x) for x in feed.values())) for feed in feeds]
         outputs = [list(each) if isinstance(each, tuple) else [each] for each in found]
         yield Export(f"torch-{'dynamo' if dynamo else 'tracing'}-{name}", model, feeds, outputs)
+    yield from _blocks()
     yield _scripted()
+
+
+def _blocks() -> Iterator[Export]:
+    """Parts of transformers, by both exporters."""
+    import torch
+
+    from .blocks import BLOCKS
+    from .exported import export
+
+    for name, case in BLOCKS.items():
+        for dynamo in (False, True) if case.opset is None else (True,):
+            model = export(case, dynamo=dynamo)
+            torch.manual_seed(0)
+            module = case.build().eval()
+            feeds = case.feeds()
+            with torch.no_grad():
+                found = [[module(*(torch.from_numpy(x) for x in feed.values()))] for feed in feeds]
+            yield Export(f"torch-{'dynamo' if dynamo else 'tracing'}-{name}", model, feeds, found)
 
 
 def _scripted() -> Export:
@@ -116,6 +135,41 @@ def tensorflow_models() -> Iterator[Export]:
     feeds = [{"x": rng.uniform(0, 1, shape).astype(np.float32)} for shape in shapes]
     outputs = [[convolve(tf.constant(feed["x"])).numpy()] for feed in feeds]
     yield Export("tf2onnx-convolution", model.SerializeToString(), feeds, outputs)
+    yield _tensorflow_encoder()
+
+
+def _tensorflow_encoder() -> Export:
+    """A layer of an encoder in TensorFlow's functions and Keras's layers; of a fixed size, as Keras's needs."""
+    import tensorflow as tf
+    import tf2onnx
+
+    rng = np.random.default_rng(0)
+    attention = tf.keras.layers.MultiHeadAttention(4, 8)
+    norm = tf.keras.layers.LayerNormalization(epsilon=1e-3)
+    attention(tf.zeros((1, 3, 32)), tf.zeros((1, 3, 32)))
+    norm.build((None, None, 32))
+    for weight in (*attention.weights, *norm.weights):
+        weight.assign(rng.normal(0, 0.3, weight.shape).astype(np.float32))
+    gain, wide = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((32,), (32, 32)))
+
+    def heads(x: Any) -> Any:
+        return tf.transpose(tf.reshape(tf.tensordot(x, wide, 1), (2, -1, 4, 8)), (0, 2, 1, 3))
+
+    def encode(x: Any, m: Any) -> Any:
+        y = norm(x + attention(x, x))
+        y = y * 0.5 * (1.0 + tf.tanh(0.7978845608 * (y + 0.044715 * tf.pow(y, 3))))
+        scores = tf.matmul(heads(y), heads(x), transpose_b=True) / tf.sqrt(8.0)
+        scores += (1.0 - m[:, None, None, :]) * -10000.0
+        mixed = tf.matmul(tf.nn.softmax(scores, axis=-1), heads(x))
+        z = y + tf.reshape(tf.transpose(mixed, (0, 2, 1, 3)), (2, -1, 32))
+        return z * tf.math.rsqrt(tf.reduce_mean(tf.square(z), -1, keepdims=True) + 1e-6) * gain
+
+    signature = [tf.TensorSpec((2, 7, 32), name="x"), tf.TensorSpec((2, 7), name="m")]
+    model, _ = tf2onnx.convert.from_function(tf.function(encode), signature, opset=15)
+    feed = {"x": rng.normal(size=(2, 7, 32)).astype(np.float32), "m": np.ones((2, 7), np.float32)}
+    feed["m"][1, 4:] = 0
+    outputs = [[encode(*(tf.constant(feed[name]) for name in ("x", "m"))).numpy()]]
+    return Export("tf2onnx-encoder", model.SerializeToString(), [feed], outputs)
 
 
 def jax_models() -> Iterator[Export]:

@@ -107,6 +107,33 @@ def _made(model: onnx.ModelProto, tool: Callable[[str, str], object]) -> bytes:
         return target.read_bytes()
 
 
+def _quantised_encoder() -> Model:
+    """torch's layer with every operator that the quantiser takes between codes, those too that only move numbers."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        StaticQuantConfig,
+        quantize,
+    )
+
+    class Samples(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [_encoder_inputs(2, seed) for seed in range(4)]
+
+        def get_next(self) -> Any:
+            return self.left.pop() if self.left else None
+
+    source = onnx.load(Path(__file__).parent / "exports" / "torch-tracing-encoder.onnx")
+    config = StaticQuantConfig(Samples(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8)
+    made = _made(source, lambda path, target: quantize(path, target, config))
+    return "qdq-encoder", made, [_encoder_inputs(2, 9), _encoder_inputs(3, 9)]
+
+
+def _encoder_inputs(batch: int, seed: int) -> dict[str, np.ndarray]:
+    return {"x": 2 * _random(batch, 7, 32, seed=seed), "memory": 2 * _random(batch, 5, 32, seed=seed)}
+
+
 def quantised() -> Iterator[Model]:
     """Static (both formats, 8 and 16 bits) and dynamic."""
     from onnxruntime.quantization import (
@@ -135,6 +162,7 @@ def quantised() -> Iterator[Model]:
     yield "qdq", static(QuantFormat.QDQ, QuantType.QUInt8), feeds
     signed = {"ActivationSymmetric": True}
     yield "qdq-signed", static(QuantFormat.QDQ, QuantType.QInt8, extra_options=signed), feeds
+    yield _quantised_encoder()
     wide = {"UseQDQContribOps": True}
     yield "qdq-16", static(QuantFormat.QDQ, QuantType.QUInt16, extra_options=wide), feeds
     yield "qoperator", static(QuantFormat.QOperator, QuantType.QUInt8), feeds

@@ -438,6 +438,12 @@ LEFT_ALONE = (
         id="equal halves, of the rows",
     ),
     pytest.param(
+        "spell_out_angles",
+        """g (float[2, 2, 1, 4] x) => (float[2, 2, 1, 4] y) <float[1, 4] c = {1, 2, 1, 2}, float[1, 4] s = {3, 4, 3, 5}, int64[2] half = {2, 2}> {
+           l, h = Split <axis = 3> (x, half)  t = Concat <axis = 3> (h, l)  a = Mul(x, c)  b = Mul(t, s)  y = Add(a, b) }""",
+        id="the halves are exchanged, not turned",
+    ),
+    pytest.param(
         "lift_angles",
         """g (float[3, 2] a, float[2, 2, 3, 4] x) => (float[2, 2, 3, 4] y, float[3, 4] z) {
            c = Cos(a)  j = Concat <axis = -1> (c, c)  y = Mul(x, j)  z = Neg(j) }""",

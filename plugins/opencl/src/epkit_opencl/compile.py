@@ -51,7 +51,18 @@ class Step:
     def memory(self) -> MemoryStep:
         """The step as the memory planner sees it. Kernels may return views."""
         named = tuple(value for value in self.outputs if value.name)
+        if self.chain is None and follow_each_other(self.nodes[-1]):
+            return MemoryStep(self.nodes[-1], self.reads, named, (), joins=True)
         return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
+
+
+def follow_each_other(node: ir.Node) -> bool:
+    """Whether a node is a Concat whose inputs surely lie one after the other in its result."""
+    shape = node.outputs[0].shape
+    if node.op_type != "Concat" or node.domain or shape is None or "axis" not in node.attributes:
+        return False
+    axis = node.attributes["axis"].as_int()
+    return all(dim == 1 for dim in tuple(shape)[: axis + len(shape) if axis < 0 else axis])
 
 
 def steps_of(subgraph: Subgraph, kernel_for: Callable[[ir.Node], Kernel]) -> list[Step]:

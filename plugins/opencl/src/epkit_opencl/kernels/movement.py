@@ -160,7 +160,9 @@ def concat(*tensors: Tensor, axis: int, context: RunContext, node: Any) -> Tenso
     out = fresh(context, node, shape, tensors[0])
     writes, start = contiguous(shape), 0
     for tensor in tensors:
-        copy(context, tensor, out, tensor.shape, contiguous(tensor.shape), writes, 0, start)
+        place = out.offset + start * out.dtype.itemsize
+        if tensor.buffer is not out.buffer or tensor.offset != place:  # else it was made there
+            copy(context, tensor, out, tensor.shape, contiguous(tensor.shape), writes, 0, start)
         start += tensor.shape[at] * writes[at]
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_ir as ir
 
@@ -95,6 +97,43 @@ def _leads_to_product(node: ir.Node) -> bool:
     return False
 
 
+@rule("Mul", serves=_ROTARY)
+def spell_out_angles(node: ir.Node, scope: Scope) -> Verdict:
+    """x · c = x · Unsqueeze([h, h], 1) for known angles c = [h, h], where two such products are added: a rotation."""
+    for side in (0, 1):
+        array, value = constant_of(node.inputs[side]), node.inputs[side]
+        if array is None or value is None or not _is_rotation(node):
+            continue
+        *ones, length, size = (1, 1, *array.shape) if array.ndim >= 2 else (0, 0, 0)
+        one, other = np.split(array.reshape(-1, size), 2, axis=1) if size and size % 2 == 0 else (array, None)
+        if any(n != 1 for n in ones) or other is None or not np.array_equal(one, other):
+            return False
+        key = ("angles", value)
+        if key not in scope.memo:
+            half = scope.constant(np.ascontiguousarray(one)[None], f"{value.name}/half")
+            both = scope.make(scope.graph[0], "Concat", [half, half], {"axis": 2}, 13)
+            both.type, both.shape = value.type, ir.Shape([1, length, size])
+            axes = scope.constant(np.array([1], np.int64), "second")
+            maker = both.producer()
+            assert maker is not None
+            behind = next(after for before, after in pairwise(scope.graph) if before is maker)
+            scope.memo[key] = scope.make(behind, "Unsqueeze", [both, axes], version=13)
+            scope.memo[key].type, scope.memo[key].shape = value.type, ir.Shape([1, 1, length, size])
+        node.replace_input_with(side, scope.memo[key])
+        return True
+    return False
+
+
+def _is_rotation(node: ir.Node) -> bool:
+    """Whether a product of four axes is added to another, and one of them is that of the turned halves."""
+    uses = list(node.outputs[0].uses())
+    if rank_of(node.outputs[0]) != 4 or len(uses) != 1 or uses[0].node.op_type != "Add":
+        return False
+    products = [producer(value, "Mul") for value in uses[0].node.inputs]
+    joined = [producer(value, "Concat") for each in products if each is not None for value in each.inputs]
+    return None not in products and any(j and producer(j.inputs[0], "Neg") for j in joined)
+
+
 @rule("Concat", serves=_ROTARY)
 def lift_angles(node: ir.Node, scope: Scope) -> Verdict:
     """Angles [length, size] that all samples share, as [1, 1, length, size]: as a factor of heads they are the same."""
@@ -134,13 +173,16 @@ def _lifts(node: ir.Node) -> bool:
 
 _BOTH = "Concat({0}, {0}, axis=joined)"
 _ANGLES = f"shared(Any(Unsqueeze({_BOTH}, [1]), Unsqueeze({_BOTH}, axes=[1])))"
-_FORMULA = f"""
-    low, high = Split(x, array(sizes), axis=split)
+_FORMULA, _IN_TWO = (
+    f"""
+    low, high = {split}
     y = x * {_ANGLES.format("cos")} + Concat(Neg(high), low, axis=turned) * {_ANGLES.format("sin")}
-"""
+    """
+    for split in ("Split(x, array(sizes), axis=split)", "Split(x, num_outputs=2, axis=split)")
+)
 
 
-@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA)
+@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding(match: Match) -> Fused | str:
     """RotaryEmbedding([a, b], c, s) = [a c - b s, b c + a s] for the halves a and b of each head."""
     problem = _halves(match)
@@ -154,7 +196,7 @@ def rotary_embedding(match: Match) -> Fused | str:
     return Fused()
 
 
-@fusion("ms.RotaryEmbedding(x, position_ids, cos_cache, sin_cache) -> y", _FORMULA)
+@fusion("ms.RotaryEmbedding(x, position_ids, cos_cache, sin_cache) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding_of_microsoft(match: Match, scope: Scope) -> Fused | str:
     """com.microsoft.RotaryEmbedding: the same, where all samples have the positions 0, 1, 2, ... of the cache."""
     problem = _halves(match)
@@ -170,7 +212,7 @@ def rotary_embedding_of_microsoft(match: Match, scope: Scope) -> Fused | str:
     return Fused(inputs=inputs, inside=inside)
 
 
-@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA)
+@fusion("RotaryEmbedding-23(x, cos, sin, position_ids) -> y", _FORMULA, _IN_TWO)
 def rotary_embedding_by_sample(match: Match, scope: Scope) -> Fused | str:
     """RotaryEmbedding, with angles that all samples share repeated for each: the operator wants them so."""
     problem = _halves(match)
@@ -207,8 +249,9 @@ def _halves(match: Match) -> str | None:
         if x.shape is None or len(x.shape) != 4 or angles.shape is None or len(angles.shape) != 3:
             return f"{dims_text(x)} should have 4 axes, and {dims_text(angles)} 3"
         size, half = x.shape[3], angles.shape[2]
-        if not isinstance(size, int) or half != size // 2 or list(given["sizes"]) != [half, half]:
-            return f"{dims_text(x)} is split into {list(given['sizes'])}, with {half} angles"
+        sizes = list(given.get("sizes", [half, half]))
+        if not isinstance(size, int) or size != 2 * half or sizes != [half, half]:
+            return f"{dims_text(x)} is split into {sizes}, with {half} angles"
         if not same_dim(angles.shape[1], x.shape[2]):
             return f"{dims_text(angles)} may have another length than {dims_text(x)}"
     axes = [given["split"], given["turned"]]
@@ -238,6 +281,7 @@ def _zero(scope: Scope) -> ir.Value:
 
 RULES: tuple[Rule, ...] = (
     halve_angles,
+    spell_out_angles,
     lift_angles,
     rotary_embedding,
     rotary_embedding_of_microsoft,

@@ -1,0 +1,186 @@
+"""The rules that prepare others, and those of the layout, on random instances: each fires, and the values stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from rule_instances import Draw
+from test_basic_rules import MAKERS as BASIC
+from test_basic_rules import Drawn, Example
+from test_fusion_rules import CASES as FUSED
+
+import epkit
+from epkit.model.check import check
+from epkit.model.read import read
+from epkit.optimize.levels import LEVELS
+from epkit.optimize.optimise import optimise
+from epkit.testing.oracle import assert_same
+
+SIDE = st.integers(1, 4)
+
+
+def rotated(b: Drawn, both: Callable[[str], str], half: int) -> str:
+    """x [.., .., length, 2 half] turned by angles of which ``both`` makes the factors."""
+    low, high = (
+        b.op("Slice", b.x, b.ints(s), b.ints(e), b.ints(3)) for s, e in ((0, half), (half, 2 * half))
+    )
+    turned = b.op("Concat", b.op("Neg", high), low, axis=-1)
+    return b.op("Add", b.op("Mul", b.x, both("Cos")), b.op("Mul", turned, both("Sin")))
+
+
+def halve_angles(draw: Draw) -> Example:
+    """Of angles that are computed, or of a table of which the first rows or some rows are taken."""
+    length, half, how = draw(SIDE), draw(SIDE), draw(st.sampled_from(["computed", "first rows", "rows"]))
+    b = Drawn(draw, 4, draw(SIDE), 2, length, 2 * half, dims=["N", 2, "L", 2 * half])
+    rows, places = b.given("f", length, half), b.input("p", onnx.TensorProto.INT64, [length])
+    b.feeds["p"] = np.arange(length)
+    table = {kind: np.tile(b.rng.standard_normal((9, half)), 2) for kind in ("Cos", "Sin")}
+
+    def both(kind: str) -> str:
+        if how == "computed":
+            found = b.op(kind, b.op("Concat", rows, rows, axis=-1))
+        elif how == "rows":
+            found = b.op("Gather", b.constant(table[kind]), places)
+        else:
+            size = b.op("Shape", b.x, start=2, end=3)
+            found = b.op("Slice", b.constant(table[kind]), b.ints(0), size, b.ints(0))
+        return b.op("Unsqueeze", b.op("Cast", found, to=1), b.ints(0, 1))
+
+    return b.done(rotated(b, both, half))
+
+
+def spell_out_angles(draw: Draw) -> Example:
+    length, half = draw(SIDE), draw(SIDE)
+    b = Drawn(draw, 4, draw(SIDE), 2, length, 2 * half)
+    form = draw(st.sampled_from([(), (1,), (1, 1)]))
+    return b.done(
+        rotated(b, lambda _: b.constant(np.tile(b.rng.standard_normal((*form, length, half)), 2)), half)
+    )
+
+
+def lift_angles(draw: Draw) -> Example:
+    length, half = draw(SIDE), draw(SIDE)
+    b = Drawn(draw, 4, draw(SIDE), 2, length, 2 * half)
+    wide = draw(st.booleans())
+
+    def both(kind: str) -> str:
+        angles = b.given(kind, length, half)
+        pair = b.op("Concat", angles, angles, axis=1)
+        return b.op("Unsqueeze", pair, b.ints(0, 1)) if wide else pair
+
+    return b.done(rotated(b, both, half))
+
+
+def attended(b: Drawn, k: str, turn: list[int]) -> str:
+    n, heads, length, size = b.shape
+    scores = b.op("MatMul", b.x, b.op("Transpose", k, perm=turn))
+    weights = b.op("Softmax", b.op("Mul", scores, b.constant(0.5)), axis=-1)
+    return b.op("MatMul", weights, b.given("v", n, heads, 3, size))
+
+
+def expose_keys(draw: Draw) -> Example:
+    b = Drawn(draw, 4)
+    n, heads, _, size = b.shape
+    return b.done(attended(b, b.given("k", n, 3, heads, size), [0, 2, 3, 1]))
+
+
+def join_heads(draw: Draw) -> Example:
+    b = Drawn(draw, 4)
+    n, heads, _, size = b.shape
+    mixed = attended(b, b.given("k", n, heads, 3, size), [0, 1, 3, 2])
+    rows = b.op("Reshape", b.op("Transpose", mixed, perm=[0, 2, 1, 3]), b.ints(-1, heads * size))
+    return b.done(b.op("Gemm", rows, b.weight(heads * size, 2)))
+
+
+def image(draw: Draw) -> Drawn:
+    return Drawn(
+        draw, 0, *(draw(SIDE) for _ in range(2)), *(draw(SIDE) + 1 for _ in range(draw(st.integers(1, 2))))
+    )
+
+
+def layout_of(operator: str) -> Callable[[Draw], Example]:
+    def make(draw: Draw) -> Example:
+        b = image(draw)
+        kernel = [2] * (len(b.shape) - 2)
+        weight = b.weight(*(b.shape[1], 3) if operator == "ConvTranspose" else (3, b.shape[1]), *kernel)
+        if operator == "FusedConv":
+            return b.done(b.op("Relu", b.op("Conv", b.x, weight)))
+        if operator.startswith("Conv"):
+            return b.done(b.op(operator, b.x, weight))
+        return b.done(
+            b.op(operator, b.x, **({} if operator.startswith("Global") else {"kernel_shape": kernel}))
+        )
+
+    return make
+
+
+def convolved(b: Drawn) -> str:
+    return b.op("Conv", b.x, b.weight(3, b.shape[1], *[1] * (len(b.shape) - 2)))
+
+
+def sink_below_unary(draw: Draw) -> Example:
+    b = image(draw)
+    return b.done(b.op(draw(st.sampled_from(["Elu", "Abs", "Softplus", "Erf"])), convolved(b)))
+
+
+def sink_below_binary(draw: Draw) -> Example:
+    b = image(draw)
+    spatial = len(b.shape) - 2
+    other = draw(st.sampled_from([(), (1, 3, *[1] * spatial), (b.shape[-1],), (*b.shape[2:],), "convolved"]))
+    second = convolved(b) if other == "convolved" else b.weight(*other)
+    pair = draw(st.permutations([convolved(b), second]))
+    return b.done(b.op(draw(st.sampled_from(["Max", "Min", "Sub"])), *pair))
+
+
+def sink_below_concat(draw: Draw) -> Example:
+    b = image(draw)
+    axis = draw(st.integers(-len(b.shape), len(b.shape) - 1))
+    return b.done(b.op("Concat", convolved(b), convolved(b), axis=axis))
+
+
+SERVING = {
+    make.__name__: make
+    for make in (
+        *(halve_angles, spell_out_angles, lift_angles, expose_keys, join_heads),
+        *(sink_below_unary, sink_below_binary, sink_below_concat),
+    )
+} | {
+    f"channels_last_{name}": layout_of(name)
+    for name in (
+        *(
+            "Conv",
+            "ConvTranspose",
+            "MaxPool",
+            "AveragePool",
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "FusedConv",
+        ),
+    )
+}
+
+
+def test_every_rule_of_every_level_runs_on_random_instances() -> None:
+    made = {*SERVING, *BASIC, *FUSED}
+    assert {rule.name for phase in LEVELS["all"] for rule in phase.rules} == made
+
+
+@pytest.mark.parametrize("name", SERVING)
+@settings(max_examples=5, deadline=None, database=None, phases=[Phase.generate])
+@given(data=st.data())
+def test_the_rule_fires_and_keeps_the_values(name: str, data: st.DataObject) -> None:
+    proto, feeds = SERVING[name](data.draw)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    wanted: list[Any] = onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, feeds)
+    found = optimise(check(read(proto)).model, "all")
+    assert name in {each.rule for each in found.applied}, found.missed
+    with epkit.load(found.model, optimise="none") as session:
+        assert_same(list(session.run(None, feeds).values()), wanted, rtol=1e-5, atol=1e-5)
