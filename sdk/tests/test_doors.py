@@ -41,6 +41,7 @@ PLUGIN = [
     "STRINGS",
     "UNSIGNED",
     "Allocator",
+    "Budget",
     "Claim",
     "CustomOperator",
     "Device",

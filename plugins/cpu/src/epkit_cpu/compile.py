@@ -303,8 +303,10 @@ class _Builder:
             code, bits = native_type(kind)
             slots.append((code, bits, numpy_dtype(kind) if bits else None, number in escapes))
         moved = self._moved()
+        given = {slot for _, slot, _ in inputs}  # a constant that another partition computes, too
         constants = [
-            (slot, _settled(self._constants[slot], slot in moved)) for slot in sorted(self._constants)
+            (slot, _settled(self._constants[slot], slot in moved))
+            for slot in sorted(self._constants.keys() - given)
         ]
         return slots, inputs, constants, steps, outputs, flat.loops
 

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from ..backend.subgraph import describe_value
 from ..partition.edges import Edges, edges_of
-from ..partition.partitions import PartitionedGraph
 from ..partition.placement import NodePlacement
 from ._layout import lay_out
 
@@ -24,9 +23,9 @@ MANY = 60
 Rows = Mapping[tuple[str, str], NodePlacement]
 
 
-def draw(graph: PartitionedGraph, rows: Rows, colours: Mapping[str, str], times: Mapping[str, float]) -> str:
+def draw(graph: ir.Graph, rows: Rows, colours: Mapping[str, str], times: Mapping[str, float]) -> str:
     """A graph with its title: all nodes, and folded if that makes it smaller."""
-    edges, name = edges_of(graph.graph), str(graph.graph.name)
+    edges, name = edges_of(graph), str(graph.name)
     of = {node: rows[name, str(node.name)] for node in edges.order}
     whole = _svg([(node,) for node in edges.order], edges, of, colours, times)
     chains = chains_of(edges, of)

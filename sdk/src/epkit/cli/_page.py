@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
+from ..model.walk import all_graphs
 from ..partition.advice import advise
 from ..partition.costs import nbytes_of
-from ..partition.partitions import PartitionedGraph
 from ..partition.schedule import RunControl, Schedule, Transfer
 from ..planning import Plan
 from ..runtime.profile import Profile
@@ -52,7 +52,10 @@ def page(name: str, plan: Plan, run: Measured | None = None) -> str:
     placement = plan.placement
     colours = dict(zip(placement.counts(), PALETTE * 4, strict=False))
     rows = {(row.graph, row.node): row for row in placement.nodes}
-    graphs = "\n".join(draw(graph, rows, colours, run.nodes if run else {}) for graph in _graphs(plan))
+    graphs = "\n".join(
+        draw(graph, rows, colours, run.nodes if run else {})
+        for graph in all_graphs(plan.partitioned.model.graph)
+    )
     template = Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(name),
@@ -63,14 +66,6 @@ def page(name: str, plan: Plan, run: Measured | None = None) -> str:
         transfers=_transfers(plan, run),
         graphs=graphs,
     )
-
-
-def _graphs(plan: Plan) -> Iterable[PartitionedGraph]:
-    pending = [plan.partitioned.main]
-    while pending:
-        graph = pending.pop(0)
-        yield graph
-        pending += graph.bodies.values()
 
 
 # ---- the panel ----

@@ -73,9 +73,11 @@ def simplified_layer_normalization(match: Match) -> dict[str, Any] | str:
     "RMSNormalization-23(x, scale) -> y",
     "y = SimplifiedLayerNormalization(x, scale, axis=axis, epsilon=epsilon, stash_type=stash_type)",
 )
-def rms_normalization(match: Match) -> dict[str, Any]:
+def rms_normalization(match: Match) -> dict[str, Any] | str:
     """RMSNormalization(x, scale) = SimplifiedLayerNormalization(x, scale): another name, for who knows only that."""
     given = match.attributes
+    if given["axis"] in (None, -1) and (problem := _is_vector(match, "scale", "x")):
+        return problem
     return {"axis": -1 if given["axis"] is None else given["axis"], "epsilon": given["epsilon"]}
 
 
