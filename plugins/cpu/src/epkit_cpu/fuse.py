@@ -13,7 +13,8 @@ import numpy as np
 
 from epkit.backend import Subgraph
 
-from .lower.pointwise import Chain, Pointwise, Unsupported, emit_node, meaning_of
+from .lower.chain import Chain, Unsupported
+from .lower.pointwise import Pointwise, emit_node, meaning_of
 from .lower.step import Operand, Step, View
 
 if TYPE_CHECKING:
