@@ -1,4 +1,4 @@
-"""The instruction sets on which tests of the native engine run."""
+"""The instruction sets that the engine has here, one after the other."""
 
 from __future__ import annotations
 

@@ -1,17 +1,13 @@
-"""The native engine as a whole: threads, memory, closing, what it refuses."""
+"""The native engine at the session's door: new shapes, what belongs to whom, errors, Python between native steps."""
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import threading
-import time
 
 import numpy as np
-import onnx
 import pytest
-from engine_models import Array, make, normal, programs
+from engine_session import Array, chain, make, normal, programs
 from onnx import helper, numpy_helper
 
 import epkit
@@ -20,14 +16,6 @@ from epkit_cpu.compile import NativeProgram
 from epkit_cpu.native import isas
 
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
-
-# ---- the engine ----
-
-
-def chain(isa: str, dims: int = 64) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Tanh", ["a"], ["y"])]
-    feeds = {"x": normal(dims, dims)}
-    return make(nodes, feeds, ["y"], {"w": normal(dims, dims)}), feeds
 
 
 def test_new_shapes_do_not_leave_the_engine(isa: str) -> None:
@@ -59,92 +47,6 @@ def test_results_belong_to_the_caller() -> None:
         assert (session(x=x)["weight"] != -1).any()
     gc.collect()
     assert first["y"].sum() == -x.size  # also after the session is gone
-
-
-def test_runs_at_once(isa: str) -> None:
-    model, feeds = chain(isa, 128)
-    with epkit.load(model) as session:
-        wanted = session.run(None, feeds)["y"]
-        wrong: list[object] = []
-
-        def work() -> None:
-            for _ in range(20):
-                if not np.array_equal(session.run(None, feeds)["y"], wanted):
-                    wrong.append(1)
-
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not wrong
-
-
-def test_equal_threads_give_equal_bits(isa: str) -> None:
-    model, feeds = chain(isa, 300)
-    results = []
-    for _ in range(3):
-        with epkit.load(model, [("cpu", {"threads": 2})]) as session:
-            results.append(session.run(None, feeds)["y"])
-    assert all(np.array_equal(results[0], other) for other in results)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_has_threads_of_its_own() -> None:
-    model, feeds = chain("", 300)
-    with epkit.load(model, [("cpu", {"threads": 2})]) as session:
-        wanted = session.run(None, feeds)["y"]
-        child = os.fork()
-        if child == 0:
-            same = np.array_equal(session.run(None, feeds)["y"], wanted)
-            os._exit(0 if same else 3)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert np.array_equal(session.run(None, feeds)["y"], wanted)
-
-
-def test_an_idle_session_uses_no_cpu() -> None:
-    """Threads that wait for work spin for a moment, then sleep."""
-    model, feeds = chain("", 300)
-    with epkit.load(model, [("cpu", {"threads": 2})]) as session:
-        for _ in range(3):
-            session.run(None, feeds)
-        time.sleep(0.05)
-        before = time.process_time()
-        time.sleep(0.4)
-        assert time.process_time() - before < 0.1
-
-
-def test_small_work_and_large_work_by_turns() -> None:
-    """What a step had to share is remembered: the next run may have much more of it, or less."""
-    nodes = [helper.make_node("MatMul", ["x", "x"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
-    feeds = [{"x": 0.1 * normal(n, n)} for n in (4, 300, 4, 150, 300, 8)]
-    with epkit.load(make(nodes, feeds[0], ["y"], {}), [("cpu", {"threads": 3})]) as session:
-        for feed in feeds * 3:
-            x = feed["x"].astype(np.float64)
-            wanted = np.exp(x @ x - (x @ x).max(1, keepdims=True))
-            found = session.run(None, feed)["y"]
-            np.testing.assert_allclose(found, wanted / wanted.sum(1, keepdims=True), 1e-4, 1e-7)
-
-
-def test_closing_during_a_run_is_safe() -> None:
-    model, feeds = chain("", 256)
-    session = epkit.load(model)
-    outcomes: list[str] = []
-
-    def work() -> None:
-        for _ in range(50):
-            try:
-                session.run(None, feeds)
-            except RunError as error:
-                outcomes.append(error.what)
-                return
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    session.close()
-    thread.join()
-    assert outcomes in ([], ["the session is closed"])
 
 
 def test_sizes_that_overflow_are_errors() -> None:

@@ -1,4 +1,4 @@
-"""A fused chain of elementwise operators: instructions over registers, one pass over memory."""
+"""A fused chain under construction: what it reads, its instructions, and their form for the native kernel."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from .types import kind_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-NARROW = ("float16", "bfloat16")
 MOST_INSTRUCTIONS = 48
 COSTS = {"exp": 8, "log": 8, "tanh": 12, "erf": 12, "sigmoid": 10, "gelu": 14, "gelu_tanh": 14, "swish": 12}
 COSTS |= {"pow": 24, "sin": 12, "cos": 12, "softplus": 20, "elu": 20, "mish": 14, "div": 2, "sqrt": 3}
 COSTS |= {"mod": 16, "quantise_int8": 3, "quantise_uint8": 3}
-SLOW = 40
-"""Cost of an operation without a vector form, relative to an addition."""
 
 
 class Unsupported(Exception):

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from epkit.dtypes import NAME
 
 from ..native import tile_types
-from .chain import NARROW, Chain, Register, Unsupported
+from .chain import Chain, Register, Unsupported
 from .quantise import BYTES, is_plain
 from .step import View
 
-if TYPE_CHECKING:
-    pass
-
+NARROW = ("float16", "bfloat16")
 Emit = Callable[[View, Chain, list[Register]], Register]
 
 

@@ -1,4 +1,4 @@
-"""Models of a few nodes, held against onnxruntime on the native engine."""
+"""Graphs at the session's door: all native, and near what onnxruntime gives."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
 from epkit_cpu.compile import NativeProgram
 
-RANDOM = np.random.default_rng(7)
 Array = np.ndarray[Any, Any]
+RANDOM = np.random.default_rng(7)
+BY_CHANCE = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def normal(*shape: int) -> Array:
@@ -71,3 +75,9 @@ def check(
             for name, value in zip(outputs, wanted, strict=True):
                 assert found[name].dtype == value.dtype
                 np.testing.assert_allclose(found[name], value, rtol, atol, err_msg=name)
+
+
+def chain(isa: str, dims: int = 64) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Tanh", ["a"], ["y"])]
+    feeds = {"x": normal(dims, dims)}
+    return make(nodes, feeds, ["y"], {"w": normal(dims, dims)}), feeds
