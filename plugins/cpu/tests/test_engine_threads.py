@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +17,7 @@ from onnx import helper
 
 import epkit
 from epkit.errors import RunError
-from epkit_cpu.native import isas
+from epkit_cpu.native import cpus, isas
 
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
 
@@ -126,3 +129,27 @@ def test_runs_of_two_sessions_progress_alike() -> None:
     for thread in threads:
         thread.join()
     assert min(turns) >= 80, turns  # half of them would be 200
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="the system does not say where threads may run"
+)
+@pytest.mark.skipif(cpus() < 2, reason="there is one CPU")
+def test_workers_wake_away_from_their_caller() -> None:
+    """Where both had one CPU, each waited for the other: three times the time of a run after a pause."""
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import epkit
+from engine_session import chain
+model, feeds = chain("", 512)
+before = set(os.listdir("/proc/self/task"))
+with epkit.load(model, [("cpu", {{"threads": 2}})]) as session:
+    for _ in range(3):
+        session.run(None, feeds)
+        time.sleep(0.2)
+    workers = set(os.listdir("/proc/self/task")) - before
+    print(*{{len(os.sched_getaffinity(int(worker))) for worker in workers}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert str(len(os.sched_getaffinity(0)) - 1) in done.stdout.split(), done.stdout

@@ -130,8 +130,23 @@ class Pool {
 
  private:
   void wake() {
+    place();
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
+  }
+
+  // Away from the CPU of who wakes: there a woken worker may be put, and wait for the one that waits for it.
+  void place() {
+#if defined(__linux__)
+    cpu_set_t others;
+    const int here = sched_getcpu();
+    if (here < 0 || sched_getaffinity(0, sizeof others, &others) != 0) return;
+    CPU_CLR(here, &others);
+    if (CPU_COUNT(&others) == 0 || (placed_ == workers_ && CPU_EQUAL(&others, &places_))) return;
+    for (int i = 0; i < workers_; i++) pthread_setaffinity_np(threads_[i], sizeof others, &others);
+    places_ = others;
+    placed_ = workers_;
+#endif
   }
 
   // First what is the thread's own, which is what it had in the step before: that is in its cache. Then the others'.
@@ -148,7 +163,9 @@ class Pool {
       int id = workers_ + 1;
       uint64_t seen = ticket_.load(std::memory_order_relaxed);
       try {
-        std::thread([this, id, seen] { loop(id, seen); }).detach();
+        std::thread thread([this, id, seen] { loop(id, seen); });
+        threads_[workers_] = thread.native_handle();
+        thread.detach();
       } catch (...) {
         return;  // the system gives no more: fewer will do
       }
@@ -207,6 +224,11 @@ class Pool {
   const Job *job_ = nullptr;
   int members_ = 0;  // threads of the job
   int workers_ = 0;
+  std::thread::native_handle_type threads_[MAX_THREADS];
+#if defined(__linux__)
+  cpu_set_t places_{};  // of the workers
+  int placed_ = 0;    // so many of them
+#endif
   std::mutex mutex_;
   std::condition_variable wake_;
 };
