@@ -44,7 +44,8 @@ def test_the_largest_of_each_window(monkeypatch: pytest.MonkeyPatch, is_cpu: boo
         )  # fmt: skip
         model = model_of([node], {"x": x}, ["y"])
         for found, want in zip(ours(model, {"x": x}), theirs(model, {"x": x}), strict=True):
-            np.testing.assert_array_equal(found, want)
+            alone = want == np.finfo(np.float32).min  # onnxruntime's largest of nothing but -inf
+            np.testing.assert_array_equal(found, np.where(alone, -np.inf, want))
 
     check()
 
