@@ -77,23 +77,26 @@ def with_bias(draw: Draw) -> Given:
 
 
 def over_last_axis(draw: Draw, is_layer: bool = True) -> Given:
-    """Without variance, tf.keras's formula subtracts x · scale / √ε from itself: with the epsilon of tf.keras and
-    numbers of at most 2 those are below 128, and a rounding of them is below 8e-6."""
+    """Without variance, tf.keras's formula (the second) subtracts x · scale / √ε from itself: with the epsilon of
+    tf.keras and numbers of at most 2 those are below 128, and a rounding of them is below 8e-6."""
+    of_keras = is_layer and draw(st.booleans())
+    most = 2 if of_keras else np.inf
     shape = shape_of(draw, 2, 4)
     width = shape[-1]
     axes = draw(st.sampled_from([[-1], [len(shape) - 1]]))
     form = draw(st.sampled_from([(width,), (1, width), (1,) * (len(shape) - 1) + (width,)]))
     return Given(
-        {"x": floats(draw, *shape).clip(-2, 2)},
+        {"x": floats(draw, *shape).clip(-most, most)},
         {
-            "scale": floats(draw, width).clip(-2, 2).reshape(form if is_layer else width),
+            "scale": floats(draw, width).clip(-most, most).reshape(form if is_layer else width),
             "bias": floats(draw, width).reshape(form if is_layer else width),
-            "epsilon": f32(1e-3),
+            "epsilon": f32(1e-3 if of_keras else 1e-5),
             "axes": np.array(axes),
         },
         {"axes": axes, "narrow": onnx.TensorProto.FLOAT},
         opset=draw(st.sampled_from([14, 17, 18])),
         without=() if len(shape) == 3 else ("GlobalAveragePool",),
+        pattern=int(of_keras) if is_layer else None,
     )
 
 
