@@ -1,4 +1,7 @@
-"""For all tests: a module's random numbers are the same whichever tests ran before."""
+"""For all tests: a module's random numbers are the same whichever tests ran before, and in every run.
+
+`pytest -m hypothesis --hypothesis-profile=fuzz` draws others in each run (tox -e fuzz).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.register_profile("fuzz", derandomize=False, database=None, print_blob=True)
+settings.load_profile("repeatable")
 
 _FIRST: dict[int, Any] = {}
 

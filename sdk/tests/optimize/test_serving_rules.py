@@ -136,7 +136,9 @@ def sink_below_binary(draw: Draw) -> Example:
     other = draw(st.sampled_from([(), (1, 3, *[1] * spatial), (b.shape[-1],), (*b.shape[2:],), "convolved"]))
     second = convolved(b) if other == "convolved" else b.weight(*other)
     pair = draw(st.permutations([convolved(b), second]))
-    return b.done(b.op(draw(st.sampled_from(["Max", "Min", "Sub"])), *pair))
+    per_channel = other in [(), (1, 3, *[1] * spatial)]  # of which Sub becomes a part of the convolution
+    operators = ["Max", "Min"] if per_channel else ["Max", "Min", "Sub"]
+    return b.done(b.op(draw(st.sampled_from(operators)), *pair))
 
 
 def sink_below_concat(draw: Draw) -> Example:
