@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "sanitizer.h"
+
 namespace epk {
 namespace {
 
@@ -22,8 +24,9 @@ constexpr int MAX_THREADS = 256;
 constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
 constexpr int64_t GAP_IN_RUN = 1000000;  // while runs are under way: more work is near
 constexpr int64_t PATIENCE = 20000;      // a caller waits that long for the others' last pieces before it yields
-constexpr int64_t WORTH_SHARING = 4000;  // less work is done sooner than another thread has taken note of it
-constexpr int64_t WORTH_WAKING = 40000;  // less work is done sooner than a sleeping thread has woken
+// Less work is done sooner than another thread has taken note of it, or than a sleeping one has woken.
+constexpr int64_t WORTH_SHARING = ALL_TAKE_PART ? 0 : 4000;
+constexpr int64_t WORTH_WAKING = ALL_TAKE_PART ? 0 : 40000;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -114,6 +117,7 @@ class Pool {
     uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
     ticket_.store(ticket, std::memory_order_seq_cst);
     if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
+    while (ALL_TAKE_PART && joined_.load(std::memory_order_relaxed) < members_) sched_yield();
     work(0);
     // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
     gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
