@@ -5,20 +5,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstdio>
 #include <mutex>
-#include <new>
 #include <thread>
-#include <vector>
 
+#include "cpus.h"
+#include "job.h"
 #include "sanitizer.h"
 
 namespace epk {
 namespace {
 
-constexpr int MAX_THREADS = 256;
+constexpr int JOBS = 8;  // at once; more callers work alone
 
 // In nanoseconds.
 constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
@@ -42,171 +42,128 @@ int64_t now() {
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
-int64_t read_number(const char *path, int64_t *second = nullptr) {
-  FILE *file = fopen(path, "r");
-  if (!file) return -1;
-  long long first = -1, next = -1;
-  int found = fscanf(file, "%lld %lld", &first, &next);
-  fclose(file);
-  if (found < 1) return -1;
-  if (second) *second = next;
-  return first;
-}
-
-// CPUs granted by cgroup v2 or v1, rounded up; 0 where there is no quota.
-int quota_cpus() {
-  int64_t period = -1;
-  int64_t quota = read_number("/sys/fs/cgroup/cpu.max", &period);
-  if (quota <= 0) {
-    quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-    period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  }
-  if (quota <= 0 || period <= 0) return 0;
-  return int((quota + period - 1) / period);
-}
-
-struct Job {
-  int64_t count, grain, pieces;
-  Body body;
-  void *arg;
-
-  void piece(int64_t index, int thread) const {
-    int64_t begin = index * grain, end = begin + grain;
-    body(arg, begin, end < count ? end : count, thread);
-  }
-};
-
-// A thread's own pieces, on a cache line of their own.
-struct alignas(64) Share {
-  std::atomic<int64_t> next;
-  int64_t end;
-};
-
-constexpr uint64_t CLOSED = uint64_t(1) << 63;
-
 class Pool {
  public:
-  // Only the caller that gets the pool may start a job; others work alone.
-  bool try_take() { return !taken_.exchange(true, std::memory_order_acquire); }
-  void give() { taken_.store(false, std::memory_order_release); }
-
   void begin_run() { running_.fetch_add(1, std::memory_order_relaxed); }
   void end_run() { running_.fetch_sub(1, std::memory_order_relaxed); }
 
   // A ticket without a job: who sleeps comes, and looks out for the next one.
   void call() {
-    if (sleeping_.load(std::memory_order_seq_cst) == 0 || !try_take()) return;
-    ticket_.store(((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16, std::memory_order_seq_cst);
-    wake();
-    give();
+    if (running_.load(std::memory_order_relaxed) >= cpus_) return;
+    ticket_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
   }
 
-  // How many threads took part.
-  int run(const Job &job, int helpers, bool wakes) {
-    grow(helpers);
-    if (helpers > int(workers_)) helpers = int(workers_);
-    job_ = &job;
-    members_ = helpers + 1;
-    for (int i = 0; i < members_; i++) {
-      shares_[i].next.store(i * job.pieces / members_, std::memory_order_relaxed);
-      shares_[i].end = (i + 1) * job.pieces / members_;
+  // Nobody's at present; null if there is none.
+  Job *take() {
+    for (Job &job : jobs_) {
+      if (!job.try_take()) continue;
+      open_.fetch_add(1, std::memory_order_relaxed);
+      return &job;
     }
-    joined_.store(1, std::memory_order_relaxed);
-    gate_.store(0, std::memory_order_release);
-    // The ticket says which job it is, and how many of the workers are wanted.
-    uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
-    ticket_.store(ticket, std::memory_order_seq_cst);
-    if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
-    while (ALL_TAKE_PART && joined_.load(std::memory_order_relaxed) < members_) sched_yield();
-    work(0);
-    // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
-    gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
+    return nullptr;
+  }
+
+  void give(Job *job) {
+    open_.fetch_sub(1, std::memory_order_relaxed);
+    job->give();
+  }
+
+  // How many may help with a job that could use so many: beside others, as many as their callers leave CPUs.
+  int helpers(int wanted) {
+    const int callers = open_.load(std::memory_order_relaxed);
+    if (callers > 1 && wanted > cpus_ - callers) wanted = cpus_ - callers;
+    if (wanted > workers_.load(std::memory_order_acquire)) grow(wanted);
+    return std::max(0, std::min(wanted, workers_.load(std::memory_order_acquire)));
+  }
+
+  // The job is open: to its end. Returns how many threads took part.
+  int run(Job &job, bool wakes) {
+    if (job.members() > 1) {
+      ticket_.fetch_add(1, std::memory_order_seq_cst);
+      if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
+      while (ALL_TAKE_PART && job.helpers() >= 0) sched_yield();
+    }
+    // Whoever has not come by the end is not waited for: to wake a thread may take longer than the whole job.
+    job.work(0, 0);
     // Who is inside has at most a piece to do: if that takes long, the system has given its CPU to somebody else, and
     // may give it ours.
     const int64_t begin = now();
-    for (bool patient = false; gate_.load(std::memory_order_acquire) != CLOSED;) {
+    for (bool patient = false; !job.is_done();) {
       if (patient) sched_yield();
       else for (int spins = 0; spins < 16; spins++) pause_cpu();
       patient = patient || now() - begin > PATIENCE;
     }
-    return joined_.load(std::memory_order_relaxed);
+    return job.threads();
   }
 
  private:
   void wake() {
-    place();
     std::lock_guard<std::mutex> lock(mutex_);
+    place();
     wake_.notify_all();
   }
 
   // Away from the CPU of who wakes: there a woken worker may be put, and wait for the one that waits for it.
   void place() {
 #if defined(__linux__)
+    const int here = sched_getcpu(), workers = workers_.load(std::memory_order_relaxed);
     cpu_set_t others;
-    const int here = sched_getcpu();
     if (here < 0 || sched_getaffinity(0, sizeof others, &others) != 0) return;
     CPU_CLR(here, &others);
-    if (CPU_COUNT(&others) == 0 || (placed_ == workers_ && CPU_EQUAL(&others, &places_))) return;
-    for (int i = 0; i < workers_; i++) pthread_setaffinity_np(threads_[i], sizeof others, &others);
+    if (CPU_COUNT(&others) == 0 || (placed_ == workers && CPU_EQUAL(&others, &places_))) return;
+    for (int i = 0; i < workers; i++) pthread_setaffinity_np(threads_[i], sizeof others, &others);
     places_ = others;
-    placed_ = workers_;
+    placed_ = workers;
 #endif
   }
 
-  // First what is the thread's own, which is what it had in the step before: that is in its cache. Then the others'.
-  void work(int thread) {
-    for (int i = 0; i < members_; i++) {
-      Share &share = shares_[(thread + i) % members_];
-      for (int64_t piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
-        job_->piece(piece, thread);
-    }
-  }
-
   void grow(int wanted) {
-    for (; workers_ < wanted && workers_ < MAX_THREADS - 1; workers_++) {
-      int id = workers_ + 1;
-      uint64_t seen = ticket_.load(std::memory_order_relaxed);
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (int number = workers_; number < wanted && number < MAX_THREADS - 1; number++) {
       try {
-        std::thread thread([this, id, seen] { loop(id, seen); });
-        threads_[workers_] = thread.native_handle();
+        std::thread thread([this, number] { loop(number + 1); });
+        threads_[number] = thread.native_handle();
         thread.detach();
       } catch (...) {
         return;  // the system gives no more: fewer will do
       }
+      workers_.store(number + 1, std::memory_order_release);
     }
   }
 
-  void loop(int id, uint64_t seen) {
+  void loop(int id) {
     for (;;) {
-      uint64_t ticket = wait(seen, id);
-      seen = ticket;
-      if (id > int(ticket & 0xffff) || !enter()) continue;
-      if (id < members_) {  // it may be a later job than the ticket's
-        joined_.fetch_add(1, std::memory_order_relaxed);
-        work(id);
+      const uint64_t seen = ticket_.load(std::memory_order_acquire);
+      while (Job *job = neediest()) {
+        if (const int number = job->enter()) {
+          job->work(number, id);
+          job->leave();
+        }
       }
-      gate_.fetch_sub(1, std::memory_order_release);
+      wait(seen, id);
     }
   }
 
-  // False if the job is over.
-  bool enter() {
-    uint64_t inside = gate_.load(std::memory_order_acquire);
-    while (!(inside & CLOSED)) {
-      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+  // Of the open jobs the one with the fewest helpers: so runs that go on at once have equal shares of the pool.
+  Job *neediest() {
+    Job *found = nullptr;
+    int fewest = MAX_THREADS;
+    for (Job &job : jobs_) {
+      const int helpers = job.helpers();
+      if (helpers >= 0 && helpers < fewest) found = &job, fewest = helpers;
     }
-    return false;
+    return found;
   }
 
-  // The next ticket. Spins for a while: during runs for longer, unless other runs need the CPU.
-  uint64_t wait(uint64_t seen, int id) {
+  // For the next ticket. Spins for a while: during runs for longer, unless other runs need the CPU.
+  void wait(uint64_t seen, int id) {
     const int64_t begin = now();
     for (int64_t passed = 0;; passed = now() - begin) {
       const int running = running_.load(std::memory_order_relaxed);
       if (passed > (running > 0 && running + id <= cpus_ ? GAP_IN_RUN : GAP)) break;
       for (int spins = 0; spins < 64; spins++) {
-        uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        if (ticket != seen) return ticket;
+        if (ticket_.load(std::memory_order_acquire) != seen) return;
         pause_cpu();
       }
     }
@@ -214,26 +171,21 @@ class Pool {
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
     wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen; });
     sleeping_.fetch_sub(1, std::memory_order_relaxed);
-    return ticket_.load(std::memory_order_acquire);
   }
 
-  std::atomic<bool> taken_{false};
-  std::atomic<uint64_t> ticket_{0};
-  std::atomic<uint64_t> gate_{CLOSED};  // how many workers are inside the job, and whether more may come
+  std::atomic<uint64_t> ticket_{0};  // another one: there may be a job
   std::atomic<int> sleeping_{0};
   std::atomic<int> running_{0};  // runs under way
-  std::atomic<int> joined_{0};   // threads that took part in the job
+  std::atomic<int> open_{0};     // jobs that have a caller
+  std::atomic<int> workers_{0};
   const int cpus_ = usable_cpus();
-  Share shares_[MAX_THREADS];
-  const Job *job_ = nullptr;
-  int members_ = 0;  // threads of the job
-  int workers_ = 0;
+  Job jobs_[JOBS];
+  std::mutex mutex_;  // of what follows
   std::thread::native_handle_type threads_[MAX_THREADS];
 #if defined(__linux__)
   cpu_set_t places_{};  // of the workers
   int placed_ = 0;    // so many of them
 #endif
-  std::mutex mutex_;
   std::condition_variable wake_;
 };
 
@@ -246,24 +198,16 @@ void make_pool() {
   pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
 }
 
-}  // namespace
-
-int usable_cpus() {
-  int cpus = int(sysconf(_SC_NPROCESSORS_ONLN));
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
-  int quota = quota_cpus();
-  if (quota > 0 && quota < cpus) cpus = quota;
-#endif
-  if (cpus < 1) return 1;
-  return cpus < MAX_THREADS ? cpus : MAX_THREADS;
+Pool *the() {
+  pthread_once(&once, make_pool);
+  return the_pool;
 }
+
+}  // namespace
 
 RunScope::RunScope(int threads, int64_t expected) {
   if (threads < 2) return;
-  pthread_once(&once, make_pool);
-  auto *pool = the_pool;
+  Pool *const pool = the();
   pool_ = pool;
   pool->begin_run();
   if (expected >= WORTH_WAKING) pool->call();
@@ -276,24 +220,17 @@ RunScope::~RunScope() {
 int64_t parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg, int64_t expected) {
   if (count <= 0) return 0;
   if (grain < 1) grain = 1;
-  const Job job{count, grain, (count - 1) / grain + 1, body, arg};
-  int64_t useful = job.pieces < threads ? job.pieces : threads;
-  if (useful > MAX_THREADS) useful = MAX_THREADS;
+  const int64_t pieces = (count - 1) / grain + 1, useful = std::min<int64_t>({pieces, threads, MAX_THREADS});
   const int64_t begin = now();
-  int took_part = 0;
-  if (useful > 1 && (expected < 0 || expected >= WORTH_SHARING)) {
-    pthread_once(&once, make_pool);
-    Pool *pool = the_pool;
-    if (pool->try_take()) {
-      took_part = pool->run(job, int(useful) - 1, expected < 0 || expected >= WORTH_WAKING);
-      pool->give();
-    }
+  Pool *const pool = useful > 1 && (expected < 0 || expected >= WORTH_SHARING) ? the() : nullptr;
+  if (Job *job = pool ? pool->take() : nullptr) {
+    job->open(count, grain, pool->helpers(int(useful) - 1), body, arg);
+    const int took_part = pool->run(*job, expected < 0 || expected >= WORTH_WAKING);
+    pool->give(job);
+    return (now() - begin) * took_part;
   }
-  if (took_part == 0) {
-    for (int64_t piece = 0; piece < job.pieces; piece++) job.piece(piece, 0);
-    took_part = 1;
-  }
-  return (now() - begin) * took_part;
+  for (int64_t piece = 0; piece < pieces; piece++) body(arg, piece * grain, std::min(count, (piece + 1) * grain), 0);
+  return now() - begin;
 }
 
 }  // namespace epk
