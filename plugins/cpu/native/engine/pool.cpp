@@ -18,7 +18,7 @@
 namespace epk {
 namespace {
 
-constexpr int JOBS = 8;  // at once; more callers work alone
+constexpr int JOBS = 7;  // at once; more callers work alone
 
 // In nanoseconds.
 constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
@@ -54,50 +54,57 @@ class Pool {
     if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
   }
 
-  // Nobody's at present; null if there is none.
-  Job *take() {
-    for (Job &job : jobs_) {
-      if (!job.try_take()) continue;
-      open_.fetch_add(1, std::memory_order_relaxed);
-      return &job;
+  // A job that was nobody's; -1: there is none.
+  int take() {
+    for (int i = 0; i < JOBS; i++) {
+      if (!jobs_[i].try_take()) continue;
+      callers_.fetch_add(1, std::memory_order_relaxed);
+      return i;
     }
-    return nullptr;
+    return -1;
   }
 
-  void give(Job *job) {
-    open_.fetch_sub(1, std::memory_order_relaxed);
-    job->give();
+  void give(int which) {
+    callers_.fetch_sub(1, std::memory_order_relaxed);
+    jobs_[which].give();
   }
 
-  // How many may help with a job that could use so many: beside others, as many as their callers leave CPUs.
-  int helpers(int wanted) {
-    const int callers = open_.load(std::memory_order_relaxed);
-    if (callers > 1 && wanted > cpus_ - callers) wanted = cpus_ - callers;
-    if (wanted > workers_.load(std::memory_order_acquire)) grow(wanted);
-    return std::max(0, std::min(wanted, workers_.load(std::memory_order_acquire)));
-  }
-
-  // The job is open: to its end. Returns how many threads took part.
-  int run(Job &job, bool wakes) {
-    if (job.members() > 1) {
+  // To the end of the job. Returns how many threads took part.
+  int run(int which, int threads, int64_t count, int64_t grain, Body body, void *arg, bool wakes) {
+    const int members = 1 + helpers(threads - 1);
+    Job &job = jobs_[which];
+    Gate &gate = gates_[which];
+    job.set(count, grain, members, body, arg);
+    if (members > 1) {
+      gate.open(members - 1);
       ticket_.fetch_add(1, std::memory_order_seq_cst);
       if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
-      while (ALL_TAKE_PART && job.helpers() >= 0) sched_yield();
+      while (ALL_TAKE_PART && gate.free_places()) sched_yield();
     }
-    // Whoever has not come by the end is not waited for: to wake a thread may take longer than the whole job.
     job.work(0, 0);
+    if (members == 1) return 1;
+    // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
+    gate.close();
     // Who is inside has at most a piece to do: if that takes long, the system has given its CPU to somebody else, and
     // may give it ours.
     const int64_t begin = now();
-    for (bool patient = false; !job.is_done();) {
+    for (bool patient = false; !gate.is_empty();) {
       if (patient) sched_yield();
       else for (int spins = 0; spins < 16; spins++) pause_cpu();
       patient = patient || now() - begin > PATIENCE;
     }
-    return job.threads();
+    return members - gate.free_places();
   }
 
  private:
+  // How many may help where so many could: beside other jobs no more than their callers leave CPUs.
+  int helpers(int wanted) {
+    const int callers = callers_.load(std::memory_order_relaxed);
+    if (callers > 1) wanted = std::clamp(cpus_ - callers, 0, wanted);
+    if (wanted > workers_.load(std::memory_order_acquire)) grow(wanted);
+    return std::min(wanted, workers_.load(std::memory_order_acquire));
+  }
+
   void wake() {
     std::lock_guard<std::mutex> lock(mutex_);
     place();
@@ -133,25 +140,26 @@ class Pool {
   }
 
   void loop(int id) {
+    uint64_t known[JOBS] = {};  // of each job the serial number under which nothing was left for this thread
     for (;;) {
       const uint64_t seen = ticket_.load(std::memory_order_acquire);
-      while (Job *job = neediest()) {
-        if (const int number = job->enter()) {
-          job->work(number, id);
-          job->leave();
+      for (int which; (which = neediest(known)) >= 0;) {
+        if (const int number = gates_[which].enter(known[which])) {
+          jobs_[which].work(number, id);
+          gates_[which].leave();
         }
       }
       wait(seen, id);
     }
   }
 
-  // Of the open jobs the one with the fewest helpers: so runs that go on at once have equal shares of the pool.
-  Job *neediest() {
-    Job *found = nullptr;
-    int fewest = MAX_THREADS;
-    for (Job &job : jobs_) {
-      const int helpers = job.helpers();
-      if (helpers >= 0 && helpers < fewest) found = &job, fewest = helpers;
+  // Of the open jobs that the thread has not been at the one with the fewest helpers: so runs that go on at once have
+  // equal shares of the pool. -1: there is none.
+  int neediest(const uint64_t *known) {
+    int found = -1, fewest = MAX_THREADS;
+    for (int i = 0; i < JOBS; i++) {
+      const int helpers = gates_[i].helpers(known[i]);
+      if (helpers >= 0 && helpers < fewest) found = i, fewest = helpers;
     }
     return found;
   }
@@ -173,10 +181,11 @@ class Pool {
     sleeping_.fetch_sub(1, std::memory_order_relaxed);
   }
 
-  std::atomic<uint64_t> ticket_{0};  // another one: there may be a job
-  std::atomic<int> sleeping_{0};
+  alignas(64) std::atomic<uint64_t> ticket_{0};  // another one: there may be a job
+  Gate gates_[JOBS];                             // beside it, in the same cache line
+  alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<int> running_{0};  // runs under way
-  std::atomic<int> open_{0};     // jobs that have a caller
+  std::atomic<int> callers_{0};  // of jobs
   std::atomic<int> workers_{0};
   const int cpus_ = usable_cpus();
   Job jobs_[JOBS];
@@ -223,9 +232,9 @@ int64_t parallel_for(int threads, int64_t count, int64_t grain, Body body, void 
   const int64_t pieces = (count - 1) / grain + 1, useful = std::min<int64_t>({pieces, threads, MAX_THREADS});
   const int64_t begin = now();
   Pool *const pool = useful > 1 && (expected < 0 || expected >= WORTH_SHARING) ? the() : nullptr;
-  if (Job *job = pool ? pool->take() : nullptr) {
-    job->open(count, grain, pool->helpers(int(useful) - 1), body, arg);
-    const int took_part = pool->run(*job, expected < 0 || expected >= WORTH_WAKING);
+  if (const int job = pool ? pool->take() : -1; job >= 0) {
+    const bool wakes = expected < 0 || expected >= WORTH_WAKING;
+    const int took_part = pool->run(job, int(useful), count, grain, body, arg, wakes);
     pool->give(job);
     return (now() - begin) * took_part;
   }
