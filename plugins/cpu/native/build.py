@@ -109,8 +109,9 @@ def units(folder: Path, extra: list[str], only: str = "") -> list[Unit]:
         f"-I{numpy.get_include()}",
     ]
     common = [*COMMON, "-std=c++17", *includes, *extra]
+    engine = f"engine-{only}" if only else "engine"
     found = [
-        Unit(source, folder / f"engine-{source.stem}.o", (*common, *python))
+        Unit(source, folder / f"{engine}-{source.stem}.o", (*common, *python))
         for source in sorted((NATIVE / "engine").glob("*.cpp"))
     ]
     for isa, flags in chosen.items():
