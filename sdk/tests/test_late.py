@@ -24,3 +24,22 @@ print(onnx_ir._symbolic_shapes.parse_symbolic_expression("max(a, 3)"))
 def test_onnx_ir_comes_without_sympy_and_uses_it_when_asked() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "n + 1 3 2*m True", "Max(3, a)"]
+
+
+ARCHIVES = """
+import sys
+import epkit
+epkit.load
+import onnx
+from onnx_ir.passes.common import DeduplicateInitializersPass
+print([name for name in ("_hashlib", "tarfile", "argparse") if name in sys.modules])
+import tarfile
+print(onnx.utils.tarfile.TarFile is tarfile.TarFile, onnx.gen_proto.convert.__name__)
+from onnx_ir.passes.common import initializer_deduplication
+print(initializer_deduplication.hashlib.sha512(b"").hexdigest()[:4])
+"""
+
+
+def test_onnx_comes_without_archives_and_openssl_and_uses_them_when_asked() -> None:
+    done = subprocess.run([sys.executable, "-c", ARCHIVES], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True convert", "cf83"]

@@ -5,7 +5,7 @@ python native/build.py --isa=avx512 that instruction set only; native: the best 
 
 EPKIT_CPU_BUILD_ISA=native chooses the same way while the package is installed.
 
-sanitize.py builds with AddressSanitizer and UndefinedBehaviorSanitizer, and runs tests there.
+sanitize.py builds with the compiler's sanitizers, and runs tests there.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ COMMON = [
     *("-Wall", "-Wextra", "-Wno-psabi", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 ]
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-rtti", "-fno-exceptions"]
-SANITIZE = [
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
-    "-fno-omit-frame-pointer",
-    *("-O1", "-g1"),
-]
+SANITIZE = {
+    "": [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread"],
+}
+TRACED = ["-fno-omit-frame-pointer", "-O1", "-g1"]
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ def units(folder: Path, extra: list[str], only: str = "") -> list[Unit]:
         f"-I{numpy.get_include()}",
     ]
     common = [*COMMON, "-std=c++17", *includes, *extra]
+    engine = f"engine-{only}" if only else "engine"
     found = [
-        Unit(source, folder / f"engine-{source.stem}.o", (*common, *python))
+        Unit(source, folder / f"{engine}-{source.stem}.o", (*common, *python))
         for source in sorted((NATIVE / "engine").glob("*.cpp"))
     ]
     for isa, flags in chosen.items():
@@ -134,16 +135,14 @@ def compile_unit(unit: Unit) -> None:
     unit.object.with_suffix(".flags").write_text(" ".join(unit.flags))
 
 
-def build(
-    target: Path | None = None, folder: Path | None = None, sanitize: bool = False, only: str = ""
-) -> Path:
-    """Compile what is stale and link. Returns the extension module.
+def build(target: Path | None = None, folder: Path | None = None, sanitize: str = "", only: str = "") -> Path:
+    """Compile what is stale and link, with the flags of ``SANITIZE[sanitize]``. Returns the extension module.
 
     Raises:
         OSError, subprocess.CalledProcessError: if there is no compiler, or it fails.
     """
-    extra = SANITIZE if sanitize else []
-    folder = folder or NATIVE / "build" / ("sanitize" if sanitize else "release")
+    extra = [*SANITIZE[sanitize], *TRACED] if sanitize else []
+    folder = folder or NATIVE / "build" / (sanitize or "release")
     target = target or PACKAGE / f"_engine{SUFFIX}"
     folder.mkdir(parents=True, exist_ok=True)
     everything = units(folder, extra, only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
+from epkit.runtime.engine import Engine
 from epkit_cpu.compile import NativeProgram
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +27,7 @@ def normal(*shape: int) -> Array:
 
 
 def make(
-    nodes: list[onnx.NodeProto], feeds: dict[str, Array], outputs: list[str], weights: dict[str, Array]
+    nodes: list[onnx.NodeProto], feeds: Mapping[str, Array], outputs: list[str], weights: Mapping[str, Array]
 ) -> onnx.ModelProto:
     """A model whose inputs have unknown dimensions of known rank."""
     inputs = [
@@ -45,6 +46,7 @@ def make(
 
 
 def programs(session: epkit.Session) -> Iterator[NativeProgram]:
+    assert isinstance(session._engine, Engine)
     for program in session._engine._programs.values():
         assert isinstance(program, NativeProgram)
         yield program

@@ -86,7 +86,7 @@ def test_an_instruction_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("EPKIT_CPU_ISA", "avx9000")
     with pytest.raises(OptionError, match="avx9000") as caught:
         epkit.load(chain("")[0])
-    assert "baseline" in caught.value.remedy
+    assert all(isa in caught.value.remedy for isa in isas())
 
 
 def test_without_the_engine_everything_still_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from engine_session import all_native, make, programs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 import epkit
 from epkit.errors import DeviceMemoryError, RunError
@@ -27,24 +28,6 @@ BY_CHANCE = settings(
 )
 
 pytestmark = pytest.mark.skipif(not isas(), reason="the package was built without a compiler")
-
-
-def model_of(
-    nodes: list[onnx.NodeProto], feeds: Mapping[str, Array], outputs: list[str], weights: Mapping[str, Array]
-) -> onnx.ModelProto:
-    """A model whose inputs have dimensions of any size."""
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(x.dtype), [f"{name}{i}" for i in range(x.ndim)]
-        )
-        for name, x in feeds.items()
-    ]
-    results = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs]
-    for result in results:
-        result.ClearField("type")
-    constants = [numpy_helper.from_array(w, n) for n, w in weights.items()]
-    graph = helper.make_graph(nodes, "g", inputs, results, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 # ---- layouts of inputs ----
@@ -93,7 +76,7 @@ def test_inputs_of_any_layout(layout: str, kind: str, shape: tuple[int, ...]) ->
         helper.make_node("Identity", ["x"], ["same"]),
     ]
     names = ["turned", "sum", "twice", "same"]
-    with epkit.load(model_of(nodes, {"x": x}, names, {"one": np.ones((), kind)})) as session:
+    with epkit.load(make(nodes, {"x": x}, names, {"one": np.ones((), kind)})) as session:
         given = LAYOUTS[layout](x)
         assert np.array_equal(given, x)
         found = session(x=given)
@@ -236,7 +219,7 @@ def test_numbers_of_any_size(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if op in ("Conv", "ConvTranspose"):
             weights["w"] = np.ones((4, 2, *[2] * (feeds["x"].ndim - 2)), np.float32)
             nodes[0].input.append("w")
-        model = model_of(nodes, feeds, names, weights)
+        model = make(nodes, feeds, names, weights)
         monkeypatch.delenv("EPKIT_CPU_ISA", raising=False)
         found = outcome(model, feeds)
         if found is None:
@@ -302,14 +285,14 @@ OVERFLOWS = {
 def test_sizes_that_overflow_are_told(case: str) -> None:
     nodes, feeds, weights = OVERFLOWS[case]
     with pytest.raises(epkit.EpkitError):
-        with epkit.load(model_of(nodes, feeds, ["y"], weights), optimise="none") as session:
+        with epkit.load(make(nodes, feeds, ["y"], weights), optimise="none") as session:
             session.run(None, feeds)
 
 
 def test_a_declared_dimension_of_more_than_32_bits() -> None:
     """2**32 + 3 is not 3."""
     x = np.ones((2, 3), np.float32)
-    model = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, ["y"], {})
+    model = make([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, ["y"], {})
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**32 + 3
     with epkit.load(model, optimise="none") as session, pytest.raises(epkit.EpkitError):
         session(x=x)
@@ -351,10 +334,10 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.open = threading.Event(), threading.Event()
-        make = native_compile.portable_step
+        portable_step = native_compile.portable_step
 
         def gated(*arguments: Any) -> Any:
-            step = make(*arguments)
+            step = portable_step(*arguments)
 
             def call(context: Any, inputs: list[Any]) -> Any:
                 self.entered.set()
@@ -376,14 +359,14 @@ def test_a_session_closed_during_a_run_finishes_that_run(way: str, monkeypatch: 
         helper.make_node("MatMul", ["b", "w"], ["y"]),
     ]
     x, w = np.eye(40, dtype=np.float32)[None], np.eye(40, dtype=np.float32)
-    session = epkit.load(model_of(nodes, {"x": x}, ["y"], {"w": w}))
-    assert (session._feed is not None) and any(not s.kernel for s in program_of(session).steps)
+    session = epkit.load(make(nodes, {"x": x}, ["y"], {"w": w}))
+    assert (session._feed is not None) and not all_native(session)
     options = None if way == "short" else epkit.RunOptions()
     results: list[Array] = []
     thread = threading.Thread(target=lambda: results.append(session.run(None, {"x": x}, options)["y"]))
     thread.start()
     assert gate.entered.wait(60)
-    program = program_of(session)
+    (program,) = programs(session)
     session.close()
     session.close()
     with pytest.raises(RunError, match="closed"):
@@ -394,15 +377,9 @@ def test_a_session_closed_during_a_run_finishes_that_run(way: str, monkeypatch: 
     assert program.memory().held == 0
 
 
-def program_of(session: epkit.Session) -> native_compile.NativeProgram:
-    (program,) = session._engine._programs.values()
-    assert isinstance(program, native_compile.NativeProgram)
-    return program
-
-
 def test_sessions_opened_run_and_closed_by_many_threads() -> None:
     x = np.ones((64, 64), np.float32)
-    model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": x}, ["y"], {"w": x})
+    model = make([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": x}, ["y"], {"w": x})
     wrong: list[object] = []
 
     def work(session: epkit.Session) -> None:
@@ -442,7 +419,7 @@ def test_a_dictionary_that_changes_while_it_is_read() -> None:
             return True
 
     x = np.ones((300, 4), np.float32)
-    with epkit.load(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, ["y"], {})) as session:
+    with epkit.load(make([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, ["y"], {})) as session:
         assert session._feed is not None
         feeds: dict[str, Array] = {Key("x"): x}
         for _ in range(3):
@@ -454,6 +431,6 @@ def test_a_dictionary_that_changes_while_it_is_read() -> None:
 def test_memory_errors_are_told_apart() -> None:
     nodes = [helper.make_node("Expand", ["x", "n"], ["y"])]
     feeds = {"x": np.ones(1, np.float32), "n": np.array([2**46])}
-    with epkit.load(model_of(nodes, feeds, ["y"], {})) as session:
+    with epkit.load(make(nodes, feeds, ["y"], {})) as session:
         with pytest.raises(DeviceMemoryError, match="memory"):
             session.run(None, feeds)

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import EpkitError
-from .late import keep_onnx_ir_light as _keep_onnx_ir_light
+from .late import keep_onnx_light as _keep_onnx_light
 
 if TYPE_CHECKING:
     from .api import load, operator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .runtime.profile import Profile
     from .runtime.session import Session
 
-_keep_onnx_ir_light()
+_keep_onnx_light()
 
 __version__ = "0.1.0"
 

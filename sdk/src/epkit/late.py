@@ -1,7 +1,9 @@
-"""onnx_ir comes without sympy, which it uses for arithmetic with symbolic dimensions only.
+"""onnx and onnx_ir come without what they hardly ever need.
 
-sympy is 36 MB of memory and most of the import. So while onnx_ir is imported, by whomever, two modules are stand-ins,
-which import the real ones when somebody asks them for anything. They do not stay in ``sys.modules``.
+onnx_ir uses sympy for arithmetic with symbolic dimensions only, which is 36 MB of memory and most of the import, and
+OpenSSL (3 MB) in one of its passes; onnx brings its generator of sources and a reader of archives. So while the modules
+of ``LATE`` are imported, by whomever, what they import is a stand-in, which imports the real one when somebody asks it
+for anything. Stand-ins do not stay in ``sys.modules``.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from importlib.abc import Loader  # which imports 30 modules more
 
-LATE = ("sympy", "onnx_ir._symbolic_shapes")
-"""The second one uses sympy where it is imported, and is used by what needs sympy only."""
+LATE = {
+    "onnx": ("onnx.gen_proto", "tarfile"),
+    # the second one uses sympy where it is imported, and is used by what needs sympy only
+    "onnx_ir": ("sympy", "onnx_ir._symbolic_shapes"),
+    "onnx_ir.passes.common.initializer_deduplication": ("hashlib",),
+}
+"""While one of these is imported, the others wait."""
 
 
 class Late(ModuleType):
@@ -27,13 +35,15 @@ class Late(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # the import system's own questions
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:  # another thread asks while the import is under way
+            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
-def without_sympy() -> Iterator[None]:
-    """The stand-ins are there."""
-    stand_ins = {name: Late(name) for name in LATE if name not in sys.modules}
+def without(names: Sequence[str]) -> Iterator[None]:
+    """Stand-ins are there for the modules that are not."""
+    stand_ins = {name: Late(name) for name in names if name not in sys.modules}
     sys.modules.update(stand_ins)
     try:
         yield
@@ -86,6 +96,7 @@ def import_within(name: str, around: Callable[[], AbstractContextManager[None]])
     _finder.around[name] = around
 
 
-def keep_onnx_ir_light() -> None:
-    """From now on onnx_ir is imported without sympy."""
-    import_within("onnx_ir", without_sympy)
+def keep_onnx_light() -> None:
+    """From now on onnx and onnx_ir are imported without what they hardly ever need."""
+    for name, others in LATE.items():
+        import_within(name, partial(without, others))

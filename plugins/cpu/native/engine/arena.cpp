@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "sanitizer.h"
+
 namespace epk {
 namespace {
 
@@ -35,6 +37,7 @@ void *chunk_allocate(size_t nbytes) {
 }
 
 void chunk_free(void *memory, size_t nbytes) {
+  permit(memory, nbytes);  // others may get these addresses
 #ifdef __linux__
   if (nbytes >= LARGE) {
     munmap(memory, nbytes);
@@ -56,11 +59,15 @@ void aligned_free(void *memory) { free(memory); }
 
 Arena::~Arena() { release(); }
 
-Arena::Header &Arena::header_of(void *memory) { return *reinterpret_cast<Header *>(static_cast<char *>(memory) - HEADER); }
+Arena::Header &Arena::header_of(void *memory) {
+  char *const header = static_cast<char *>(memory) - HEADER;
+  permit(header, sizeof(Header));
+  return *reinterpret_cast<Header *>(header);
+}
 
 void *Arena::take(size_t nbytes) {
   if (nbytes > SIZE_MAX / 4) return nullptr;
-  const size_t size = round_up(nbytes ? nbytes : 1, ALIGNMENT) + HEADER;
+  const size_t size = round_up(nbytes ? nbytes : 1, ALIGNMENT) + FENCE + HEADER;
   const size_t event = run_.size();
   const bool noted = event < MOST_PLANNED;  // a loop may go on for any number of trips
   if (noted) run_.push_back({size, clock_, -1});
@@ -73,6 +80,8 @@ void *Arena::take(size_t nbytes) {
   if (in_use_ > most_) most_ = in_use_;
   header_of(memory).event = noted ? int(event) : -1;
   if (noted) clock_++;
+  forbid(static_cast<char *>(memory) - HEADER, size);
+  permit(memory, nbytes);
   return memory;
 }
 
@@ -116,9 +125,11 @@ void Arena::give(void *memory) {
   if (event >= 0) run_[event].end = clock_++;
   if (following_) {
     in_use_ -= run_[event].size;
+    forbid(memory, run_[event].size - HEADER);
     return;
   }
   const int index = header_of(memory).block;
+  forbid(memory, blocks_[index].size - HEADER);
   in_use_ -= blocks_[index].size;
   blocks_[index].used = false;
   merge(index);
@@ -202,6 +213,7 @@ bool Arena::grow(size_t nbytes, size_t multiple) {
     return false;
   }
   chunks_.push_back({chunk, size});
+  forbid(chunk, size);
   statistics.held += int64_t(size);
   statistics.allocations++;
   if (statistics.held > statistics.peak) statistics.peak = statistics.held;

@@ -4,8 +4,8 @@
 
 #include <cstring>
 
+#include "cpus.h"
 #include "isa.h"
-#include "pool.h"
 #include "program_type.h"
 #include "values.h"
 

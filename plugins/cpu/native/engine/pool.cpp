@@ -5,25 +5,28 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstdio>
 #include <mutex>
-#include <new>
 #include <thread>
-#include <vector>
+
+#include "cpus.h"
+#include "job.h"
+#include "sanitizer.h"
 
 namespace epk {
 namespace {
 
-constexpr int MAX_THREADS = 256;
+constexpr int JOBS = 7;  // at once; more callers work alone
 
 // In nanoseconds.
 constexpr int64_t GAP = 50000;       // a worker sleeps after that long without work: the gap between two runs
 constexpr int64_t GAP_IN_RUN = 1000000;  // while runs are under way: more work is near
 constexpr int64_t PATIENCE = 20000;      // a caller waits that long for the others' last pieces before it yields
-constexpr int64_t WORTH_SHARING = 4000;  // less work is done sooner than another thread has taken note of it
-constexpr int64_t WORTH_WAKING = 40000;  // less work is done sooner than a sleeping thread has woken
+// Less work is done sooner than another thread has taken note of it, or than a sleeping one has woken.
+constexpr int64_t WORTH_SHARING = ALL_TAKE_PART ? 0 : 4000;
+constexpr int64_t WORTH_WAKING = ALL_TAKE_PART ? 0 : 40000;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -39,170 +42,136 @@ int64_t now() {
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
-int64_t read_number(const char *path, int64_t *second = nullptr) {
-  FILE *file = fopen(path, "r");
-  if (!file) return -1;
-  long long first = -1, next = -1;
-  int found = fscanf(file, "%lld %lld", &first, &next);
-  fclose(file);
-  if (found < 1) return -1;
-  if (second) *second = next;
-  return first;
-}
-
-// CPUs granted by cgroup v2 or v1, rounded up; 0 where there is no quota.
-int quota_cpus() {
-  int64_t period = -1;
-  int64_t quota = read_number("/sys/fs/cgroup/cpu.max", &period);
-  if (quota <= 0) {
-    quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-    period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  }
-  if (quota <= 0 || period <= 0) return 0;
-  return int((quota + period - 1) / period);
-}
-
-struct Job {
-  int64_t count, grain, pieces;
-  Body body;
-  void *arg;
-
-  void piece(int64_t index, int thread) const {
-    int64_t begin = index * grain, end = begin + grain;
-    body(arg, begin, end < count ? end : count, thread);
-  }
-};
-
-// A thread's own pieces, on a cache line of their own.
-struct alignas(64) Share {
-  std::atomic<int64_t> next;
-  int64_t end;
-};
-
-constexpr uint64_t CLOSED = uint64_t(1) << 63;
-
 class Pool {
  public:
-  // Only the caller that gets the pool may start a job; others work alone.
-  bool try_take() { return !taken_.exchange(true, std::memory_order_acquire); }
-  void give() { taken_.store(false, std::memory_order_release); }
-
   void begin_run() { running_.fetch_add(1, std::memory_order_relaxed); }
   void end_run() { running_.fetch_sub(1, std::memory_order_relaxed); }
 
   // A ticket without a job: who sleeps comes, and looks out for the next one.
   void call() {
-    if (sleeping_.load(std::memory_order_seq_cst) == 0 || !try_take()) return;
-    ticket_.store(((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16, std::memory_order_seq_cst);
-    wake();
-    give();
+    if (running_.load(std::memory_order_relaxed) >= cpus_) return;
+    ticket_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
   }
 
-  // How many threads took part.
-  int run(const Job &job, int helpers, bool wakes) {
-    grow(helpers);
-    if (helpers > int(workers_)) helpers = int(workers_);
-    job_ = &job;
-    members_ = helpers + 1;
-    for (int i = 0; i < members_; i++) {
-      shares_[i].next.store(i * job.pieces / members_, std::memory_order_relaxed);
-      shares_[i].end = (i + 1) * job.pieces / members_;
+  // A job that was nobody's; -1: there is none.
+  int take() {
+    for (int i = 0; i < JOBS; i++) {
+      if (!jobs_[i].try_take()) continue;
+      callers_.fetch_add(1, std::memory_order_relaxed);
+      return i;
     }
-    joined_.store(1, std::memory_order_relaxed);
-    gate_.store(0, std::memory_order_release);
-    // The ticket says which job it is, and how many of the workers are wanted.
-    uint64_t ticket = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | uint64_t(helpers);
-    ticket_.store(ticket, std::memory_order_seq_cst);
-    if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
-    work(0);
+    return -1;
+  }
+
+  void give(int which) {
+    callers_.fetch_sub(1, std::memory_order_relaxed);
+    jobs_[which].give();
+  }
+
+  // To the end of the job. Returns how many threads took part.
+  int run(int which, int threads, int64_t count, int64_t grain, Body body, void *arg, bool wakes) {
+    const int members = 1 + helpers(threads - 1);
+    Job &job = jobs_[which];
+    Gate &gate = gates_[which];
+    job.set(count, grain, members, body, arg);
+    if (members > 1) {
+      gate.open(members - 1);
+      ticket_.fetch_add(1, std::memory_order_seq_cst);
+      if (wakes && sleeping_.load(std::memory_order_seq_cst) > 0) wake();
+      while (ALL_TAKE_PART && gate.free_places()) sched_yield();
+    }
+    job.work(0, 0);
+    if (members == 1) return 1;
     // Whoever has not come by now is not waited for: to wake a thread may take longer than the whole job.
-    gate_.fetch_or(CLOSED, std::memory_order_acq_rel);
+    gate.close();
     // Who is inside has at most a piece to do: if that takes long, the system has given its CPU to somebody else, and
     // may give it ours.
     const int64_t begin = now();
-    for (bool patient = false; gate_.load(std::memory_order_acquire) != CLOSED;) {
+    for (bool patient = false; !gate.is_empty();) {
       if (patient) sched_yield();
       else for (int spins = 0; spins < 16; spins++) pause_cpu();
       patient = patient || now() - begin > PATIENCE;
     }
-    return joined_.load(std::memory_order_relaxed);
+    return members - gate.free_places();
   }
 
  private:
+  // How many may help where so many could: beside other jobs no more than their callers leave CPUs.
+  int helpers(int wanted) {
+    const int callers = callers_.load(std::memory_order_relaxed);
+    if (callers > 1) wanted = std::clamp(cpus_ - callers, 0, wanted);
+    if (wanted > workers_.load(std::memory_order_acquire)) grow(wanted);
+    return std::min(wanted, workers_.load(std::memory_order_acquire));
+  }
+
   void wake() {
-    place();
     std::lock_guard<std::mutex> lock(mutex_);
+    place();
     wake_.notify_all();
   }
 
   // Away from the CPU of who wakes: there a woken worker may be put, and wait for the one that waits for it.
   void place() {
 #if defined(__linux__)
+    const int here = sched_getcpu(), workers = workers_.load(std::memory_order_relaxed);
     cpu_set_t others;
-    const int here = sched_getcpu();
     if (here < 0 || sched_getaffinity(0, sizeof others, &others) != 0) return;
     CPU_CLR(here, &others);
-    if (CPU_COUNT(&others) == 0 || (placed_ == workers_ && CPU_EQUAL(&others, &places_))) return;
-    for (int i = 0; i < workers_; i++) pthread_setaffinity_np(threads_[i], sizeof others, &others);
+    if (CPU_COUNT(&others) == 0 || (placed_ == workers && CPU_EQUAL(&others, &places_))) return;
+    for (int i = 0; i < workers; i++) pthread_setaffinity_np(threads_[i], sizeof others, &others);
     places_ = others;
-    placed_ = workers_;
+    placed_ = workers;
 #endif
   }
 
-  // First what is the thread's own, which is what it had in the step before: that is in its cache. Then the others'.
-  void work(int thread) {
-    for (int i = 0; i < members_; i++) {
-      Share &share = shares_[(thread + i) % members_];
-      for (int64_t piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
-        job_->piece(piece, thread);
-    }
-  }
-
   void grow(int wanted) {
-    for (; workers_ < wanted && workers_ < MAX_THREADS - 1; workers_++) {
-      int id = workers_ + 1;
-      uint64_t seen = ticket_.load(std::memory_order_relaxed);
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (int number = workers_; number < wanted && number < MAX_THREADS - 1; number++) {
       try {
-        std::thread thread([this, id, seen] { loop(id, seen); });
-        threads_[workers_] = thread.native_handle();
+        std::thread thread([this, number] { loop(number + 1); });
+        threads_[number] = thread.native_handle();
         thread.detach();
       } catch (...) {
         return;  // the system gives no more: fewer will do
       }
+      workers_.store(number + 1, std::memory_order_release);
     }
   }
 
-  void loop(int id, uint64_t seen) {
+  void loop(int id) {
+    uint64_t known[JOBS] = {};  // of each job the serial number under which nothing was left for this thread
     for (;;) {
-      uint64_t ticket = wait(seen, id);
-      seen = ticket;
-      if (id > int(ticket & 0xffff) || !enter()) continue;
-      if (id < members_) {  // it may be a later job than the ticket's
-        joined_.fetch_add(1, std::memory_order_relaxed);
-        work(id);
+      const uint64_t seen = ticket_.load(std::memory_order_acquire);
+      for (int which; (which = neediest(known)) >= 0;) {
+        if (const int number = gates_[which].enter(known[which])) {
+          jobs_[which].work(number, id);
+          gates_[which].leave();
+        }
       }
-      gate_.fetch_sub(1, std::memory_order_release);
+      wait(seen, id);
     }
   }
 
-  // False if the job is over.
-  bool enter() {
-    uint64_t inside = gate_.load(std::memory_order_acquire);
-    while (!(inside & CLOSED)) {
-      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+  // Of the open jobs that the thread has not been at the one with the fewest helpers: so runs that go on at once have
+  // equal shares of the pool. -1: there is none.
+  int neediest(const uint64_t *known) {
+    int found = -1, fewest = MAX_THREADS;
+    for (int i = 0; i < JOBS; i++) {
+      const int helpers = gates_[i].helpers(known[i]);
+      if (helpers >= 0 && helpers < fewest) found = i, fewest = helpers;
     }
-    return false;
+    return found;
   }
 
-  // The next ticket. Spins for a while: during runs for longer, unless other runs need the CPU.
-  uint64_t wait(uint64_t seen, int id) {
+  // For the next ticket. Spins for a while: during runs for longer, unless other runs need the CPU.
+  void wait(uint64_t seen, int id) {
     const int64_t begin = now();
     for (int64_t passed = 0;; passed = now() - begin) {
       const int running = running_.load(std::memory_order_relaxed);
       if (passed > (running > 0 && running + id <= cpus_ ? GAP_IN_RUN : GAP)) break;
       for (int spins = 0; spins < 64; spins++) {
-        uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        if (ticket != seen) return ticket;
+        if (ticket_.load(std::memory_order_acquire) != seen) return;
         pause_cpu();
       }
     }
@@ -210,26 +179,22 @@ class Pool {
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
     wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen; });
     sleeping_.fetch_sub(1, std::memory_order_relaxed);
-    return ticket_.load(std::memory_order_acquire);
   }
 
-  std::atomic<bool> taken_{false};
-  std::atomic<uint64_t> ticket_{0};
-  std::atomic<uint64_t> gate_{CLOSED};  // how many workers are inside the job, and whether more may come
-  std::atomic<int> sleeping_{0};
+  alignas(64) std::atomic<uint64_t> ticket_{0};  // another one: there may be a job
+  Gate gates_[JOBS];                             // beside it, in the same cache line
+  alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<int> running_{0};  // runs under way
-  std::atomic<int> joined_{0};   // threads that took part in the job
+  std::atomic<int> callers_{0};  // of jobs
+  std::atomic<int> workers_{0};
   const int cpus_ = usable_cpus();
-  Share shares_[MAX_THREADS];
-  const Job *job_ = nullptr;
-  int members_ = 0;  // threads of the job
-  int workers_ = 0;
+  Job jobs_[JOBS];
+  std::mutex mutex_;  // of what follows
   std::thread::native_handle_type threads_[MAX_THREADS];
 #if defined(__linux__)
   cpu_set_t places_{};  // of the workers
   int placed_ = 0;    // so many of them
 #endif
-  std::mutex mutex_;
   std::condition_variable wake_;
 };
 
@@ -242,24 +207,16 @@ void make_pool() {
   pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
 }
 
-}  // namespace
-
-int usable_cpus() {
-  int cpus = int(sysconf(_SC_NPROCESSORS_ONLN));
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
-  int quota = quota_cpus();
-  if (quota > 0 && quota < cpus) cpus = quota;
-#endif
-  if (cpus < 1) return 1;
-  return cpus < MAX_THREADS ? cpus : MAX_THREADS;
+Pool *the() {
+  pthread_once(&once, make_pool);
+  return the_pool;
 }
+
+}  // namespace
 
 RunScope::RunScope(int threads, int64_t expected) {
   if (threads < 2) return;
-  pthread_once(&once, make_pool);
-  auto *pool = the_pool;
+  Pool *const pool = the();
   pool_ = pool;
   pool->begin_run();
   if (expected >= WORTH_WAKING) pool->call();
@@ -272,24 +229,17 @@ RunScope::~RunScope() {
 int64_t parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg, int64_t expected) {
   if (count <= 0) return 0;
   if (grain < 1) grain = 1;
-  const Job job{count, grain, (count - 1) / grain + 1, body, arg};
-  int64_t useful = job.pieces < threads ? job.pieces : threads;
-  if (useful > MAX_THREADS) useful = MAX_THREADS;
+  const int64_t pieces = (count - 1) / grain + 1, useful = std::min<int64_t>({pieces, threads, MAX_THREADS});
   const int64_t begin = now();
-  int took_part = 0;
-  if (useful > 1 && (expected < 0 || expected >= WORTH_SHARING)) {
-    pthread_once(&once, make_pool);
-    Pool *pool = the_pool;
-    if (pool->try_take()) {
-      took_part = pool->run(job, int(useful) - 1, expected < 0 || expected >= WORTH_WAKING);
-      pool->give();
-    }
+  Pool *const pool = useful > 1 && (expected < 0 || expected >= WORTH_SHARING) ? the() : nullptr;
+  if (const int job = pool ? pool->take() : -1; job >= 0) {
+    const bool wakes = expected < 0 || expected >= WORTH_WAKING;
+    const int took_part = pool->run(job, int(useful), count, grain, body, arg, wakes);
+    pool->give(job);
+    return (now() - begin) * took_part;
   }
-  if (took_part == 0) {
-    for (int64_t piece = 0; piece < job.pieces; piece++) job.piece(piece, 0);
-    took_part = 1;
-  }
-  return (now() - begin) * took_part;
+  for (int64_t piece = 0; piece < pieces; piece++) body(arg, piece * grain, std::min(count, (piece + 1) * grain), 0);
+  return now() - begin;
 }
 
 }  // namespace epk

@@ -6,9 +6,6 @@ namespace epk {
 
 typedef void (*Body)(void *arg, int64_t begin, int64_t end, int thread);
 
-// CPUs that this process may really use: affinity, then the cgroup's quota.
-int usable_cpus();
-
 // A run of a program with so many threads: while it lasts, workers wait for its next step without sleeping.
 class RunScope {
  public:
@@ -23,7 +20,7 @@ class RunScope {
 };
 
 // Calls body over [0, count) in pieces of `grain` on up to `threads` threads, the caller's among them; returns when
-// all are done. If another run has the pool at the moment, the caller does it all: it costs neither of them more.
+// all are done. Runs that go on at once share the workers; where their callers have all CPUs, each of them works alone.
 // `expected` is what it returned the last time: the nanoseconds of work, of all threads together; -1: not known.
 // Little work is not shared, and nobody is woken for it.
 int64_t parallel_for(int threads, int64_t count, int64_t grain, Body body, void *arg, int64_t expected);

@@ -56,7 +56,7 @@ EPK_INLINE vf vexp_or_zero(vf x) {
 EPK_INLINE vf vlog(vf x) {
   const vi denormal = (vi)(x < 1.17549435e-38f);
   vf scaled = select(denormal, x * 8388608.0f, x);
-  vi offset = bits(scaled) - 0x3f2aaaab;  // the bits of 2/3
+  vi offset = (vi)((vu)bits(scaled) - 0x3f2aaaabu);  // the bits of 2/3; of negative numbers it wraps around
   vi exponent = offset >> 23;
   vf m = from_bits((offset & 0x7fffff) + 0x3f2aaaab) - 1.0f;
   vf e = to_float(exponent) - select(denormal, splat(23.0f), vf{});
@@ -212,7 +212,7 @@ template <bool cosine> EPK_INLINE vf sine(vf x) {
   c = fma_of(c, z, splat(4.166666791e-02f));
   c = fma_of(c, z * z, fma_of(z, splat(-0.5f), splat(1.0f)));
   vf value = select((vi)((quadrant & 1) != 0), c, s);
-  vf result = from_bits(bits(value) ^ ((quadrant & 2) << 30));
+  vf result = from_bits(bits(value) ^ (vi)(((vu)quadrant & 2) << 30));
   return cosine ? result : select((vi)(x == 0.0f), x, result);
 }
 EPK_INLINE vf vsin(vf x) { return sine<false>(x); }

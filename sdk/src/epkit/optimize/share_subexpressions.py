@@ -13,7 +13,7 @@ def share_subexpressions(model: ir.Model) -> int:
     """Equal operators with equal inputs and attributes become one (onnx_ir's pass; random operators stay)."""
     if not _may_share(model):
         return 0
-    from onnx_ir.passes.common import CommonSubexpressionEliminationPass  # 5 MB, with OpenSSL
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass  # with a dozen others
 
     before = sum(len(graph) for graph in all_graphs(model.graph))
     types = _types_as_text(model)
