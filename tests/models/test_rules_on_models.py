@@ -19,6 +19,8 @@ KEPT = {
         *("remove_idle", "merge_transposes", "gelu_tanh", "fast_gelu", "layer_normalization", "expose_keys"),
         *("attention", "attention_of_joined_heads", "multi_head_attention"),
     ),
+    "tf2onnx-masked": ("choose_by_product", "transpose_of_product"),
+    "torch-tracing-weighed": ("rows_as_batches",),
     "torch-tracing-encoder": (
         "gelu",
         "bias_gelu",
