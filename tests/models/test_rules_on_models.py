@@ -48,7 +48,8 @@ KEPT = {
     ),
     "paddle2onnx-net": ("fold_affine",),
     "jax2onnx-layer": ("gemm_activation", "remove_reshape"),
-    "onnxruntime-4bits-qdq": ("matmul_n_bits", "scaled_matmul"),
+    "onnxruntime-4bits-qdq": ("matmul_n_bits",),
+    "onnxruntime-4bits": ("scaled_matmul",),
     "onnxruntime-dynamic": (
         *("matmul_integer_to_float", "dynamic_quantize_matmul", "bias_softmax", "channels_last_MaxPool"),
         *("channels_last_AveragePool", "sink_below_concat"),
