@@ -84,6 +84,19 @@ class Encoder(nn.Module):
         return self.layer(x, memory)
 
 
+class Weighed(nn.Module):
+    """torch's attention whose weights are a result, the mean over the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.backends.mha.set_fastpath_enabled(False)
+        self.layer = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        mixed, weights = self.layer(x, x, x, key_padding_mask=drop, need_weights=True)
+        return mixed, weights
+
+
 class Masked(nn.Module):
     """Attention with a mask that says what takes part."""
 
@@ -117,12 +130,19 @@ def _heads(batch: int, length: int) -> dict[str, Tensor]:
     return {**given, "keep": keep}
 
 
+def _padded(batch: int, length: int) -> dict[str, Tensor]:
+    drop = torch.zeros(batch, length, dtype=torch.bool)
+    drop[-1, length // 2 :] = True
+    return {**_sequence(batch, length), "drop": drop}
+
+
 _OPEN = {0: "batch", 1: "length"}
 BLOCKS: dict[str, Case] = {
     "decoder": Case(Decoder, _sequence, {"x": _OPEN}),
     "decoder-interleave": Case(lambda: Decoder(how="interleave"), _sequence, {"x": _OPEN}),
     "decoder-eager": Case(lambda: Decoder(how="eager"), _sequence, {"x": _OPEN}),
     "encoder": Case(Encoder, _two, {"x": {0: "batch"}, "memory": {0: "batch"}}, ((2, 7), (3, 7))),
+    "weighed": Case(Weighed, _padded, {"x": {0: "batch"}, "drop": {0: "batch"}}, ((2, 7), (3, 7))),
     "decoder-23": Case(Decoder, _sequence, {"x": _OPEN}, opset=23),
     "einstein": Case(
         Einstein,

@@ -79,7 +79,8 @@ def _blocks() -> Iterator[Export]:
             module = case.build().eval()
             feeds = case.feeds()
             with torch.no_grad():
-                found = [[module(*(torch.from_numpy(x) for x in feed.values()))] for feed in feeds]
+                made = [module(*(torch.from_numpy(x) for x in feed.values())) for feed in feeds]
+            found = [list(each) if isinstance(each, tuple) else [each] for each in made]
             yield Export(f"torch-{'dynamo' if dynamo else 'tracing'}-{name}", model, feeds, found)
 
 
@@ -136,6 +137,7 @@ def tensorflow_models() -> Iterator[Export]:
     outputs = [[convolve(tf.constant(feed["x"])).numpy()] for feed in feeds]
     yield Export("tf2onnx-convolution", model.SerializeToString(), feeds, outputs)
     yield _tensorflow_encoder()
+    yield _keras_masked()
 
 
 def _tensorflow_encoder() -> Export:
@@ -170,6 +172,31 @@ def _tensorflow_encoder() -> Export:
     feed["m"][1, 4:] = 0
     outputs = [[encode(*(tf.constant(feed[name]) for name in ("x", "m"))).numpy()]]
     return Export("tf2onnx-encoder", model.SerializeToString(), [feed], outputs)
+
+
+def _keras_masked() -> Export:
+    """Keras's attention with a mask, with one that is known (causal), and with its weights as a result."""
+    import tensorflow as tf
+    import tf2onnx
+
+    rng = np.random.default_rng(0)
+    layers = [tf.keras.layers.MultiHeadAttention(4, 8) for _ in range(3)]
+    for layer in layers:
+        layer(tf.zeros((1, 3, 32)), tf.zeros((1, 3, 32)))
+        for weight in layer.weights:
+            weight.assign(rng.normal(0, 0.3, weight.shape).astype(np.float32))
+
+    def attend(x: Any, m: Any) -> Any:
+        y = x + layers[0](x, x, attention_mask=m[:, None, :])
+        y = y + layers[1](y, y, use_causal_mask=True)
+        return layers[2](y, x, attention_mask=m[:, None, :], return_attention_scores=True)
+
+    signature = [tf.TensorSpec((2, 7, 32), name="x"), tf.TensorSpec((2, 7), tf.bool, name="m")]
+    model, _ = tf2onnx.convert.from_function(tf.function(attend), signature, opset=15)
+    feed = {"x": rng.normal(size=(2, 7, 32)).astype(np.float32), "m": np.ones((2, 7), bool)}
+    feed["m"][1, 4:] = False
+    outputs = [[each.numpy() for each in attend(*(tf.constant(feed[name]) for name in ("x", "m")))]]
+    return Export("tf2onnx-masked", model.SerializeToString(), [feed], outputs)
 
 
 def jax_models() -> Iterator[Export]:

@@ -19,6 +19,8 @@ KEPT = {
         *("remove_idle", "merge_transposes", "gelu_tanh", "fast_gelu", "layer_normalization", "expose_keys"),
         *("attention", "attention_of_joined_heads", "multi_head_attention"),
     ),
+    "tf2onnx-masked": ("choose_by_product", "transpose_of_product"),
+    "torch-tracing-weighed": ("rows_as_batches",),
     "torch-tracing-encoder": (
         "gelu",
         "bias_gelu",
@@ -46,7 +48,8 @@ KEPT = {
     ),
     "paddle2onnx-net": ("fold_affine",),
     "jax2onnx-layer": ("gemm_activation", "remove_reshape"),
-    "onnxruntime-4bits-qdq": ("matmul_n_bits", "scaled_matmul"),
+    "onnxruntime-4bits-qdq": ("matmul_n_bits",),
+    "onnxruntime-4bits": ("scaled_matmul",),
     "onnxruntime-dynamic": (
         *("matmul_integer_to_float", "dynamic_quantize_matmul", "bias_softmax", "channels_last_MaxPool"),
         *("channels_last_AveragePool", "sink_below_concat"),

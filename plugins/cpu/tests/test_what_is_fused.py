@@ -30,3 +30,20 @@ def test_what_would_be_slower_as_one_stays_in_parts(operator: str, size: int, fu
     oracle = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     (wanted,) = oracle.run(None, {"x": X})
     assert np.abs(found.astype(int) - wanted).max() <= 1  # a tie may be rounded the other way
+
+
+@pytest.mark.skipif(not chosen_isa(), reason="the package was built without a compiler")
+@pytest.mark.parametrize("weights", [False, True])
+def test_attention_whose_weights_are_a_result_stays_in_parts(weights: bool) -> None:
+    results = "float[1, 2, 3, 4] y" + ", float[1, 2, 3, 3] w" * weights
+    graph = model(
+        f"""g (float[1, 2, 3, 4] q, float[1, 2, 3, 4] k, float[1, 2, 3, 4] v) => ({results}) {{
+        t = Transpose <perm = [0, 1, 3, 2]> (k)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)  y = MatMul(w, v) }}"""
+    )
+    feeds = {name: np.random.default_rng(ord(name)).random((1, 2, 3, 4), np.float32) for name in "qkv"}
+    with epkit.load(graph, ["cpu"], optimise="extended") as session:
+        assert ("Attention" in {node.operator for node in session.placement.nodes}) is not weights
+        found = session.run(None, feeds)
+    oracle = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for one, other in zip(found.values(), oracle.run(None, feeds), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

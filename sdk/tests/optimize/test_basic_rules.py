@@ -59,6 +59,14 @@ def merge_transposes(draw: Draw) -> Example:
     )
 
 
+def transpose_of_product(draw: Draw) -> Example:
+    b = Drawn(draw, 4)
+    n, m, s, d = b.shape
+    left = b.op("Transpose", b.x, perm=[0, 2, 1, 3])
+    right = b.op("Transpose", b.given("y", n, draw(SIDE), s, d), perm=[0, 2, 3, 1])
+    return b.done(b.op("Neg", b.op("Transpose", b.op("MatMul", left, right), perm=[0, 1, 3, 2])))
+
+
 def transpose_in_batches(draw: Draw) -> Example:
     b = Drawn(draw, 4)
     n, m, s, d = b.shape
@@ -296,7 +304,7 @@ def einsum_as_product(draw: Draw) -> Example:
 MAKERS = {
     make.__name__: make
     for make in (
-        merge_transposes, transpose_in_batches, merge_reshapes, fix_reshape_target, drop_allowzero,
+        merge_transposes, transpose_of_product, transpose_in_batches, merge_reshapes, fix_reshape_target, drop_allowzero,
         remove_reshape, cancel_unsqueeze, merge_casts, remove_neutral, remove_idle, slices_to_split, matmul_add, transposed_gemm,
         fold_affine, requantize, saturate, merge_unsqueezes, tile_as_expand, add_before_split, dims_of_inputs,
         einsum_as_product, reshape_whole, unsqueeze_last, matmul_in_batches,

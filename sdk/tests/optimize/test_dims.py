@@ -65,6 +65,45 @@ def test_a_number_that_is_a_sum_of_a_name_has_no_name() -> None:
     assert found != ["L"] and not found[0].isdigit()
 
 
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [
+        ("m = Mul(l, i3)", "3*L"),
+        ("k = Mul(i3, l)  m = Mul(k, i2)", "6*L"),
+        ("k = Mul(l, four_)  m = Div(k, i2)", "2*L"),
+        ("k = Mul(l, i2)  m = Div(k, i2)", "L"),
+    ],
+)
+def test_a_number_of_times_a_name_is_named_so(steps: str, wanted: str) -> None:
+    found, _ = shapes("int64[A]", f"{SIZES} four_ = Squeeze(four)  {steps}  y = Range(i0, m, i1)")
+    assert found == [wanted]
+
+
+def test_what_does_not_divide_a_name_for_certain_has_no_name() -> None:
+    found, _ = shapes("int64[A]", f"{SIZES} k = Mul(l, i3)  m = Div(k, i2)  y = Range(i0, m, i1)")
+    assert found[0] not in ("L", "1*L") and not found[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("0, -1, 4", ["N", "12*L", "4"]),
+        ("0, 3, 0, -1", ["N", "3", "L", "16"]),
+        ("0, 2, 3, -1", ["N", "2", "3", "8*L"]),
+    ],
+)
+def test_a_reshape_gives_what_is_left(target: str, wanted: list[str]) -> None:
+    dims = ", ".join("ABCD"[: len(wanted)])
+    assert (
+        shapes(f"float[{dims}]", f"t = Constant <value_ints = [{target}]> ()  y = Reshape(x, t)")[0] == wanted
+    )
+
+
+def test_of_two_names_there_is_no_product() -> None:
+    (rows, _), _ = shapes("float[A, B]", "t = Constant <value_ints = [-1, 8]> ()  y = Reshape(x, t)")
+    assert not rows.isdigit() and "*" not in rows
+
+
 def test_a_dimension_that_is_known_is_a_constant_though_others_are_not() -> None:
     """Half the size of a head, as it is computed for rotary embedding: then the slices are a split."""
     found, operators = shapes(

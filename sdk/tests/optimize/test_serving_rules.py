@@ -99,6 +99,48 @@ def join_heads(draw: Draw) -> Example:
     return b.done(b.op("Gemm", rows, b.weight(heads * size, 2)))
 
 
+def choose_by_product(draw: Draw) -> Example:
+    """As tf2onnx writes a choice: of scores, or of what the softmax gave; by a mask, or by a known one."""
+    b = Drawn(draw, 4)
+    n, heads, length, size = b.shape
+    keep, is_known = b.rng.random((n, 1, length, 3)) < 0.6, draw(st.booleans())
+    m = b.constant(keep, bool) if is_known else b.input("m", onnx.TensorProto.BOOL, [n, 1, length, 3])
+    if is_known:
+        keep[..., 0], keep[0, 0, 0, -1] = True, False  # one that is chosen, and one that is not
+        m = b.constant(keep, bool)
+    else:
+        b.feeds["m"] = keep
+    kept = b.op("Cast", m, to=1)
+    spelled = draw(st.booleans())
+    dropped = b.op("Sub", b.constant(1.0), kept) if spelled else b.op("Cast", b.op("Not", m), to=1)
+
+    def chosen(x: str, other: float) -> str:
+        rest = b.op("Mul", *draw(st.permutations([b.constant(other), dropped])))
+        return b.op("Add", *draw(st.permutations([b.op("Mul", *draw(st.permutations([kept, x]))), rest])))
+
+    scores = b.op("MatMul", b.x, b.given("k", n, heads, size, 3))
+    weights = b.op("Softmax", chosen(scores, -2e38), axis=-1)
+    weights = chosen(weights, 0.0) if draw(st.booleans()) else weights
+    return b.done(b.op("MatMul", weights, b.given("v", n, heads, 3, size)))
+
+
+def rows_as_batches(draw: Draw) -> Example:
+    """As torch writes attention whose weights are asked for: a row for each head of each sample."""
+    b = Drawn(draw, 3)
+    rows, length, size = b.shape
+    turn, k = draw(st.sampled_from([([0, 2, 1], (rows, 3, size)), ([1, 2, 0], (3, rows, size))]))
+    q = b.op("Mul", b.x, b.constant(0.3)) if draw(st.booleans()) else b.x
+    scores = b.op("MatMul", q, b.op("Transpose", b.given("k", *k), perm=turn))
+    if draw(st.booleans()):
+        scores = b.op("Div", scores, b.constant(2.0))
+    if draw(st.booleans()):
+        mask = draw(st.sampled_from([(rows, 1, 3), (1, length, 3), (length, 3), (3,)]))
+        scores = b.op("Add", *draw(st.permutations([scores, b.given("mask", *mask)])))
+    weights = b.op("Softmax", scores, axis=draw(st.sampled_from([-1, 2])))
+    mixed = b.op("Neg", b.op("MatMul", weights, b.given("v", rows, 3, size)))
+    return b.done(mixed, *([b.op("Neg", weights)] if draw(st.booleans()) else []))
+
+
 def image(draw: Draw) -> Drawn:
     return Drawn(
         draw, 0, *(draw(SIDE) for _ in range(2)), *(draw(SIDE) + 1 for _ in range(draw(st.integers(1, 2))))
@@ -151,6 +193,7 @@ SERVING = {
     make.__name__: make
     for make in (
         *(halve_angles, spell_out_angles, lift_angles, expose_keys, join_heads),
+        *(choose_by_product, rows_as_batches),
         *(sink_below_unary, sink_below_binary, sink_below_concat),
     )
 } | {

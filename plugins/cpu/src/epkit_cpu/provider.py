@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from .device import find_devices
 from .image import FORMAT, program_of
 from .native import WINOGRAD, bf16_form, chosen_isa, cpus, engine_digest
 from .prepared import Prepared
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 PRECISIONS = ("fp32", "bf16")
 MOST_THREADS = 256
@@ -94,6 +97,10 @@ class CpuProvider(KernelProvider):
             found: object
             if whole and is_control_flow(node):
                 found = refusal(node, graph, self.table)
+            elif whole and _gives_weights(node):
+                found = Refusal(
+                    node, "fused", "the engine has no Attention that gives its weights, but the parts"
+                )
             else:
                 found = self.table.find(node, graph)
             yield found if isinstance(found, Refusal) else Claim((node,))
@@ -146,6 +153,12 @@ class CpuProvider(KernelProvider):
     @cached_property
     def table(self) -> KernelTable:
         return _table(self._custom)
+
+
+def _gives_weights(node: ir.Node) -> bool:
+    """True for a fused Attention whose weights are a result: as a portable function it is slower than its parts."""
+    named = len(node.outputs) > 3 and bool(node.outputs[3].name)
+    return named and bool(node.overload) and (node.domain, node.op_type) == ("", "Attention")
 
 
 @lru_cache(maxsize=8)

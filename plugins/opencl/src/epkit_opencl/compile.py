@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from epkit.kernels.attributes import attribute_values
 
 from .fuse import Chain
 from .kernels.formulas import Formula, formula_of
+from .kernels.movement import gives_views
+from .kernels.views import ALIASES
 from .memory import Tensor
 from .replay import record
 
@@ -48,12 +50,21 @@ class Step:
             return (self.chain.output,)
         return tuple(self.nodes[-1].outputs)
 
-    def memory(self) -> MemoryStep:
-        """The step as the memory planner sees it. Kernels may return views."""
-        named = tuple(value for value in self.outputs if value.name)
-        if self.chain is None and follow_each_other(self.nodes[-1]):
-            return MemoryStep(self.nodes[-1], self.reads, named, (), joins=True)
-        return MemoryStep(self.nodes[-1], self.reads, named, () if self.chain is not None else named)
+    def memory(self, alignment: int, results: Container[ir.Value]) -> MemoryStep:
+        """The step as the memory planner sees it, for memory of this alignment. Kernels may return views.
+
+        A replay asks for memory for all results, whatever they were in the run that was captured.
+        """
+        node, named = self.nodes[-1], tuple(value for value in self.outputs if value.name)
+        if self.chain is not None:
+            return MemoryStep(node, self.reads, named, ())
+        if follow_each_other(node):
+            return MemoryStep(node, self.reads, named, (), joins=True)
+        op_type = "" if node.domain else node.op_type
+        are_views = op_type in ALIASES or (op_type == "Split" and gives_views(node, alignment))
+        if are_views and not any(value in results for value in named):
+            return MemoryStep(node, self.reads, (), named)
+        return MemoryStep(node, self.reads, named, named)
 
 
 def follow_each_other(node: ir.Node) -> bool:

@@ -81,7 +81,8 @@ class OpenClProvider(KernelProvider):
         return steps_of(subgraph, kernel_for)
 
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
-        return [step.memory() for step in self._steps(subgraph)]
+        results = frozenset(subgraph.outputs)
+        return [step.memory(self.limits.alignment, results) for step in self._steps(subgraph)]
 
     def compile(self, subgraph: Subgraph) -> Program:
         return ClProgram(subgraph, self._steps(subgraph), self.constant)

@@ -6,14 +6,13 @@ say no more than ``[b, h, n, s, d]``.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from .rule import input_of
-from .shapes import Dim, fits_dim, same_dim
+from .shapes import Dim, fits_dim, same_dim, terms, times
 
 UNKNOWN = ir.SymbolicDim(None)
 """A number of which nothing is known; it need not be a dimension, and may be negative."""
@@ -114,21 +113,38 @@ def _pairs(node: ir.Node, memo: Memo, first: int = 0) -> list[tuple[Dim, Dim]] |
     return list(zip(*(each * length if len(each) == 1 else each for each in (one, other)), strict=True))
 
 
-def _arithmetic(
-    function: Callable[[int, int], int], neutral: int
-) -> Callable[[ir.Node, Memo], Elements | None]:
+def _each(combined: Callable[[Dim, Dim], Dim]) -> Callable[[ir.Node, Memo], Elements | None]:
     def rule(node: ir.Node, memo: Memo) -> Elements | None:
         pairs = _pairs(node, memo)
         return None if pairs is None else [combined(a, b) for a, b in pairs]
 
-    def combined(a: Dim, b: Dim) -> Dim:
-        if b == neutral:
-            return a
-        if not isinstance(a, int) or not isinstance(b, int) or a < 0 or b <= 0:
-            return UNKNOWN  # of negative numbers a quotient is rounded otherwise
-        return function(a, b)
-
     return rule
+
+
+def _product(a: Dim, b: Dim) -> Dim:
+    for number, dim in ((a, b), (b, a)):
+        if isinstance(number, int):
+            count, name = terms(dim)
+            if number == 1 or (name is None and isinstance(dim, int)):
+                return dim if number == 1 else number * count
+            return times(number * count, name) if number > 0 and name is not None else UNKNOWN
+    return UNKNOWN
+
+
+def _sum(a: Dim, b: Dim) -> Dim:
+    if b == 0:
+        return a
+    return a + b if isinstance(a, int) and isinstance(b, int) else UNKNOWN
+
+
+def _quotient(a: Dim, b: Dim) -> Dim:
+    """Of what divides evenly, or is known: of negative numbers a quotient is rounded otherwise."""
+    if not isinstance(b, int) or b <= 0 or (isinstance(a, int) and a < 0):
+        return a if b == 1 else UNKNOWN
+    count, name = terms(a)
+    if isinstance(a, int):
+        return a // b
+    return a if b == 1 else times(count // b, name) if name is not None and count % b == 0 else UNKNOWN
 
 
 def _where(node: ir.Node, memo: Memo) -> Elements | None:
@@ -168,9 +184,9 @@ _RULES: dict[str, Callable[[ir.Node, Memo], Elements | None]] = {
     "Concat": _concat,
     "Cast": _cast,
     "Where": _where,
-    "Mul": _arithmetic(operator.mul, 1),
-    "Add": _arithmetic(operator.add, 0),
-    "Div": _arithmetic(operator.floordiv, 1),
+    "Mul": _each(_product),
+    "Add": _each(_sum),
+    "Div": _each(_quotient),
     **dict.fromkeys(("Identity", "Reshape", "Squeeze", "Unsqueeze"), _same),
 }
 FROM_SHAPES = frozenset(_RULES)

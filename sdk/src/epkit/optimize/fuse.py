@@ -241,12 +241,13 @@ def _outputs(match: Match, pattern: Pattern) -> list[ir.Value | None]:
     """The matched values in the operator's order; those at the end that nothing outside reads are left out."""
     nodes = set(match.nodes.values())
     found = [match.names.get(name) for name in pattern.outputs]
-    while len(found) > 1 and (found[-1] is None or not _is_read_outside(found[-1], nodes)):
+    while len(found) > 1 and (found[-1] is None or not is_read_outside(found[-1], nodes)):
         found.pop()
     return found
 
 
-def _is_read_outside(value: ir.Value, nodes: set[ir.Node]) -> bool:
+def is_read_outside(value: ir.Value, nodes: set[ir.Node]) -> bool:
+    """Whether something beside some nodes needs a value."""
     return value.is_graph_output() or any(use.node not in nodes for use in value.uses())
 
 
@@ -326,8 +327,9 @@ def _constant(value: ir.Value, known: np.ndarray[Any, Any] | None) -> ir.Node | 
     tensor = value.const_value if known is None else ir.Tensor(known, name=f"{value.name}.known")
     if tensor is None or (known is None and constant_of(value) is None):
         return None
-    output = ir.Value(
-        name=tensor.name if known is not None else value.name, type=value.type, shape=value.shape
-    )
+    if known is None:
+        output = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    else:
+        output = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype))
     held = [ir.AttrTensor("value", tensor)]
     return ir.Node("", "Constant", [], held, outputs=[output], metadata_props={KEPT: ""})

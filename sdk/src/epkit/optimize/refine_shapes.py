@@ -14,6 +14,7 @@ from ..backend.subgraph import constant_of
 from ..model.infer import INVENTED
 from ..model.walk import all_graphs
 from .dims import broadcast, elements
+from .shapes import terms, times
 
 Dims = list[int | ir.SymbolicDim]
 
@@ -90,25 +91,24 @@ def _reshape(node: ir.Node) -> Dims | None:
     if data is None or data.shape is None or output.shape is None:
         return None
     before, after = list(data.shape), list(output.shape)
-    mine = Counter(dim.value for dim in before if not isinstance(dim, int))
-    theirs = Counter(dim.value for dim in after if not isinstance(dim, int))
+    mine, theirs = (Counter(terms(d)[1] for d in dims if not isinstance(d, int)) for dims in (before, after))
     if None in mine or theirs[None] > 1:
         return None
     unknown = [None] if theirs[None] else list((theirs - mine).elements())
     theirs.subtract(unknown)
     missing = list((mine - theirs).elements())
-    numbers = [prod(dim for dim in dims if isinstance(dim, int)) for dims in (before, after)]
+    numbers = [prod(terms(dim)[0] for dim in dims) for dims in (before, after)]
     if len(unknown) != 1 or not all(numbers) or (theirs - mine):
         return None
-    found: int | ir.SymbolicDim
-    if not missing and numbers[0] % numbers[1] == 0:
-        found = numbers[0] // numbers[1]
-    elif len(missing) == 1 and numbers[0] == numbers[1]:
-        found = ir.SymbolicDim(missing[0])
-    else:
+    if len(missing) > 1 or numbers[0] % numbers[1]:
         return None
-    (name,) = unknown
-    return [found if not isinstance(dim, int) and dim.value == name else dim for dim in after]
+    count, name = numbers[0] // numbers[1], missing[0] if missing else None
+    return [
+        times(terms(dim)[0] * count, name)
+        if not isinstance(dim, int) and terms(dim)[1] == unknown[0]
+        else dim
+        for dim in after
+    ]
 
 
 def _expand(node: ir.Node) -> Dims | None:

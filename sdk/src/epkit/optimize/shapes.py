@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from ..model.infer import INVENTED
+
 Dim = int | ir.SymbolicDim
 
 
@@ -32,6 +34,26 @@ def fits_dim(part: Dim, whole: Dim) -> bool:
         return same_dim(part, whole)
     most = re.fullmatch(r"Min\((\d+), (.+)\)", str(part.value))
     return most is not None and int(most[1]) > 1 and most[2] == whole.value
+
+
+def terms(dim: Dim) -> tuple[int, str | None]:
+    """A dimension as a number times a name: ``4*batch`` is 4 and batch, ``batch`` 1 and batch, 4 is 4 and None.
+
+    That is how torch's exporter names what it computes from dimensions, too. An unnamed one is 1 and None.
+    """
+    if isinstance(dim, int):
+        return dim, None
+    product = re.fullmatch(r"(\d+)\*(\w+)", str(dim.value))
+    return (int(product[1]), product[2]) if product is not None else (1, dim.value)
+
+
+def times(count: int, name: str | None) -> Dim:
+    """What ``terms`` takes apart. Names that inference made up are not multiplied: they change when it runs again."""
+    if name is None:
+        return count
+    if count == 1:
+        return ir.SymbolicDim(name)
+    return ir.SymbolicDim(None if name.startswith(INVENTED) or not name.isidentifier() else f"{count}*{name}")
 
 
 def same_dims(one: Sequence[Dim], other: Sequence[Dim]) -> bool:

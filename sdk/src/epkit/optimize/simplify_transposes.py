@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..backend.subgraph import constant_of
 from ._edit import bypass
 from .rule import Scope, Verdict, input_of, only_use, producer, rule
-from .shapes import Dim, dims_text, same_dim, same_dims
+from .shapes import Dim, dims_text, rank_of, same_dim, same_dims
 
 
 def permutation(node: ir.Node) -> list[int] | None:
@@ -42,6 +42,26 @@ def merge_transposes(node: ir.Node, scope: Scope) -> Verdict:
     node.replace_input_with(0, before.inputs[0])
     node.attributes["perm"] = ir.AttrInt64s("perm", both)
     return True
+
+
+@rule("Transpose")
+def transpose_of_product(node: ir.Node, scope: Scope) -> Verdict:
+    """Transpose(A B) = Bᵀ Aᵀ, the last two axes exchanged, where A and B are transpositions that nothing else reads."""
+    product, perm = producer(node.inputs[0], "MatMul"), permutation(node)
+    if product is None or perm is None or len(perm) < 2 or not only_use(product.outputs[0]):
+        return False
+    rank = len(perm)
+    if perm != [*range(rank - 2), rank - 1, rank - 2]:
+        return False
+    swaps = [producer(value, "Transpose") for value in product.inputs]
+    if any(each is None or not only_use(each.outputs[0]) for each in swaps):
+        return False
+    if [rank_of(value) for value in product.inputs] != [rank, rank]:
+        return f"{dims_text(product.outputs[0])} is broadcast from factors of other ranks"
+    factors = [_turned(node, value, scope) for value in product.inputs[::-1] if value is not None]
+    return scope.replace(
+        node, scope.make(node, "MatMul", factors, version=product.version, like=node.outputs[0])
+    )
 
 
 @rule("Reshape")
@@ -143,4 +163,4 @@ def _turned(node: ir.Node, value: ir.Value, scope: Scope) -> ir.Value:
     return made
 
 
-RULES = (merge_transposes, transpose_in_batches, unsqueeze_last, matmul_in_batches)
+RULES = (merge_transposes, transpose_of_product, transpose_in_batches, unsqueeze_last, matmul_in_batches)

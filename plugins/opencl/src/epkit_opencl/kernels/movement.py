@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from epkit.backend import RunContext, kernel
+from epkit.backend import RunContext, element_type, kernel, static_shape
+from epkit.dtypes import numpy_dtype
 
 from .. import transfer
 from ..launch import download, empty, enqueue, launch
@@ -167,19 +169,52 @@ def concat(*tensors: Tensor, axis: int, context: RunContext, node: Any) -> Tenso
     return out
 
 
+def cuts(shape: Sequence[int], axis: int, starts: Sequence[int], itemsize: int, alignment: int) -> bool:
+    """Whether pieces along an axis (from the front) lie in one piece of memory each, and begin at aligned bytes."""
+    step = math.prod(shape[axis + 1 :]) * itemsize
+    return all(size == 1 for size in shape[:axis]) and not any(start * step % alignment for start in starts)
+
+
+def part(x: Tensor, shape: Sequence[int], first: int) -> Tensor:
+    """A view of elements that follow each other."""
+    host = None if x.host is None else x.host.reshape(-1)[first : first + math.prod(shape)].reshape(shape)
+    return Tensor(x.buffer, x.offset + first * x.dtype.itemsize, tuple(shape), x.dtype, host)
+
+
+def alignment(context: RunContext) -> int:
+    """Of memory, in bytes."""
+    assert isinstance(context.stream, ClStream)
+    return context.stream.limits.alignment
+
+
 def parts(context: RunContext, node: Any, x: Tensor, axis: int, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Pieces of the given sizes along an axis."""
+    """Pieces of the given sizes along an axis: views, where they lie in one piece and aligned."""
     (at,) = whole_axes([axis], x.ndim)
     if sum(sizes) != x.shape[at] or min(sizes, default=0) < 0:
         raise ValueError(f"pieces {list(sizes)} do not make up {x.shape[at]}")
-    own, first, result = contiguous(x.shape), 0, []
-    for index, size in enumerate(sizes):
+    starts = [0, *accumulate(sizes)][:-1]
+    own, are_views = contiguous(x.shape), cuts(x.shape, at, starts, x.dtype.itemsize, alignment(context))
+    result = []
+    for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         shape = [size if k == at else n for k, n in enumerate(x.shape)]
+        if are_views:
+            result.append(part(x, shape, start * own[at]))
+            continue
         out = fresh(context, node, shape, x, index)
-        copy(context, x, out, shape, own, contiguous(shape), first)
-        first += size * own[at]
+        copy(context, x, out, shape, own, contiguous(shape), start * own[at])
         result.append(out)
     return tuple(result)
+
+
+def gives_views(node: Any, bytes_apart: int) -> bool:
+    """Whether all outputs of a Split are surely views of its input."""
+    shape, kinds = static_shape(node.inputs[0]), element_type(node.inputs[0])
+    sizes = [static_shape(value) for value in node.outputs]
+    if shape is None or not kinds or None in sizes:
+        return False
+    (at,) = whole_axes([node.attributes.get_int("axis", 0)], len(shape))
+    starts = [0, *accumulate(size[at] for size in sizes if size is not None)][:-1]
+    return cuts(shape, at, starts, numpy_dtype(kinds).itemsize, bytes_apart)
 
 
 @kernel("Split", since=2, until=12, types=TYPES)
@@ -231,6 +266,11 @@ def sliced(
         )
         shape[axis], walk[axis] = len(picked), own[axis] * step
         first += (picked[0] if len(picked) else 0) * own[axis]
+    cut = [axis for axis, size in enumerate(shape) if size != x.shape[axis]] or [0]
+    if x.ndim and walk == own and len(cut) == 1:
+        start = first // max(1, own[cut[0]])
+        if cuts(x.shape, cut[0], [start], x.dtype.itemsize, alignment(context)):
+            return part(x, shape, first)
     return gathered(context, node, x, shape, walk, first)
 
 

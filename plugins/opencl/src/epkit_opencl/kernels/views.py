@@ -141,3 +141,5 @@ KERNELS = (
     identity, reshape, flatten, squeeze_1, squeeze, unsqueeze_1, unsqueeze, shape, size, dropout,
 )  # fmt: skip
 NAMES = frozenset(item.op_type for item in KERNELS)
+ALIASES = NAMES - {"Shape", "Size"}
+"""What only gives its input another shape: no memory is asked for."""

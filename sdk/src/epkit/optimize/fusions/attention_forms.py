@@ -1,0 +1,245 @@
+"""What exporters write around attention, brought into the form of its formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...backend.subgraph import constant_of
+from ..rule import Rule, Scope, Verdict, only_use, producer, rule
+from ..shapes import dims_text, rank_of, same_dim
+from ..simplify_transposes import permutation
+
+_SERVED = ("attention", "attention_where")
+
+
+@rule("MatMul", serves=_SERVED)
+def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
+    """q · Transpose(x, 0231) = q · Transpose(Transpose(x, 0213), 0132): the keys as [batch, heads, length, size]."""
+    keys = node.inputs[1]
+    scaled = producer(keys, "Mul")
+    if scaled is not None:
+        keys = next((value for value in scaled.inputs if producer(value, "Transpose")), None)
+    swap = producer(keys, "Transpose")
+    if swap is None or keys is None or not _leads_to_softmax(node):
+        return False
+    if list(swap.attributes["perm"].as_ints() if "perm" in swap.attributes else ()) != [0, 2, 3, 1]:
+        return False
+    whole = scope.make(swap, "Transpose", [swap.inputs[0]], {"perm": [0, 2, 1, 3]})
+    whole.type = keys.type
+    if keys.shape is not None:
+        whole.shape = ir.Shape([keys.shape[axis] for axis in (0, 1, 3, 2)])
+    swap.replace_input_with(0, whole)
+    swap.attributes["perm"] = ir.AttrInt64s("perm", [0, 1, 3, 2])
+    return True
+
+
+def _leads_to_softmax(node: ir.Node) -> bool:
+    for _ in range(4):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div", "Add", "Where", "Softmax"):
+            return False
+        node = readers[0]
+        if node.op_type == "Softmax":
+            return True
+    return False
+
+
+@rule("Add", serves=_SERVED)
+def choose_by_product(node: ir.Node, scope: Scope) -> Verdict:
+    """m x + (1 - m) c = Where(m, x, c) for m of 0 and 1, and scores or their softmax x.
+
+    tf2onnx writes a choice so. Where x is not finite, and not chosen, the left side is NaN.
+    """
+    for chosen, rest in (node.inputs, node.inputs[::-1]):
+        for mask, x in _factors(chosen):
+            kept = _as_condition(mask)
+            if kept is None or x is None or not (producer(x, "Softmax") or _leads_to_softmax(node)):
+                continue
+            other = _where_not(kept, rest)
+            if other is None:
+                return f"what is chosen in the place of {x.name} is not known to be one number"
+            if isinstance(kept, np.ndarray):
+                kept = scope.constant(kept, f"{node.name}/chosen")
+            fill = scope.constant(np.asarray(other[0], other.dtype), f"{node.name}/other")
+            made = scope.make(node, "Where", [kept, x, fill], version=16, like=node.outputs[0])
+            return scope.replace(node, made)
+    return False
+
+
+_Condition = ir.Value | np.ndarray[Any, Any]
+"""A value of booleans, or known ones."""
+
+
+def _factors(value: ir.Value | None) -> list[tuple[ir.Value | None, ir.Value | None]]:
+    """The factors of a product, either way."""
+    product = producer(value, "Mul")
+    if product is None:
+        return []
+    first, second = product.inputs
+    return [(first, second), (second, first)]
+
+
+def _as_condition(mask: ir.Value | None) -> _Condition | None:
+    """What 0 and 1 were made from."""
+    known, cast = constant_of(mask), producer(mask, "Cast")
+    if known is not None and known.size > 1:
+        return known.astype(bool) if np.isin(known, (0, 1)).all() else None
+    source = None if cast is None else cast.inputs[0]
+    return source if source is not None and source.dtype == ir.DataType.BOOL else None
+
+
+def _where_not(kept: _Condition, rest: ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """The one number [1] that ``rest`` is where something is not kept, if it is 0 everywhere else."""
+    known = constant_of(rest)
+    if isinstance(kept, np.ndarray):
+        if known is None or known.shape != kept.shape or known[kept].any():
+            return None
+        others = np.unique(known[~kept])
+        return others if others.size == 1 else None
+    for factor, mask in _factors(rest):
+        fill = constant_of(factor)
+        if fill is not None and fill.size == 1 and np.isfinite(fill).all() and _is_not(mask, kept):
+            return fill.ravel()
+    return None
+
+
+def _is_not(mask: ir.Value | None, kept: ir.Value) -> bool:
+    """Whether ``mask`` is 1 - kept: as a difference, or cast from what is not."""
+    difference, negated = producer(mask, "Sub"), producer(_as_value(mask), "Not")
+    if difference is not None:
+        one = constant_of(difference.inputs[0])
+        return (
+            one is not None
+            and one.size == 1
+            and bool((one == 1).all())
+            and _as_value(difference.inputs[1]) is kept
+        )
+    return negated is not None and negated.inputs[0] is kept
+
+
+def _as_value(mask: ir.Value | None) -> ir.Value | None:
+    kept = _as_condition(mask)
+    return kept if isinstance(kept, ir.Value) else None
+
+
+@rule("MatMul", serves=_SERVED)
+def rows_as_batches(node: ir.Node, scope: Scope) -> Verdict:
+    """Attention over [rows, length, size] is that of one head: [rows, 1, length, size].
+
+    So nn.MultiheadAttention is exported where its weights are asked for, a row being a head of a sample.
+    """
+    softmax = producer(node.inputs[0], "Softmax")
+    chain = [] if softmax is None else _scores(softmax.inputs[0])
+    if softmax is None or not chain or softmax.attributes.get_int("axis", -1) not in (-1, 2):
+        return False
+    product = next(each for each in chain if each.op_type == "MatMul")
+    swap, values = producer(product.inputs[1], "Transpose"), node.inputs[1]
+    if swap is None or product.inputs[1] is None or values is None:
+        return False
+    masks = [v for each in chain if each.op_type in ("Add", "Where") for v in each.inputs if v is not None]
+    if problem := _other_rows([*product.inputs, values, *masks], product.outputs[0]):
+        return problem
+    lifted = {product.inputs[1]: _lifted_keys(swap, product, scope)}
+    for each in (*chain, softmax, node):
+        inputs = [lifted.get(v) or _wider(v, each, scope) for v in each.inputs if v is not None]
+        made = scope.make(each, each.op_type, inputs, {"axis": -1} if each is softmax else {})
+        made.type, made.shape = each.outputs[0].type, _with_one_head(each.outputs[0])
+        lifted[each.outputs[0]] = made
+    weights, first = softmax.outputs[0], _first_reader(softmax, node, scope)
+    scope.replace(
+        node,
+        scope.make(
+            node, "Squeeze", [lifted[node.outputs[0]], _axis(scope)], version=13, like=node.outputs[0]
+        ),
+    )
+    if weights.uses() or weights.is_graph_output():
+        wide = lifted[weights]
+        scope.replace(softmax, scope.make(first, "Squeeze", [wide, _axis(scope)], version=13, like=weights))
+    else:
+        scope.remove([softmax])
+    scope.remove(chain)
+    return True
+
+
+def _first_reader(softmax: ir.Node, product: ir.Node, scope: Scope) -> ir.Node:
+    """Before which node weights are given out: if it can be, one after the product, so that one node makes both."""
+    readers = [
+        use.node for made in (softmax, product) for use in made.outputs[0].uses() if use.node is not product
+    ]
+    first = min((each for each in readers if each.graph is scope.graph), key=scope.place, default=softmax)
+    return first if scope.is_after(first, product) else softmax
+
+
+def _scores(value: ir.Value | None) -> list[ir.Node]:
+    """The nodes that make scores [rows, length, all], the product among them, if nothing else reads what they make."""
+    node = producer(value, "Add", "Where", "Mul", "Div", "MatMul")
+    if node is None or not only_use(value) or rank_of(value) != 3:
+        return []
+    if node.op_type == "MatMul":
+        scaled = producer(node.inputs[0], "Mul", "Div")
+        is_alone = scaled is not None and only_use(scaled.outputs[0])
+        return [scaled, node] if scaled is not None and is_alone and _is_scaling(scaled) else [node]
+    if node.op_type in ("Mul", "Div") and not _is_scaling(node):
+        return []
+    return next(([*found, node] for found in map(_scores, node.inputs) if found), [])
+
+
+def _is_scaling(node: ir.Node) -> bool:
+    known = [constant_of(value) for value in node.inputs]
+    return any(each is not None and each.size == 1 for each in known)
+
+
+def _other_rows(values: Sequence[ir.Value | None], product: ir.Value) -> str | None:
+    """Why the values may not have the rows of a product, or None."""
+    assert product.shape is not None
+    for value in values:
+        rank = rank_of(value)
+        if rank is None or rank > 3 or value is None or value.shape is None:
+            return f"{dims_text(value) if value else ''} should have 3 axes"
+        if rank == 3 and value.shape[0] != 1 and not same_dim(value.shape[0], product.shape[0]):
+            return f"{dims_text(value)} may have other rows than {dims_text(product)}"
+    return None
+
+
+def _lifted_keys(swap: ir.Node, product: ir.Node, scope: Scope) -> ir.Value:
+    """Transposed keys [rows, 1, size, all] from keys [rows, 1, all, size]."""
+    turned, source = product.inputs[1], swap.inputs[0]
+    perm = permutation(swap)
+    assert turned is not None and source is not None and perm is not None
+    whole = scope.make(product, "Transpose", [source], {"perm": [perm[0], perm[2], perm[1]]}, version=13)
+    whole.type = turned.type
+    if source.shape is not None:
+        whole.shape = ir.Shape([source.shape[perm[axis]] for axis in (0, 2, 1)])
+    keys = _wider(whole, product, scope)
+    made = scope.make(product, "Transpose", [keys], {"perm": [0, 1, 3, 2]}, version=13)
+    made.type, made.shape = turned.type, _with_one_head(turned)
+    return made
+
+
+def _wider(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """[rows, n, m] as [rows, 1, n, m]; what has fewer axes broadcasts as it is."""
+    if rank_of(value) != 3:
+        return value
+    made = scope.make(before, "Unsqueeze", [value, _axis(scope)], version=13)
+    made.type, made.shape = value.type, _with_one_head(value)
+    return made
+
+
+def _narrower(wide: ir.Value, like: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """[rows, 1, n, m] as [rows, n, m]."""
+    return scope.make(before, "Squeeze", [wide, _axis(scope)], version=13, like=like)
+
+
+def _axis(scope: Scope) -> ir.Value:
+    return scope.memo.setdefault("axis 1", scope.constant(np.array([1], np.int64), "one_head"))
+
+
+def _with_one_head(value: ir.Value) -> ir.Shape | None:
+    return None if value.shape is None else ir.Shape([value.shape[0], 1, value.shape[1], value.shape[2]])
+
+
+RULES: tuple[Rule, ...] = (expose_keys, choose_by_product, rows_as_batches)
