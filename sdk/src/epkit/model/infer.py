@@ -15,7 +15,7 @@ from epkit.model import hazards, maptypes, misread, silent
 from epkit.model.foreign import wrap_foreign
 from epkit.model.long_lists import LongAttr
 from epkit.model.names import free_name
-from epkit.model.walk import all_graphs
+from epkit.model.walk import all_graphs, graphs_with_nodes
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -76,15 +76,16 @@ def untyped(model: ir.Model) -> set[str]:
     """The names of the values that lack a type or a rank."""
     return {
         value.name
-        for graph in all_graphs(model.graph)
-        for node in graph
+        for _, nodes in graphs_with_nodes(model.graph)
+        for node in nodes
         for value in node.outputs
         if (value.shape is None or value.type is None) and value.name
     }
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:
-    return (value for graph in all_graphs(model.graph) for node in graph for value in node.outputs)
+    each = graphs_with_nodes(model.graph)
+    return (value for _, nodes in each for node in nodes for value in node.outputs)
 
 
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
