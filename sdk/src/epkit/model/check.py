@@ -14,7 +14,7 @@ from epkit.model.functions import check_functions
 from epkit.model.node_rules import check_call, check_shape_of_node, check_types, refuse_hazards
 from epkit.model.order import sort_graphs
 from epkit.model.read import ReadModel, describe
-from epkit.model.schemas import Signature, hint, newest_versions, signature
+from epkit.model.schemas import hint, newest_versions, signature
 from epkit.model.walk import all_nodes
 
 Operators = Callable[[str, str, int], bool]
@@ -70,8 +70,6 @@ class _Checker:
         self.model = read.model
         self.operators = operators
         self.warnings: list[str] = []
-        self.sound: set[tuple[object, ...]] = set()
-        """What nodes look like of which the rules were found kept; most nodes of a model look like others."""
 
     def run(self) -> list[str]:
         self._inputs_have_types()
@@ -83,14 +81,10 @@ class _Checker:
         nodes = {owner: all_nodes(owner) for owner in owners}
         for owner, own in nodes.items():
             self._opsets(owner, own)
-            for node in own:
-                self._node(node, owner.opset_imports)
+            self._nodes(own, owner.opset_imports)
         skeleton = None if unsorted else self.read.skeleton
         self.warnings += infer.infer(self.model) if skeleton is None else infer.merge(self.model, skeleton)
-        functions = self.model.functions
-        for node in nodes[self.model.graph]:
-            if not functions or node.op_identifier() not in functions:
-                self._types(node)
+        self._types(nodes[self.model.graph])
         return self.warnings
 
     def _inputs_have_types(self) -> None:
@@ -118,16 +112,28 @@ class _Checker:
                 )
             self.warnings.append(f"{said[0].lower()}{said[1:]}, newer than known, but no node uses it")
 
-    def _node(self, node: ir.Node, imports: dict[str, int]) -> None:
+    def _nodes(self, nodes: list[ir.Node], imports: dict[str, int]) -> None:
+        """Check each node by itself: its operator, counts and attributes."""
         functions = self.model.functions
-        function = functions.get(node.op_identifier()) if functions else None
-        if function is not None:
-            check_call(node, function)
-            return
+        sound: set[tuple[object, ...]] = (
+            set()
+        )  # looks of which the rules are kept: most nodes look like others
+        for node in nodes:
+            function = functions.get(node.op_identifier()) if functions else None
+            if function is not None:
+                check_call(node, function)
+            elif (look := _look(node)) not in sound:
+                self._node(node, imports)
+                if node.op_type != "Constant":
+                    sound.add(look)
+            elif node.attributes.data and node.domain == "":
+                refuse_hazards(node)
+
+    def _node(self, node: ir.Node, imports: dict[str, int]) -> None:
         version = self._version(node, imports)
         rules = signature(node.domain, node.op_type, version)
         if rules is not None:
-            self._shape_of_node(node, rules, version)
+            check_shape_of_node(node, rules, version)
         elif not self.operators(node.domain, node.op_type, version):
             raise _unknown(node, version)
 
@@ -146,27 +152,28 @@ class _Checker:
             )
         return 1
 
-    def _shape_of_node(self, node: ir.Node, rules: Signature, version: int) -> None:
-        given, made = [value is None for value in node.inputs], [bool(value.name) for value in node.outputs]
-        attributes = node.attributes.data
-        kinds = [(name, attribute.type) for name, attribute in attributes.items()]
-        look = (node.domain, node.op_type, version, *given, None, *made, None, *kinds)
-        if look not in self.sound or node.op_type == "Constant":
-            check_shape_of_node(node, rules, version)
-            self.sound.add(look)
-        elif attributes and node.domain == "":
-            refuse_hazards(node)
+    def _types(self, nodes: list[ir.Node]) -> None:
+        """Check the types of the main graph's values, those in bodies too, against each node."""
+        functions = self.model.functions
+        sound: set[tuple[object, ...]] = set()
+        for node in nodes:
+            if functions and node.op_identifier() in functions:
+                continue
+            kinds = (*map(_kind, node.inputs), None, *map(_kind, node.outputs))
+            look = node.domain, node.op_type, node.version, kinds
+            if look in sound:
+                continue
+            rules = signature(node.domain, node.op_type, self._version(node, self.model.graph.opset_imports))
+            if rules is not None:
+                check_types(node, rules)
+            sound.add(look)
 
-    def _types(self, node: ir.Node) -> None:
-        version = self._version(node, self.model.graph.opset_imports)
-        kinds = [*map(_kind, node.inputs), None, *map(_kind, node.outputs)]
-        look = (node.domain, node.op_type, version, "types", *kinds)
-        if look in self.sound:
-            return
-        rules = signature(node.domain, node.op_type, version)
-        if rules is not None:
-            check_types(node, rules)
-        self.sound.add(look)
+
+def _look(node: ir.Node) -> tuple[object, ...]:
+    """What the rules for one node look at, but for types and the values of attributes."""
+    given, made = [value is None for value in node.inputs], [not value.name for value in node.outputs]
+    kinds = [(name, attribute.type) for name, attribute in node.attributes.data.items()]
+    return (node.domain, node.op_type, node.version, *given, None, *made, None, *kinds)
 
 
 def _kind(value: ir.Value | None) -> object:

@@ -15,7 +15,7 @@ from epkit.model import hazards, maptypes, misread, silent
 from epkit.model.foreign import wrap_foreign
 from epkit.model.long_lists import LongAttr
 from epkit.model.names import free_name
-from epkit.model.walk import all_graphs
+from epkit.model.walk import graphs_with_nodes
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -76,29 +76,45 @@ def untyped(model: ir.Model) -> set[str]:
     """The names of the values that lack a type or a rank."""
     return {
         value.name
-        for graph in all_graphs(model.graph)
-        for node in graph
+        for _, nodes in graphs_with_nodes(model.graph)
+        for node in nodes
         for value in node.outputs
         if (value.shape is None or value.type is None) and value.name
     }
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:
-    return (value for graph in all_graphs(model.graph) for node in graph for value in node.outputs)
+    each = graphs_with_nodes(model.graph)
+    return (value for _, nodes in each for node in nodes for value in node.outputs)
 
 
 def merge(model: ir.Model, proto: onnx.ModelProto) -> list[str]:
     """Infer on `proto`, the same model as protobuf, and bring the result into `model`."""
     try:
-        inferred = _infer(proto, model)
+        inferred, types = _infer(proto, model)
     except Exception as error:  # a model that inference cannot follow still runs
         return [f"shape inference failed: {str(error).splitlines()[0][:200]}"]
     bound = {dim for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
-    return _Merge(bound, model).graph(model.graph, inferred.graph)
+    return _Merge(bound, model).graph(model.graph, inferred.graph, types)
 
 
-def _infer(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
-    """Types and shapes first, then again with the values of small shape tensors, if that is safe."""
+Types: TypeAlias = dict[str, bytes]
+"""Types of a graph's values by their names, as protobuf has them: most values have one of a few."""
+
+
+def _types(graph: onnx.GraphProto) -> Types:
+    """Of the values that the nodes of a graph make."""
+    found = {info.name: info.type.SerializeToString() for info in graph.value_info}
+    found.update((info.name, info.type.SerializeToString()) for info in graph.output)
+    return found
+
+
+def _infer(proto: onnx.ModelProto, model: ir.Model) -> tuple[onnx.ModelProto, Types]:
+    """Types and shapes first, then again with the values of small shape tensors, if that is safe.
+
+    Returns:
+        The model with what was found, and the types of the main graph.
+    """
     inferred = onnx.ModelProto()
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -124,9 +140,11 @@ def _infer(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
         data = copy.SerializeToString()
         result = onnx_inference.infer_shapes(data, False, False, False)
         inferred.ParseFromString(result)
-    if (INVENTED.encode() in result or not _is_whole(inferred, model)) and hazards.may_propagate(inferred):
+    types = _types(inferred.graph)
+    if (INVENTED.encode() in result or not _is_whole(types, model)) and hazards.may_propagate(inferred):
         inferred.ParseFromString(onnx_inference.infer_shapes(data, False, False, True))
-    return inferred
+        types = _types(inferred.graph)
+    return inferred, types
 
 
 def _told(text: bytes, inferred: onnx.ModelProto, copy: onnx.ModelProto) -> bool:
@@ -139,16 +157,17 @@ def _told(text: bytes, inferred: onnx.ModelProto, copy: onnx.ModelProto) -> bool
     return told
 
 
-def _is_whole(inferred: onnx.ModelProto, model: ir.Model) -> bool:
+def _is_whole(types: Types, model: ir.Model) -> bool:
     """Whether every value has a shape, and there are no bodies and functions, in which one might have none.
 
     Each dimension is a number or a name then, and if inference had to invent no name, nothing is left to find.
     """
-    if model.functions or any(graph is not model.graph for graph in all_graphs(model.graph)):
+    (_, nodes), *bodies = graphs_with_nodes(model.graph)
+    if model.functions or bodies:
         return False
-    infos = (*inferred.graph.value_info, *inferred.graph.output)
-    shaped = {info.name for info in infos if info.type.tensor_type.HasField("shape")}
-    return shaped.issuperset([value.name for node in model.graph for value in node.outputs if value.name])
+    kinds = ((encoded, onnx.TypeProto.FromString(encoded)) for encoded in set(types.values()))
+    shaped = {encoded for encoded, kind in kinds if kind.tensor_type.HasField("shape")}
+    return shaped.issuperset([types.get(str(v.name)) for node in nodes for v in node.outputs if v.name])
 
 
 def _give_scale_its_type(graph: onnx.GraphProto) -> None:
@@ -176,17 +195,18 @@ class _Merge:
         self.model = model
         self.symbols: dict[str, ir.SymbolicDim] = {}
         self.warnings: list[str] = []
+        self.protos: dict[bytes, onnx.TypeProto] = {}
         self.known: dict[bytes, tuple[ir.DataType, ir.Shape]] = {}
-        """Types and dimensions by their encoding: most values of a model have one of a few."""
+        """Types and dimensions by their encoding."""
+        self.joined: dict[tuple[bytes, int], tuple[ir.Shape, ir.Shape]] = {}
+        """What was known and what is known now, by the encoding of what was found and the identity of the former."""
 
     @cached_property
     def taken(self) -> set[str]:
         """The made-up names that earlier inferences left."""
         return _invented(self.model)
 
-    def graph(self, graph: ir.Graph, proto: onnx.GraphProto) -> list[str]:
-        types = {info.name: info.type for info in proto.value_info}
-        types.update((info.name, info.type) for info in proto.output)
+    def graph(self, graph: ir.Graph, proto: onnx.GraphProto, types: Types) -> list[str]:
         for index, node in enumerate(graph):
             for value in node.outputs:
                 found = types.get(value.name or "")
@@ -199,17 +219,18 @@ class _Merge:
     def bodies(self, node: ir.Node, proto: onnx.NodeProto) -> None:
         for attribute in proto.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                self.graph(node.attributes[attribute.name].as_graph(), attribute.g)
+                self.graph(node.attributes[attribute.name].as_graph(), attribute.g, _types(attribute.g))
             elif attribute.type == onnx.AttributeProto.GRAPHS:
                 for graph, inner in zip(
                     node.attributes[attribute.name].as_graphs(), attribute.graphs, strict=True
                 ):
-                    self.graph(graph, inner)
+                    self.graph(graph, inner, _types(inner))
 
-    def value(self, value: ir.Value, proto: onnx.TypeProto) -> None:
-        if value.type is None and value.shape is None and (known := self.tensor(value, proto)) is not None:
+    def value(self, value: ir.Value, encoded: bytes) -> None:
+        if value.type is None and value.shape is None and (known := self.tensor(value, encoded)) is not None:
             value.type, value.shape = ir.TensorType(known[0]), known[1]
             return
+        proto = self.proto(encoded)
         kind = proto.WhichOneof("value")
         if kind is None:
             return
@@ -218,14 +239,19 @@ class _Merge:
             if tensor.elem_type and (value.type is None or value.dtype != tensor.elem_type):
                 value.type = ir.TensorType(_data_type(tensor.elem_type, value))
             if tensor.HasField("shape"):
-                self.shape(value, tensor.shape)
+                self.shape(value, tensor.shape, encoded)
         elif value.type is None:
             value.type = maptypes.from_proto(proto)
 
-    def tensor(self, value: ir.Value, proto: onnx.TypeProto) -> tuple[ir.DataType, ir.Shape] | None:
+    def proto(self, encoded: bytes) -> onnx.TypeProto:
+        if encoded not in self.protos:
+            self.protos[encoded] = onnx.TypeProto.FromString(encoded)
+        return self.protos[encoded]
+
+    def tensor(self, value: ir.Value, encoded: bytes) -> tuple[ir.DataType, ir.Shape] | None:
         """The type and dimensions of a tensor, if both are given."""
-        encoded = proto.SerializeToString()
         if encoded not in self.known:
+            proto = self.proto(encoded)
             tensor = proto.tensor_type
             if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
                 return None
@@ -233,19 +259,26 @@ class _Merge:
             self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
         return self.known[encoded]
 
-    def shape(self, value: ir.Value, proto: onnx.TensorShapeProto) -> None:
-        dims = [self.dim(dim) for dim in proto.dim]
+    def shape(self, value: ir.Value, proto: onnx.TensorShapeProto, encoded: bytes) -> None:
         known = value.shape
-        if known is not None:
-            if len(known) != len(dims) or any(
-                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(known, dims, strict=True)
-            ):
-                self.contradiction(value, known, dims)
-            else:
-                dims = [self.better(a, b) for a, b in zip(known, dims, strict=True)]
-                if tuple(dims) == known.dims:
-                    return
-        value.shape = ir.Shape(dims)
+        again = self.joined.get((encoded, id(known)))
+        if again is not None:
+            value.shape = again[1]
+            return
+        dims = [self.dim(dim) for dim in proto.dim]
+        if known is None:
+            value.shape = ir.Shape(dims)
+        elif len(known) != len(dims) or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(known, dims, strict=True)
+        ):
+            self.contradiction(value, known, dims)
+            value.shape = ir.Shape(dims)
+        else:
+            dims = [self.better(a, b) for a, b in zip(known, dims, strict=True)]
+            if tuple(dims) != known.dims:
+                value.shape = ir.Shape(dims, frozen=True)
+            assert value.shape is not None
+            self.joined[encoded, id(known)] = known, value.shape
 
     def better(self, known: Dim, found: Dim) -> Dim:
         """A number before a name, the name of an input's before another's, a given before an invented one."""

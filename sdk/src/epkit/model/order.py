@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
 from epkit.errors import InvalidModelError, Where
-from epkit.model.walk import all_graphs, bodies
+from epkit.model.walk import bodies, graphs_with_nodes
 
 
 def sort_graphs(owner: ir.Graph | ir.Function) -> bool:
@@ -17,7 +17,7 @@ def sort_graphs(owner: ir.Graph | ir.Function) -> bool:
         InvalidModelError: nodes depend on one another in a cycle.
     """
     graph = owner.graph if isinstance(owner, ir.Function) else owner
-    if all(_sorted(each) for each in all_graphs(graph)):
+    if all(_sorted(*each) for each in graphs_with_nodes(graph)):
         return False
     for each in (graph, *graph.subgraphs()):
         _refuse_cycle(each)
@@ -52,9 +52,9 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
                 yield from reads(inner)
 
 
-def _sorted(graph: ir.Graph) -> bool:
+def _sorted(graph: ir.Graph, nodes: Sequence[ir.Node]) -> bool:
     seen: set[ir.Node] = set()
-    for node in graph:
+    for node in nodes:
         for value in reads(node) if any(bodies(node)) else node.inputs:
             source = None if value is None else value.producer()
             if source is not None and source not in seen and source.graph is graph:

@@ -30,24 +30,35 @@ def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
             yield from ((f"{name}[{i}]", graph) for i, graph in enumerate(attribute.value))
 
 
-def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """The graph and every body below it, outer ones first."""
-    yield graph
-    for node in graph:
+def graphs_with_nodes(graph: ir.Graph) -> Iterator[tuple[ir.Graph, list[ir.Node]]]:
+    """The graph and every body below it, outer ones first, each with its nodes; bodies of nodes that are taken out
+    meanwhile are left out.
+
+    (To go over onnx_ir's linked list takes longer than what most do with a node: here it happens once.)
+    """
+    nodes = list(graph)
+    yield graph, nodes
+    for node in nodes:
         attributes = node.attributes.data  # as bodies() has them, without a generator for each node
-        for attribute in attributes.values() if attributes else ():
+        for attribute in attributes.values() if attributes and node.graph is graph else ():
             kind = attribute.type
             if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
-                yield from all_graphs(attribute.value)
+                yield from graphs_with_nodes(attribute.value)
             elif kind is _GRAPHS and attribute.value:
                 for body in attribute.value:
-                    yield from all_graphs(body)
+                    yield from graphs_with_nodes(body)
+
+
+def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """The graph and every body below it, outer ones first."""
+    return (each for each, _ in graphs_with_nodes(graph))
 
 
 def all_nodes(owner: ir.Graph | ir.Function) -> list[ir.Node]:
     """The nodes of a graph or function, and of every body below it."""
     graph = owner.graph if isinstance(owner, ir.Function) else owner
-    return [node for each in all_graphs(graph) for node in each]
+    found = [nodes for _, nodes in graphs_with_nodes(graph)]
+    return found[0] if len(found) == 1 else [node for nodes in found for node in nodes]
 
 
 def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:

@@ -18,7 +18,7 @@ from epkit.errors import ExternalDataError, InvalidModelError, ModelError, NotOn
 from epkit.model.external import ExternalFiles
 from epkit.model.limits import Limits
 from epkit.model.tensor import Source, ViewTensor
-from epkit.model.walk import all_graphs
+from epkit.model.walk import graphs_with_nodes
 from epkit.model.wire import SMALL, Cut
 
 # which field may hold the elements of which type (onnx.proto, TensorProto)
@@ -165,11 +165,11 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 def attach(model: ir.Model, payloads: list[Payload]) -> None:
     """Replace the tensors of a freshly deserialized model by views of their bytes, wherever these lie."""
     owners = [model.graph, *(function.graph for function in model.functions.values())]
-    for graph in (graph for owner in owners for graph in all_graphs(owner)):
+    for graph, nodes in (each for owner in owners for each in graphs_with_nodes(owner)):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _view(value.const_value, payloads)
-        for node in graph:
+        for node in nodes:
             attributes = node.attributes
             if attributes.data:
                 _attach_attributes(attributes, payloads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..dtypes import NAME
-from ..model.walk import all_graphs
+from ..model.walk import graphs_with_nodes
 from ._edit import bypass
 
 _EXACT = {
@@ -22,8 +22,8 @@ _EXACT = {
 def clean_casts(model: ir.Model) -> int:
     """``Cast<T>(x: T) = x``, and ``Cast<T>(Cast<W>(x: T)) = x`` where W holds every value of T."""
     changes = 0
-    for graph in all_graphs(model.graph):
-        for node in list(graph):
+    for _, nodes in graphs_with_nodes(model.graph):
+        for node in nodes:
             source = _equal_source(node)
             if source is not None and bypass(node, source):
                 changes += 1

@@ -40,6 +40,10 @@ def fold_affine(node: ir.Node, scope: Scope) -> Verdict:
         linear = _linear(node, side)
         if linear is None:
             continue
+        if linear.op_type == "MatMul" and node.op_type in ("Add", "Sub"):
+            if constant_of(node.inputs[1 - side]) is None:
+                continue
+            return "MatMul has no bias"
         affine = _affine_of(node, side, linear, scope)
         if affine is None:
             continue

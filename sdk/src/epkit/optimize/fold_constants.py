@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ..backend.subgraph import constant_of, is_constant, opset_of, static_shape
 from ..kernels import table
 from ..kernels.attributes import attribute_values
-from ..model.walk import all_graphs, bodies
+from ..model.walk import bodies, graphs_with_nodes
 from ._edit import put_constant, replace_by_constant
 from .dims import FROM_SHAPES, elements
 
@@ -33,8 +33,8 @@ KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "Constant", "Identity"})
 def fold_constants(model: ir.Model) -> int:
     """Replace nodes of known inputs by their results, and what is computed from static dimensions by its value."""
     changes = 0
-    for graph in all_graphs(model.graph):
-        for node in list(graph):
+    for _, nodes in graphs_with_nodes(model.graph):
+        for node in nodes:
             changes += _fold_shape(node) or _fold(node, model) or _fold_dimensions(node)
     return changes
 

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,12 +71,12 @@ class Fusion(Rule):
     since: int = 1
     patterns: tuple[Pattern, ...] = ()
 
-    @property
+    @cached_property
     def operators(self) -> frozenset[Operator]:
         """All operators that occur in the patterns."""
         return frozenset().union(*(pattern.operators for pattern in self.patterns))
 
-    @property
+    @cached_property
     def renames(self) -> Operator | None:
         """The operator that the rule only gives another name, if it does that."""
         return next(iter(self.operators), None) if all(len(p.operators) == 1 for p in self.patterns) else None

@@ -6,13 +6,13 @@ import onnx_ir as ir
 
 from ..kernels import table
 from ..kernels.attributes import attribute_values
-from ..model.walk import all_graphs
+from ..model.walk import graphs_with_nodes
 from ._edit import replace_by_constant
 
 
 def lift_constants(model: ir.Model) -> int:
     """``y = Constant(value)`` becomes the initializer ``y``; sparse and function-referenced values stay."""
-    return sum(_lift(node) for graph in all_graphs(model.graph) for node in list(graph))
+    return sum(_lift(node) for _, nodes in graphs_with_nodes(model.graph) for node in nodes)
 
 
 def _lift(node: ir.Node) -> int:

@@ -15,7 +15,7 @@ from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer, is_settled, untyped
 from ..model.walk import all_graphs, all_nodes, reads
 from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, STARTS, Pass, Phase
-from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes
+from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes, operators_of
 from .wanted import wanted
 
 ROUNDS = 8
@@ -170,12 +170,17 @@ class _Work:
         if rules and self._scopes[0] != self.edits:
             self._scopes = self.edits, make_scopes(self.model)
         scopes = self._scopes[1]
+        operators = operators_of(scopes)
         found = {}
         for each in rules:
+            if not each.may_apply(operators):
+                continue
             start = time.perf_counter()
             count = self._guarded(each.name, partial(apply_rule, each, scopes, self.ledger, self._check))
             self._note(each.name, count, time.perf_counter() - start)
-            self.edits += count
+            if count:
+                self.edits += count
+                operators = operators_of(scopes)
             found[each] = count
         return found
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..model.walk import all_graphs
+from ..model.walk import graphs_with_nodes
 
 
 def remove_dead_code(model: ir.Model) -> int:
     """Remove what no result of its graph depends on; names of absent optional outputs are dropped too."""
-    return sum(_sweep(graph) for graph in reversed(list(all_graphs(model.graph))))
+    return sum(_sweep(*each) for each in reversed(list(graphs_with_nodes(model.graph))))
 
 
-def _sweep(graph: ir.Graph) -> int:
+def _sweep(graph: ir.Graph, nodes: list[ir.Node]) -> int:
     changes = 0
-    for node in reversed(list(graph)):
+    for node in reversed(nodes):
         for output in node.outputs:
             if output.uses() or output.is_graph_output():
                 break

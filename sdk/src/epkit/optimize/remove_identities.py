@@ -5,15 +5,15 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..backend.subgraph import constant_of, opset_of
-from ..model.walk import all_graphs
+from ..model.walk import graphs_with_nodes
 from ._edit import bypass
 
 
 def remove_identities(model: ir.Model) -> int:
     """``Identity(x) = x``; ``Dropout(x) = x`` where training is off and the mask is unused."""
     changes = 0
-    for graph in all_graphs(model.graph):
-        for node in list(graph):
+    for _, nodes in graphs_with_nodes(model.graph):
+        for node in nodes:
             source = node.inputs[0] if node.inputs else None
             if source is not None and _does_nothing(node, model) and bypass(node, source):
                 changes += 1

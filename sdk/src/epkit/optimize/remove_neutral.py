@@ -23,9 +23,7 @@ def remove_neutral(node: ir.Node, scope: Scope) -> Verdict:
     sides = (1, 0) if node.op_type in _EITHER_SIDE else (1,)
     for side in sides:
         array, value = constant_of(node.inputs[side]), node.inputs[1 - side]
-        if array is None or value is None or not array.size or array.dtype.kind in "OSU":
-            continue
-        if not np.all(array == _NEUTRAL[node.op_type]):
+        if array is None or value is None or not _is_all(array, _NEUTRAL[node.op_type]):
             continue
         if value.dtype is None or value.dtype != node.outputs[0].dtype:
             return f"{value.name} is {value.dtype}, and the result {node.outputs[0].dtype}"
@@ -33,6 +31,13 @@ def remove_neutral(node: ir.Node, scope: Scope) -> Verdict:
             return f"the constant of shape {list(array.shape)} may widen {value.name} {value.shape}"
         return bypass(node, value)
     return False
+
+
+def _is_all(array: np.ndarray[Any, Any], number: int | bool) -> bool:
+    """Whether an array has that number in every place; most differ in the first."""
+    if not array.size or array.dtype.kind in "OSU" or array.flat[0] != number:
+        return False
+    return bool((array == number).all())
 
 
 def _keeps_shape(array: np.ndarray[Any, Any], value: ir.Value) -> bool:

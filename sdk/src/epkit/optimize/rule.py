@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..backend.subgraph import opset_of
-from ..model.walk import all_graphs
+from ..model.walk import graphs_with_nodes
 from ._edit import as_attributes, as_tensor, make_constant
 
 Operator = tuple[str, str]
@@ -48,6 +48,8 @@ class Rule:
 
     def may_apply(self, operators: Set[Operator]) -> bool:
         """False if a model of these operators has no place for the rule."""
+        if self.roots.isdisjoint(operators):
+            return False
         return not self.needs or any(need <= operators for need in self.needs)
 
 
@@ -104,10 +106,10 @@ class Names:
         """All of them."""
         found: set[str] = set()
         owners = (self._model.graph, *(function.graph for function in self._model.functions.values()))
-        for graph in (graph for owner in owners for graph in all_graphs(owner)):
+        for graph, nodes in (each for owner in owners for each in graphs_with_nodes(owner)):
             found.update(value.name for value in graph.inputs if value.name)
             found.update(graph.initializers)
-            for node in graph:
+            for node in nodes:
                 found.update(value.name for value in node.outputs if value.name)
                 found.add(str(node.name))
         return found
@@ -120,13 +122,13 @@ class Scope:
         memo: values that rules made and may use again.
     """
 
-    def __init__(self, graph: ir.Graph, model: ir.Model, used: Names) -> None:
+    def __init__(self, graph: ir.Graph, nodes: Sequence[ir.Node], model: ir.Model, used: Names) -> None:
         self.graph, self.model = graph, model
         self._used = used
         self.memo: dict[object, ir.Value] = {}
         self._nodes: dict[Operator, list[ir.Node]] = {}
         self._place: dict[ir.Node, int] = {}
-        for place, node in enumerate(graph):
+        for place, node in enumerate(nodes):
             self._index(node, place)
 
     def nodes(self, operators: Iterable[Operator]) -> Iterator[ir.Node]:
@@ -236,7 +238,12 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
 def make_scopes(model: ir.Model) -> list[Scope]:
     """A scope for each graph of a model."""
     used = Names(model)
-    return [Scope(graph, model, used) for graph in all_graphs(model.graph)]
+    return [Scope(graph, nodes, model, used) for graph, nodes in graphs_with_nodes(model.graph)]
+
+
+def operators_of(scopes: Sequence[Scope]) -> frozenset[Operator]:
+    """The operators that are or were in some graphs."""
+    return frozenset[Operator]().union(*(scope.operators for scope in scopes))
 
 
 def apply_rule(
@@ -254,8 +261,6 @@ def apply_rule(
         The number of changes.
     """
     count = 0
-    if not applied.may_apply(set().union(*(scope.operators for scope in scopes))):
-        return count
     for scope in scopes:
         for node in scope.nodes(applied.roots):
             if ledger.limit is not None and not ledger.is_open:

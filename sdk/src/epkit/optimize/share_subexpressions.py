@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..model.walk import all_graphs
+from ..model.walk import all_graphs, graphs_with_nodes
 
 TYPES = (ir.AttributeType.TYPE_PROTO, ir.AttributeType.TYPE_PROTOS)
 
@@ -28,8 +28,8 @@ def share_subexpressions(model: ir.Model) -> int:
 def _may_share(model: ir.Model) -> bool:
     """Whether two nodes of one operator read the same first value; the pass itself costs a hash of every attribute."""
     seen: set[tuple[str, str, ir.Value | None]] = set()
-    for graph in all_graphs(model.graph):
-        for node in graph:
+    for _, nodes in graphs_with_nodes(model.graph):
+        for node in nodes:
             inputs = node.inputs
             look = node.op_type, node.domain, inputs[0] if inputs else None
             if look in seen:
@@ -42,8 +42,8 @@ def _types_as_text(model: ir.Model) -> list[tuple[ir.Node, ir.Attr]]:
     """Write attributes that are types (Optional has one) as text, which unlike them can be hashed; what was there."""
     found = [
         (node, attribute)
-        for graph in all_graphs(model.graph)
-        for node in graph
+        for _, nodes in graphs_with_nodes(model.graph)
+        for node in nodes
         for attribute in node.attributes.values()
         if attribute.type in TYPES and not attribute.is_ref()
     ]
