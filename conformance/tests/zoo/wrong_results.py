@@ -212,6 +212,7 @@ class _Stale(KernelProgram):
 
 @reported_by(
     "contract/follows_its_inputs",
+    "contract/forgets_its_memory",  # it runs with other inputs each time, too
     "contract/can_be_cancelled",
     "contract/writes_all_of_its_outputs",
     "threads/one_session_many_threads",

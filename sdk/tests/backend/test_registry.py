@@ -23,7 +23,7 @@ from epkit.errors import (
 from epkit.testing.broken import FromTheFuture, FromThePast, Sound
 from epkit.testing.models import model
 from epkit.testing.oracle import assert_same
-from epkit.testing.plugins import entry_points_of, plugin_of, registry_of
+from epkit.testing.plugins import FakeDistribution, entry_points_of, plugin_of, registry_of
 
 RELU = model("g (float[N] x) => (float[N] y) { y = Relu(x) }")
 X = np.array([-1, 2], np.float32)
@@ -102,6 +102,53 @@ def test_broken_names_the_package() -> None:
     assert (state.state, state.version) == ("broken", "7.1")
     assert "OSError: no such library" in state.reason
     assert "reinstall or upgrade the package 'epkit-acme'" in state.remedy
+
+
+def installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, files: dict[str, str]
+) -> Any:
+    """The state of a provider whose entry point is ``value``."""
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "epkit_slip"]:
+        monkeypatch.delitem(sys.modules, name)
+    listed = FakeDistribution("epkit-slip", "1.0", f"[epkit.providers]\nslip = {value}")
+    return registry_of(entry_points=list(listed.entry_points), installed=False).state("slip")
+
+
+CLASS = "from epkit.backend.null import NullProvider\nclass Slip(NullProvider):\n    name = 'slip'\n"
+HOOK = "\nfrom epkit.backend import hookimpl\n@hookimpl\ndef epkit_providers():\n    return [Slip]\n"
+
+
+def test_an_entry_point_that_names_a_class_is_told_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"epkit_slip/__init__.py": "", "epkit_slip/provider.py": CLASS}
+    state = installed_package(tmp_path, monkeypatch, "epkit_slip.provider:Slip", files)
+    assert state.state == "broken"
+    assert "names the class epkit_slip.provider:Slip" in state.reason
+    assert 'write slip = "epkit_slip" under [project.entry-points."epkit.providers"]' in state.remedy
+    assert "write in the module epkit_slip: @epkit.backend.hookimpl" in state.remedy
+    assert "return [Slip]" in state.remedy
+
+    files |= {"epkit_slip/__init__.py": "from .provider import Slip" + HOOK}
+    state = installed_package(tmp_path, monkeypatch, "epkit_slip.provider:Slip", files)
+    assert 'write slip = "epkit_slip" under' in state.remedy
+    assert "hookimpl" not in state.remedy
+
+    state = installed_package(tmp_path, monkeypatch, "epkit_slip", files)  # as told
+    assert state.state == "ready"
+
+
+def test_a_module_without_the_hook_is_told_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = installed_package(tmp_path, monkeypatch, "epkit_slip", {"epkit_slip/__init__.py": CLASS})
+    assert (state.state, "names the module epkit_slip;" in state.reason) == ("broken", True)
+    assert "entry-points" not in state.remedy
+    assert "write in the module epkit_slip: @epkit.backend.hookimpl" in state.remedy
 
 
 def test_what_is_really_installed() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -111,6 +112,7 @@ class Registry:
         remedy = f"reinstall or upgrade the package {_package(entries[0])!r}, or leave {name!r} out"
         try:
             module = entries[0].load()
+            _require_hook(module, entries[0])
             self._add_module(module, entries[0])
             # pluggy knows no call to one plugin only; the module's function is the hook itself
             found: dict[str, type[Provider]] = {p.name: p for p in module.epkit_providers()}
@@ -301,6 +303,34 @@ def _package(entry: importlib.metadata.EntryPoint | None) -> str:
 
 def _version(entry: importlib.metadata.EntryPoint | None) -> str:
     return entry.dist.version if entry is not None and entry.dist is not None else "-"
+
+
+def _require_hook(found: Any, entry: importlib.metadata.EntryPoint) -> None:
+    """An entry point names a module that has the hook; a slip is to name the provider's class instead."""
+    if _has_hook(found):
+        return
+    kind = "module" if not entry.attr else "class" if isinstance(found, type) else "object"
+    own, package = entry.module, entry.module.partition(".")[0]
+    homes = [name for name in (own, package) if _has_hook(sys.modules.get(name))]
+    home = homes[0] if homes else package if entry.attr else own
+    steps = []
+    if entry.value != home:
+        steps.append(f'write {entry.name} = "{home}" under [project.entry-points."{PROVIDER_GROUP}"]')
+    if not homes:
+        provider = entry.attr.rpartition(".")[2] if kind == "class" else "YourProvider"
+        steps.append(
+            f"write in the module {home}: @epkit.backend.hookimpl, def epkit_providers(): return [{provider}]"
+        )
+    raise BrokenProviderError(
+        f"the entry point {entry.name!r} names the {kind} {entry.value}; it must name a module with the hook "
+        "epkit_providers",
+        where=Where(provider=entry.name, stage="import"),
+        remedy=f"{'; '.join(steps)}; then install {_package(entry)} again",
+    )
+
+
+def _has_hook(module: Any) -> bool:
+    return callable(getattr(module, "epkit_providers", None))
 
 
 def _require_class(provider_type: Any, name: str) -> None:
