@@ -41,7 +41,12 @@ SANITIZE = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "thread": ["-fsanitize=thread"],
 }
-TRACED = ["-fno-omit-frame-pointer", "-O1", "-g1"]
+TRACED = [
+    "-fno-omit-frame-pointer",
+    "-O1",
+    "-fexpensive-optimizations",
+    "-g1",
+]  # fused multiply-adds as elsewhere
 
 
 @dataclass(frozen=True)

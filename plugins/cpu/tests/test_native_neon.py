@@ -86,7 +86,8 @@ def test_operators_compile(tmp_path: Path) -> None:
         f"-I{build.header_folder()}", f"-I{NATIVE / 'engine'}", "-Werror",
     ]  # fmt: skip
     assert len(compile_all(tmp_path, sorted((NATIVE / "ops").glob("*.cpp")), [*flags, *build.MATH])) > 10
-    compile_all(tmp_path, [NATIVE / "engine" / f"{name}.cpp" for name in ("arena", "isa")], flags)
+    engine = ("arena", "cpus", "isa", "offsets", "pool")
+    compile_all(tmp_path, [NATIVE / "engine" / f"{name}.cpp" for name in engine], flags)
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 33), (7, 130, 40), (50, 300, 17), (13, 1, 8)])
