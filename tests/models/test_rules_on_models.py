@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
+import epkit
+import epkit.backend as ep
 from epkit.model.check import check
 from epkit.model.read import read
+from epkit.optimize.layouts import LAYOUTS, Blocks
 from epkit.optimize.levels import LEVELS
-from epkit.optimize.optimise import optimise
+from epkit.optimize.optimise import Optimised, optimise
 
+from .compare import largest_error
 from .fetch import model_path
-from .test_exports import FOLDER
+from .test_exports import FOLDER, archive, peer_of
 from .test_models import MODELS
 
 KEPT = {
@@ -75,6 +82,24 @@ FETCHED = {
 MADE = {"bert": ("embed_layer_normalization",), "llama-cache": ("attention_with_past",)}
 """Models that torch exports on the spot."""
 
+IN_BLOCKS = {
+    "torch-tracing-mobilenet": ("blocks_of_4_FusedConv",),
+    "torch-tracing-unet": ("blocks_of_4_Conv", "blocks_of_4_ConvTranspose", "cancel_blocks"),
+    "onnxruntime-dynamic": (
+        *("blocks_of_4_MaxPool", "blocks_of_4_AveragePool", "blocks_of_4_GlobalAveragePool"),
+    ),
+}
+"""Of models kept, for a provider that asks for channels in blocks of four, and not for channels last."""
+
+OTHER_SIZES = {
+    f"{layout.name}_{name}"
+    for layout in LAYOUTS
+    if isinstance(layout, Blocks)
+    for name in ("Conv", "FusedConv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool")
+    if layout.size != 4
+} | {f"{layout.name}_GlobalMaxPool" for layout in LAYOUTS if isinstance(layout, Blocks)}
+"""The same rules; the models kept are narrow, and have no largest of all places."""
+
 UNSEEN = {
     "merge_casts": "what is cast twice is narrower in between, or one cast of the two goes as needless",
     "requantize": "quantisers put one pair between two operators",
@@ -90,14 +115,42 @@ UNSEEN = {
 """Rules that no model here needs, and why; they are proven on random instances of their own formula only."""
 
 
-def fired(path: object) -> set[str]:
-    found = optimise(check(read(path), operators=lambda *_: True).model, "all")  # type: ignore[arg-type]
-    return {each.rule for each in found.applied}
+def optimised(path: Any, providers: Sequence[ep.Provider] | None = None) -> Optimised:
+    return optimise(check(read(path), operators=lambda *_: True).model, "all", providers=providers)
+
+
+def fired(path: Any) -> set[str]:
+    return {each.rule for each in optimised(path).applied}
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_rules_fire_on_exports(name: str) -> None:
     assert not set(KEPT[name]) - fired(FOLDER / f"{name}.onnx")
+
+
+class Blocked(ep.KernelProvider):
+    """Asks for channels in blocks of four, and runs nothing: so all of it is inlined again."""
+
+    name = "blocked"
+    version = "1"
+
+    def devices(self) -> ep.Devices:
+        return ep.Devices(())
+
+    def knows(self, domain: str, op_type: str) -> bool:
+        return domain == "epkit.blocks_of_4" or (domain, op_type) == ("com.microsoft", "FusedConv")
+
+
+@pytest.mark.parametrize("name", IN_BLOCKS)
+def test_rules_of_blocks_fire_on_exports_and_keep_the_values(name: str) -> None:
+    path = FOLDER / f"{name}.onnx"
+    found, peer = optimised(path, [Blocked()]), peer_of(path)
+    assert not set(IN_BLOCKS[name]) - {each.rule for each in found.applied}
+    names = [output.name for output in peer.get_outputs()]
+    with epkit.load(found.model, optimise="none") as session:
+        for feeds, _ in archive(name):
+            wanted = dict(zip(names, peer.run(None, feeds), strict=True))
+            assert largest_error(session.run(None, feeds), wanted) <= 1e-3
 
 
 @pytest.mark.models
@@ -119,7 +172,9 @@ def test_rules_fire_on_models_of_transformers(name: str) -> None:
 
 
 def test_every_rule_is_listed_once() -> None:
-    listed = [rule for models in (KEPT, FETCHED, MADE) for rules in models.values() for rule in rules]
-    listed += UNSEEN
+    listed = [
+        rule for models in (KEPT, FETCHED, MADE, IN_BLOCKS) for rules in models.values() for rule in rules
+    ]
+    listed += [*OTHER_SIZES, *UNSEEN]
     assert len(listed) == len(set(listed))
     assert set(listed) == {rule.name for phase in LEVELS["all"] for rule in phase.rules}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from epkit.optimize.layouts import LAYOUTS
+
 HALVES = "half = Constant <value_float = 0.5> ()  one = Constant <value_float = 1.0> ()"
 GELU = "d = Div(x, r)  e = Erf(d)  s = Add(e, one)  h = Mul(x, half)"
 
@@ -79,19 +81,21 @@ REFUSED = (
     ),
     *(
         pytest.param(
-            f"channels_last_{operator}",
+            f"{layout.name}_{operator}",
             "the number of axes",
             f"g (float[2, 3, 4, 4] i, float[3, 3, 2, 2] w, int64[K] s) => (float[P] y) {{\n"
-            f"x = Reshape(i, s)  y = {operator} {attributes} ({inputs}) }}",
-            id=f"{operator} of an unknown number of axes",
+            f"x = Reshape(i, s)  {made} }}",
+            id=f"{operator} of an unknown number of axes, {layout.name}",
         )
-        for operator, attributes, inputs in (
-            ("Conv", "", "x, w"),
-            ("ConvTranspose", "", "x, w"),
-            ("MaxPool", "<kernel_shape = [2, 2]>", "x"),
-            ("AveragePool", "<kernel_shape = [2, 2]>", "x"),
-            ("GlobalAveragePool", "", "x"),
-            ("GlobalMaxPool", "", "x"),
+        for layout in LAYOUTS
+        for operator, made in (
+            ("Conv", "y = Conv(x, w)"),
+            ("ConvTranspose", "y = ConvTranspose(x, w)"),
+            ("MaxPool", "y = MaxPool <kernel_shape = [2, 2]>(x)"),
+            ("AveragePool", "y = AveragePool <kernel_shape = [2, 2]>(x)"),
+            ("GlobalAveragePool", "y = GlobalAveragePool(x)"),
+            ("GlobalMaxPool", "y = GlobalMaxPool(x)"),
+            ("FusedConv", "c = Conv(x, w)  y = Relu(c)"),
         )
     ),
     pytest.param(

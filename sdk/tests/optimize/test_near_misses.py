@@ -48,8 +48,8 @@ def test_what_is_none_of_its_business_stays(rule: str, text: str) -> None:
 
 
 def test_every_rule_has_a_near_miss() -> None:
-    """Written down here, or a random one: of every formula an inner value that is also a result."""
-    written = {str(each.values[0]) for each in (*REFUSED, *LEFT_ALONE)}
+    """Written down here, in test_layout, or a random one: of every formula an inner value that is also a result."""
+    written = {str(each.values[0]) for each in (*REFUSED, *LEFT_ALONE)} | {"cancel_blocks"}
     inside = {rule.name for rule in FUSIONS if isinstance(rule, Fusion) and rule.renames is None}
     rules = {rule.name for phase in LEVELS["all"] for rule in phase.rules}
     assert rules == rules & (written | inside), rules - written - inside

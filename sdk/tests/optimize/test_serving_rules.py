@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from test_basic_rules import Drawn, Example
 from test_fusion_rules import CASES as FUSED
 
 import epkit
+import epkit.backend as ep
 from epkit.model.check import check
 from epkit.model.read import read
+from epkit.optimize.layouts import LAYOUTS, Blocks
 from epkit.optimize.levels import LEVELS
 from epkit.optimize.optimise import optimise
 from epkit.testing.oracle import assert_same
@@ -141,17 +144,17 @@ def rows_as_batches(draw: Draw) -> Example:
     return b.done(mixed, *([b.op("Neg", weights)] if draw(st.booleans()) else []))
 
 
-def image(draw: Draw) -> Drawn:
-    return Drawn(
-        draw, 0, *(draw(SIDE) for _ in range(2)), *(draw(SIDE) + 1 for _ in range(draw(st.integers(1, 2))))
-    )
+def image(draw: Draw, block: int = 1) -> Drawn:
+    spatial = [draw(SIDE) + 1 for _ in range(draw(st.integers(1, 2)))]
+    return Drawn(draw, 0, draw(SIDE), block * draw(SIDE), *spatial)
 
 
-def layout_of(operator: str) -> Callable[[Draw], Example]:
+def layout_of(operator: str, size: int) -> Callable[[Draw], Example]:
     def make(draw: Draw) -> Example:
-        b = image(draw)
+        b = image(draw, size)
         kernel = [2] * (len(b.shape) - 2)
-        weight = b.weight(*(b.shape[1], 3) if operator == "ConvTranspose" else (3, b.shape[1]), *kernel)
+        filters = (b.shape[1], 3 * size) if operator == "ConvTranspose" else (3 * size, b.shape[1])
+        weight = b.weight(*filters, *kernel)
         if operator == "FusedConv":
             return b.done(b.op("Relu", b.op("Conv", b.x, weight)))
         if operator.startswith("Conv"):
@@ -163,69 +166,111 @@ def layout_of(operator: str) -> Callable[[Draw], Example]:
     return make
 
 
-def convolved(b: Drawn) -> str:
-    return b.op("Conv", b.x, b.weight(3, b.shape[1], *[1] * (len(b.shape) - 2)))
+def convolved(b: Drawn, channels: int = 3) -> str:
+    return b.op("Conv", b.x, b.weight(channels, b.shape[1], *[1] * (len(b.shape) - 2)))
 
 
-def sink_below_unary(draw: Draw) -> Example:
-    b = image(draw)
-    return b.done(b.op(draw(st.sampled_from(["Elu", "Abs", "Softplus", "Erf"])), convolved(b)))
+def sink_below_unary(draw: Draw, size: int = 1) -> Example:
+    b = image(draw, size)
+    return b.done(b.op(draw(st.sampled_from(["Elu", "Abs", "Softplus", "Erf"])), convolved(b, 3 * size)))
 
 
-def sink_below_binary(draw: Draw) -> Example:
-    b = image(draw)
-    spatial = len(b.shape) - 2
-    other = draw(st.sampled_from([(), (1, 3, *[1] * spatial), (b.shape[-1],), (*b.shape[2:],), "convolved"]))
-    second = convolved(b) if other == "convolved" else b.weight(*other)
-    pair = draw(st.permutations([convolved(b), second]))
-    per_channel = other in [(), (1, 3, *[1] * spatial)]  # of which Sub becomes a part of the convolution
+def sink_below_binary(draw: Draw, size: int = 1) -> Example:
+    b = image(draw, size)
+    spatial, channels = len(b.shape) - 2, 3 * size
+    each = (1, channels, *[1] * spatial)
+    other = draw(st.sampled_from([(), each, (b.shape[-1],), (*b.shape[2:],), "convolved"]))
+    second = convolved(b, channels) if other == "convolved" else b.weight(*other)
+    pair = draw(st.permutations([convolved(b, channels), second]))
+    per_channel = other in [(), each]  # of which Sub becomes a part of the convolution
     operators = ["Max", "Min"] if per_channel else ["Max", "Min", "Sub"]
     return b.done(b.op(draw(st.sampled_from(operators)), *pair))
 
 
-def sink_below_concat(draw: Draw) -> Example:
-    b = image(draw)
+def sink_below_concat(draw: Draw, size: int = 1) -> Example:
+    b = image(draw, size)
     axis = draw(st.integers(-len(b.shape), len(b.shape) - 1))
-    return b.done(b.op("Concat", convolved(b), convolved(b), axis=axis))
+    return b.done(b.op("Concat", convolved(b, 3 * size), convolved(b, 3 * size), axis=axis))
 
 
-SERVING = {
+def cancel_blocks(draw: Draw, size: int = 4) -> Example:
+    b = image(draw, size)
+    inner = b.weight(size, 3 * size, *[1] * (len(b.shape) - 2))
+    return b.done(b.op("Conv", b.op("Relu", convolved(b, 3 * size)), inner))
+
+
+SINKS = (sink_below_unary, sink_below_binary, sink_below_concat)
+SERVING: dict[str, Callable[[Draw], Example]] = {
     make.__name__: make
     for make in (
         *(halve_angles, spell_out_angles, lift_angles, expose_keys, join_heads),
-        *(choose_by_product, rows_as_batches),
-        *(sink_below_unary, sink_below_binary, sink_below_concat),
-    )
-} | {
-    f"channels_last_{name}": layout_of(name)
-    for name in (
-        *(
-            "Conv",
-            "ConvTranspose",
-            "MaxPool",
-            "AveragePool",
-            "GlobalAveragePool",
-            "GlobalMaxPool",
-            "FusedConv",
-        ),
+        *(choose_by_product, rows_as_batches, *SINKS),
     )
 }
+LAID_OUT = (
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "FusedConv"),
+)
+IN_BLOCKS: dict[str, tuple[str, int, Callable[[Draw], Example]]] = {
+    "cancel_blocks": ("cancel_blocks", 4, cancel_blocks)
+}
+"""The rule, the size of the blocks, and what makes an instance."""
+for each in LAYOUTS:
+    if not isinstance(each, Blocks):
+        SERVING |= {f"{each.name}_{name}": layout_of(name, 1) for name in LAID_OUT}
+        continue
+    made = {f"{each.name}_{name}": layout_of(name, each.size) for name in LAID_OUT}
+    IN_BLOCKS |= {name: (name, each.size, make) for name, make in made.items()}
+    if each.size in (4, 8):
+        IN_BLOCKS |= {
+            f"{make.__name__}_{each.name}": (make.__name__, each.size, partial(make, size=each.size))
+            for make in SINKS
+        }
 
 
 def test_every_rule_of_every_level_runs_on_random_instances() -> None:
-    made = {*SERVING, *BASIC, *FUSED}
+    made = {*SERVING, *(name for name, _, _ in IN_BLOCKS.values()), *BASIC, *FUSED}
     assert {rule.name for phase in LEVELS["all"] for rule in phase.rules} == made
+
+
+def fires(name: str, example: Example, providers: Sequence[ep.Provider] | None = None) -> None:
+    """The rule is applied, for these providers, and onnxruntime finds the values unchanged."""
+    proto, feeds = example
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    wanted: list[Any] = onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, feeds)
+    found = optimise(check(read(proto)).model, "all", providers=providers)
+    assert name in {each.rule for each in found.applied}, found.missed
+    with epkit.load(found.model, optimise="none") as session:
+        assert_same(list(session.run(None, feeds).values()), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SERVING)
 @settings(max_examples=5, deadline=None, database=None, phases=[Phase.generate])
 @given(data=st.data())
 def test_the_rule_fires_and_keeps_the_values(name: str, data: st.DataObject) -> None:
-    proto, feeds = SERVING[name](data.draw)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    wanted: list[Any] = onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, feeds)
-    found = optimise(check(read(proto)).model, "all")
-    assert name in {each.rule for each in found.applied}, found.missed
-    with epkit.load(found.model, optimise="none") as session:
-        assert_same(list(session.run(None, feeds).values()), wanted, rtol=1e-5, atol=1e-5)
+    fires(name, SERVING[name](data.draw))
+
+
+class InBlocks(ep.KernelProvider):
+    """Knows all operators with channels in blocks of a size, and FusedConv, but not channels last."""
+
+    name = "in-blocks"
+    version = "1"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def devices(self) -> ep.Devices:
+        return ep.Devices(())
+
+    def knows(self, domain: str, op_type: str) -> bool:
+        return domain == f"epkit.blocks_of_{self.size}" or (domain, op_type) == ("com.microsoft", "FusedConv")
+
+
+@pytest.mark.parametrize("case", IN_BLOCKS)
+@settings(max_examples=3, deadline=None, database=None, phases=[Phase.generate])
+@given(data=st.data())
+def test_the_rule_fires_for_who_asks_for_blocks_and_keeps_the_values(case: str, data: st.DataObject) -> None:
+    name, size, make = IN_BLOCKS[case]
+    fires(name, make(data.draw), [InBlocks(size)])

@@ -1,9 +1,10 @@
-"""Channels last, for providers that ask for it.
+"""Layouts of channels, for providers that ask for them.
 
-A provider asks by knowing operators of the domain ``epkit.channels_last``: there ``Conv``, ``MaxPool`` and so on
-mean what the standard's mean, except that their data is [batch, spatial axes, channels] (weights are as ever).
-Such an operator is put in the place of the standard's between two transpositions, which are then moved towards
-the results and cancel where two meet. As every fused operator it carries its meaning as a function.
+A provider asks by knowing operators of a layout's domain: in ``epkit.channels_last``, ``Conv``, ``MaxPool`` and so
+on mean what the standard's mean, except that their data is [batch, spatial axes, channels]; in
+``epkit.blocks_of_16`` it is [batch, channels / 16, spatial axes, 16]. Weights are as ever. Such an operator is put
+in the place of the standard's between two changes of layout. Those at the end are then moved towards the results,
+and cancel where they meet one into the layout. As every fused operator it carries its meaning as a function.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import onnx_ir as ir
 
 from ..backend.subgraph import constant_of
 from ..model.inline import KEPT
+from ._edit import bypass
 from .fuse import Fusion
-from .rule import Rule, Scope, Verdict, producer, rule
-from .shapes import dims_text, rank_of
-from .simplify_transposes import merge_transposes, permutation
-
-DOMAIN = "epkit.channels_last"
+from .layouts import LAYOUTS, Layout
+from .rule import Rule, Scope, Verdict, rule
+from .simplify_transposes import merge_transposes
 
 _DATA = {
     ("", "Conv"): (0,),
@@ -40,68 +40,51 @@ _UNARY = (
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu")
 
 
-def to_last(rank: int) -> list[int]:
-    """[0, 2, 3, ..., 1]: the permutation that takes the channels to the end."""
-    return [0, *range(2, rank), 1]
-
-
-def to_first(rank: int) -> list[int]:
-    """[0, n, 1, 2, ...]: the permutation that takes them back."""
-    return [0, rank - 1, *range(1, rank - 1)]
-
-
-def _channels_last(operator: tuple[str, str], node: ir.Node, scope: Scope) -> Verdict:
-    rank = rank_of(node.inputs[0])
+def _lay_out(layout: Layout, operator: tuple[str, str], node: ir.Node, scope: Scope) -> Verdict:
     places = [
         place for place in _DATA[operator] if place < len(node.inputs) and node.inputs[place] is not None
     ]
-    if rank is None or rank < 3:
-        return f"the number of axes of {dims_text(node.inputs[0])} is unknown" if node.inputs[0] else False
+    if node.inputs[0] is None:
+        return False
     if len([output for output in node.outputs if output.name]) != 1:
         return "it has more outputs than one"
     output, inputs = node.outputs[0], list(node.inputs)
+    for value in (*(inputs[place] for place in places), output):
+        if problem := layout.refusal(value):
+            return problem
+    body = _body(layout, node, places, scope)
     for place in places:
-        inputs[place] = _moved(inputs[place], to_last(rank), node, scope)
-    body = _body(node, places, rank, scope)
+        value = inputs[place]
+        assert value is not None
+        inputs[place] = layout.enter(value, node, scope)
     call = ir.Node(
-        DOMAIN,
+        layout.domain,
         node.op_type,
         inputs,
         list(node.attributes.values()),
         overload=body.overload,
         version=1,
-        name=scope.fresh(f"{node.name}/last"),
+        name=scope.fresh(f"{node.name}/{layout.name}"),
     )
-    last = call.outputs[0]
-    last.type, last.shape = output.type, _permuted(output, to_last(rank))
+    made = call.outputs[0]
+    made.type, made.shape = output.type, layout.shape(output)
     scope.insert(node, call)
     scope.model.functions[body.identifier()] = body
-    scope.model.opset_imports.setdefault(DOMAIN, 1)
-    back = scope.make(node, "Transpose", [last], {"perm": to_first(rank)}, version=13, like=output)
-    return scope.replace(node, back)
+    scope.model.opset_imports.setdefault(layout.domain, 1)
+    return scope.replace(node, layout.leave(made, output, node, scope))
 
 
-def _moved(value: ir.Value | None, perm: list[int], before: ir.Node, scope: Scope) -> ir.Value:
-    assert value is not None
-    made = scope.make(before, "Transpose", [value], {"perm": perm}, version=13)
-    made.type, made.shape = value.type, _permuted(value, perm)
-    return made
-
-
-def _permuted(value: ir.Value, perm: list[int]) -> ir.Shape | None:
-    return None if value.shape is None else ir.Shape([value.shape[axis] for axis in perm])
-
-
-def _body(node: ir.Node, places: list[int], rank: int, scope: Scope) -> ir.Function:
-    """Channels to the front, the operator, channels to the end."""
+def _body(layout: Layout, node: ir.Node, places: list[int], scope: Scope) -> ir.Function:
+    """Data out of the layout, the operator, its result into it."""
     formals = [ir.Value(name=f"i{index}", type=v.type if v else None) for index, v in enumerate(node.inputs)]
     inner: list[ir.Value | None] = [
         None if value is None else formal for value, formal in zip(node.inputs, formals, strict=True)
     ]
     nodes: list[ir.Node] = []
     for place in places:
-        perm = [ir.AttrInt64s("perm", to_first(rank))]
-        nodes.append(ir.Node("", "Transpose", [formals[place]], perm, version=13))
+        given = node.inputs[place]
+        assert given is not None
+        nodes += layout.leaving(formals[place], given)
         inner[place] = nodes[-1].outputs[0]
     output = node.outputs[0]
     copied = ir.Node(
@@ -115,106 +98,128 @@ def _body(node: ir.Node, places: list[int], rank: int, scope: Scope) -> ir.Funct
         name=node.name,
         metadata_props={**node.metadata_props, KEPT: ""},
     )
-    last = ir.Node("", "Transpose", [copied.outputs[0]], [ir.AttrInt64s("perm", to_last(rank))], version=13)
-    graph = ir.Graph(
-        formals, last.outputs, nodes=[*nodes, copied, last], opset_imports=dict(scope.model.opset_imports)
-    )
-    return ir.Function(
-        DOMAIN, node.op_type, str(output.name), graph=graph, attributes=list(node.attributes.values())
-    )
+    nodes += [copied, *layout.entering(copied.outputs[0], output)]
+    graph = ir.Graph(formals, nodes[-1].outputs, nodes=nodes, opset_imports=dict(scope.model.opset_imports))
+    attributes = list(node.attributes.values())
+    return ir.Function(layout.domain, node.op_type, str(output.name), graph=graph, attributes=attributes)
 
 
-def _rule(operator: tuple[str, str]) -> Fusion:
-    name = f"channels_last_{operator[1]}"
-    says = f"{operator[1]}(x) = first(channels_last.{operator[1]}(last(x))), where last and first transpose."
-    return Fusion(
-        name, says, frozenset({operator}), partial(_channels_last, operator), target=(DOMAIN, operator[1])
-    )
+def _rule(layout: Layout, operator: tuple[str, str]) -> Fusion:
+    op_type = operator[1]
+    name = f"{layout.name}_{op_type}"
+    says = f"{op_type}(x) = back({layout.domain}.{op_type}(into(x))), where into and back change the layout."
+    rewrite = partial(_lay_out, layout, operator)
+    return Fusion(name, says, frozenset({operator}), rewrite, target=(layout.domain, op_type))
 
 
-CHANNELS_LAST = tuple(map(_rule, _DATA))
-_SERVED = tuple(each.name for each in CHANNELS_LAST)
+FUSIONS = tuple(_rule(layout, operator) for layout in LAYOUTS for operator in _DATA)
+_SERVED = tuple(each.name for each in FUSIONS)
 
 
-def _lifted(value: ir.Value | None) -> ir.Node | None:
-    """The transposition to the front that makes a value, if one does."""
-    before = producer(value, "Transpose")
-    perm = None if before is None else permutation(before)
-    return (
-        before
-        if before is not None and perm is not None and len(perm) > 2 and perm == to_first(len(perm))
-        else None
-    )
+def _layout_of(node: ir.Node) -> Layout | None:
+    """The layout from which an input of a node was brought back, if there is one."""
+    return next((each for each in LAYOUTS for value in node.inputs if each.left(value) is not None), None)
 
 
 @rule(*_UNARY, serves=_SERVED)
 def sink_below_unary(node: ir.Node, scope: Scope) -> Verdict:
-    """f(first(x)) = first(f(x)) for f that works element by element."""
-    before = _lifted(node.inputs[0])
-    if before is None:
+    """f(back(x)) = back(f(x)) for f that works element by element."""
+    layout = _layout_of(node)
+    source = None if layout is None else layout.left(node.inputs[0])
+    if layout is None or source is None:
         return False
-    return _sink(node, [before.inputs[0], *node.inputs[1:]], len(permutation(before) or ()), scope)
+    return _sink(layout, node, [source, *node.inputs[1:]], scope)
 
 
 @rule(*_BINARY, serves=_SERVED)
 def sink_below_binary(node: ir.Node, scope: Scope) -> Verdict:
-    """f(first(x), first(y)) = first(f(x, y)), where y may be a constant that is transposed instead."""
-    lifted = [_lifted(value) for value in node.inputs]
-    ranks = {len(permutation(each) or ()) for each in lifted if each is not None}
+    """f(back(x), back(y)) = back(f(x, y)), where y may be a constant that is brought into the layout instead."""
+    layout = _layout_of(node)
+    if layout is None:
+        return False
+    ranks = {len(v.shape) for v in node.inputs if v is not None and layout.left(v) is not None and v.shape}
     if len(ranks) != 1:
         return False
     (rank,) = ranks
     inputs: list[ir.Value | None] = []
-    for each, value in zip(lifted, node.inputs, strict=True):
-        array = constant_of(value)
-        if each is not None:
-            inputs.append(each.inputs[0])
-        elif array is not None and array.ndim <= rank and value is not None:
-            whole = array.reshape([1] * (rank - array.ndim) + list(array.shape)) if array.ndim else array
-            turned = np.ascontiguousarray(whole.transpose(to_last(rank))) if array.ndim else array
-            inputs.append(scope.constant(turned, f"{value.name}/last"))
-        else:
-            return f"{value.name if value else ''} has its channels in front"
-    return _sink(node, inputs, rank, scope)
+    for value in node.inputs:
+        inner = layout.left(value) or _constant(layout, value, rank, scope)
+        if inner is None:
+            return f"{value.name if value else ''} has its channels in front, or not of such a number"
+        inputs.append(inner)
+    return _sink(layout, node, inputs, scope)
+
+
+def _constant(layout: Layout, value: ir.Value | None, rank: int, scope: Scope) -> ir.Value | None:
+    """A constant in the layout of values that have so many axes otherwise, or None."""
+    array = constant_of(value)
+    if array is None or value is None or array.ndim > rank:
+        return None
+    if not array.ndim:
+        return value
+    turned = layout.array(array.reshape([1] * (rank - array.ndim) + list(array.shape)))
+    return (
+        None
+        if turned is None
+        else scope.constant(np.ascontiguousarray(turned), f"{value.name}/{layout.name}")
+    )
 
 
 @rule("Concat", serves=_SERVED)
 def sink_below_concat(node: ir.Node, scope: Scope) -> Verdict:
-    """Concat(first(x), first(y); axis) = first(Concat(x, y; the same axis at its new place))."""
-    lifted = [_lifted(value) for value in node.inputs]
-    ranks = {len(permutation(each) or ()) for each in lifted if each is not None}
-    if len(ranks) != 1 or None in lifted:
-        return False
-    (rank,) = ranks
-    axis = to_first(rank)[node.attributes["axis"].as_int() % rank]
-    node.attributes["axis"] = ir.AttrInt64("axis", axis)
-    return _sink(node, [each.inputs[0] for each in lifted if each is not None], rank, scope)
-
-
-def _sink(node: ir.Node, inputs: list[ir.Value | None], rank: int, scope: Scope) -> Verdict:
+    """Concat(back(x), back(y); axis) = back(Concat(x, y; the same axis at its new place))."""
+    layout = _layout_of(node)
+    sources = [] if layout is None else [layout.left(value) for value in node.inputs]
     output = node.outputs[0]
+    if layout is None or None in sources or output.shape is None:
+        return False
+    rank = len(output.shape)
+    axis = layout.axis(node.attributes["axis"].as_int() % rank, rank)
+    node.attributes["axis"] = ir.AttrInt64("axis", axis)
+    return _sink(layout, node, sources, scope)
+
+
+def _sink(layout: Layout, node: ir.Node, inputs: list[ir.Value | None], scope: Scope) -> Verdict:
+    output = node.outputs[0]
+    if problem := layout.refusal(output):
+        return problem
     function = scope.model.functions.get(node.op_identifier())
     for value in (value for inner in function or () for value in inner.outputs):
         value.shape = None  # it was that of channels in front
-    last = ir.Node(
+    inside = ir.Node(
         node.domain,
         node.op_type,
         inputs,
         list(node.attributes.values()),
         overload=node.overload,
         version=node.version,
-        name=scope.fresh(f"{node.name}/last"),
+        name=scope.fresh(f"{node.name}/{layout.name}"),
     )
-    last.outputs[0].type, last.outputs[0].shape = output.type, _permuted(output, to_last(rank))
-    scope.insert(node, last)
-    back = scope.make(node, "Transpose", [last.outputs[0]], {"perm": to_first(rank)}, version=13, like=output)
-    return scope.replace(node, back)
+    inside.outputs[0].type, inside.outputs[0].shape = output.type, layout.shape(output)
+    scope.insert(node, inside)
+    return scope.replace(node, layout.leave(inside.outputs[0], output, node, scope))
 
+
+def _cancel_blocks(node: ir.Node, scope: Scope) -> Verdict:
+    """ToBlocks(FromBlocks(x)) = x."""
+    layout = next(each for each in LAYOUTS if each.domain == node.domain)
+    source = layout.left(node.inputs[0])
+    return source is not None and bypass(node, source)
+
+
+cancel_blocks = Rule(
+    "cancel_blocks",
+    str(_cancel_blocks.__doc__),
+    frozenset((layout.domain, "ToBlocks") for layout in LAYOUTS),
+    _cancel_blocks,
+    _SERVED,
+)
 
 RULES: tuple[Rule, ...] = (
-    *CHANNELS_LAST,
+    *FUSIONS,
     sink_below_unary,
     sink_below_binary,
     sink_below_concat,
     merge_transposes,
+    cancel_blocks,
 )
