@@ -7,13 +7,14 @@ runs where its last node was.
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from epkit.backend import Subgraph
 
-from .lower.chain import Chain, Unsupported
+from .lower.chain import MOST_INSTRUCTIONS, Chain, Unsupported
 from .lower.pointwise import Pointwise, emit_node, meaning_of
 from .lower.step import Operand, Step, View
 
@@ -77,42 +78,100 @@ def _inferred(value: ir.Value) -> tuple[Any, ...] | None:
     return dims
 
 
+class Part(NamedTuple):
+    """A node in a chain.
+
+    Attributes:
+        look: equal for nodes of which a chain does the same.
+        operands: what it reads, each once.
+        size: how many instructions it is.
+    """
+
+    view: View
+    meaning: Pointwise
+    look: int
+    operands: Sequence[ir.Value]
+    size: int
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that become one chain, in an order in which they can run; it runs where the last one was.
+
+    Attributes:
+        size: how many instructions they are.
+        reads: how many operands they have, those that others of them make and those of several counted, too.
+    """
+
+    parts: list[Part]
+    size: int = 0
+    reads: int = 0
+
+    @property
+    def end(self) -> ir.Node:
+        """The last node."""
+        return self.parts[-1].view.node
+
+
 class Fuser:
-    """Takes the nodes in order; gives the chains as steps."""
+    """Takes the nodes in order; gives the chains as steps.
+
+    Nodes that look alike are tried once, and chains that do the same are encoded once.
+    """
 
     def __init__(self, graph: Subgraph) -> None:
-        self._graph = graph
         self._shapes = Shapes(graph)
-        self._open: dict[ir.Value, Chain] = {}
-        self._known: dict[Hashable, tuple[bytes, tuple[tuple[int, int], ...]]] = {}
-        self.chains: dict[ir.Node, Chain] = {}
+        self._open: dict[ir.Value, Group] = {}
+        self._ends: dict[ir.Node, Group] = {}
+        self._plain: dict[Hashable, tuple[int, int]] = {}
+        self._looks: dict[Hashable, int] = {}
+        self._packed: dict[Hashable, tuple[bytes, tuple[tuple[int, int], ...]]] = {}
 
     def add(self, view: View) -> bool:
         """True if the node is elementwise and in a chain now."""
         node, meaning = view.node, meaning_of(view)
-        if meaning is None:
+        part = None if meaning is None else self._part(view, meaning)
+        if part is None:
             self.read(node.inputs)
             return False
         shape = self._shapes.after(node)
-        found = {
-            c: c.nodes[-1] for value in node.inputs if value is not None and (c := self._open.get(value))
-        }
-        joined = [chain for chain, end in found.items() if self._shapes.of(end.outputs[0]) == shape]
-        known = {chain: len(chain.nodes) for chain in joined}
-        chain = _longest(joined, view, meaning)
-        if chain is None:
-            self.read(node.inputs)
-            return False
+        found = dict.fromkeys([group for value in part.operands if (group := self._open.get(value))])
+        joined = [group for group in found if self._shapes.of(group.end.outputs[0]) == shape]
+        made, merged = _joined(joined, part)
         self._shapes.note(node, shape)
-        for other, end in found.items():
-            if other is not chain:
-                self._close(other)  # merged, or read from outside
-            if other in joined:  # what is left in the list is in the chain
-                del self.chains[end]
-        for item in chain.nodes[known.get(chain, 0) :]:
-            self._open[item.outputs[0]] = chain
-        self.chains[node] = chain
+        for group in found:
+            if group is not made:
+                self._close(group)  # merged, or read from outside
+        for group in merged:
+            del self._ends[group.end]
+        for each in [part for group in merged[1:] for part in group.parts]:
+            made.parts.append(each)
+            self._open[each.view.node.outputs[0]] = made
+        made.parts.append(part)
+        self._open[node.outputs[0]] = made
+        self._ends[node] = made
         return True
+
+    def _part(self, view: View, meaning: Pointwise) -> Part | None:
+        """The node as a part of a chain, if it can be one."""
+        node = view.node
+        operands = node.inputs
+        key: Hashable = None
+        if meaning.is_plain and len(set(operands)) == len(operands) and None not in operands:
+            key = node.domain, node.op_type, view.result_type(), *map(view.kind, operands)
+            if (known := self._plain.get(key)) is not None:
+                return Part(view, meaning, known[0], operands, known[1])  # type: ignore[arg-type]  # None is out
+        chain = Chain()
+        try:
+            emit_node(view, meaning, chain)
+        except Unsupported:
+            return None
+        if len(chain.inputs) > MOST_INPUTS:
+            return None
+        look = self._looks.setdefault(chain.look(), len(self._looks))
+        if key is not None:
+            self._plain[key] = look, len(chain.instructions)
+        return Part(view, meaning, look, chain.inputs, len(chain.instructions))
 
     def read(self, values: Iterable[Operand]) -> None:
         """Somebody outside reads these values: chains that make them are complete."""
@@ -120,49 +179,69 @@ class Fuser:
             if value is not None and not isinstance(value, np.ndarray) and value in self._open:
                 self._close(self._open[value])
 
-    def _close(self, chain: Chain) -> None:
-        for node in chain.nodes:
-            if self._open.get(node.outputs[0]) is chain:
-                del self._open[node.outputs[0]]
+    def _close(self, group: Group) -> None:
+        for part in group.parts:
+            value = part.view.node.outputs[0]
+            if self._open.get(value) is group:
+                del self._open[value]
 
     def step(self, node: ir.Node, wanted: Container[ir.Value]) -> Step | None:
         """The chain that runs at a node, with the results that are wanted; None: another node's runs it, or none."""
-        chain = self.chains.get(node)
-        if chain is None:
+        group = self._ends.get(node)
+        if group is None:
             return None
-        results = [item.outputs[0] for item in chain.nodes if item.outputs[0] in wanted]
+        nodes = tuple([part.view.node for part in group.parts])
+        results = [made.outputs[0] for made in nodes if made.outputs[0] in wanted]
         if not results:
             return None
-        attributes, over = self._packed(chain, results)
-        return Step(
-            "pointwise", tuple(chain.inputs), tuple(results), attributes, tuple(chain.nodes), over=over
-        )
-
-    def _packed(self, chain: Chain, results: Sequence[ir.Value]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-        """What a chain does, and which inputs it may overwrite; found once for all that look like it."""
-        look = chain.look(results)
-        if look not in self._known:
-            self._known[look] = chain.pack(results), chain.may_overwrite(results)
-        return self._known[look]
+        inputs, look = _look(group, results)
+        if look not in self._packed:
+            self._packed[look] = _pack(group, results)
+        attributes, over = self._packed[look]
+        return Step("pointwise", inputs, tuple(results), attributes, nodes, over=over)
 
 
-def _longest(joined: list[Chain], view: View, meaning: Pointwise) -> Chain | None:
-    """The first chain, with a node and as many of the others as may be, which are left in the list.
+def _joined(groups: list[Group], part: Part) -> tuple[Group, list[Group]]:
+    """The first group with as many of the others, and then the part, as one chain may have; all groups in it.
 
-    Where there is none, a new one; None if the node is in no chain.
+    Where there is none, a new one.
     """
-    while True:
-        chain = joined[0] if joined else Chain()
-        before = chain.mark()
-        try:
-            for other in joined[1:]:
-                chain.merge(other)
-            emit_node(view, meaning, chain)
-            if len(chain.inputs) > MOST_INPUTS:
-                raise Unsupported
-            return chain
-        except Unsupported:
-            chain.go_back(before)
-            if not joined:
-                return None
-            joined.pop()
+    while groups and not _fit(groups, part):
+        groups.pop()
+    made = groups[0] if groups else Group([])
+    made.size = part.size + sum([group.size for group in groups])
+    made.reads = len(part.operands) + sum([group.reads for group in groups])
+    return made, groups
+
+
+def _fit(groups: list[Group], part: Part) -> bool:
+    if part.size + sum([group.size for group in groups]) > MOST_INSTRUCTIONS:
+        return False
+    if len(part.operands) + sum([group.reads for group in groups]) <= MOST_INPUTS:
+        return True
+    parts = [*(each for group in groups for each in group.parts), part]
+    made = {each.view.node.outputs[0] for each in parts}
+    return len({value for each in parts for value in each.operands} - made) <= MOST_INPUTS
+
+
+def _look(group: Group, results: Sequence[ir.Value]) -> tuple[tuple[ir.Value, ...], Hashable]:
+    """What a group reads, in order; and what is equal for groups of which the chains do the same."""
+    numbers: dict[ir.Value, int] = {}
+    inputs: list[ir.Value] = []
+    parts: list[tuple[int, ...]] = []
+    for part in group.parts:
+        for value in part.operands:
+            if value not in numbers:
+                numbers[value] = len(numbers)
+                inputs.append(value)
+        parts.append((part.look, *[numbers[value] for value in part.operands]))
+        numbers[part.view.node.outputs[0]] = len(numbers)
+    return tuple(inputs), (*parts, None, *[numbers[value] for value in results])
+
+
+def _pack(group: Group, results: Sequence[ir.Value]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+    """What the chain of a group does, and which inputs it may overwrite."""
+    chain = Chain()
+    for part in group.parts:
+        emit_node(part.view, part.meaning, chain)
+    return chain.pack(results), chain.may_overwrite(results)

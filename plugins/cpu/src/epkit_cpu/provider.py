@@ -92,18 +92,16 @@ class CpuProvider(KernelProvider):
         """The engine runs control flow whole, of whose bodies it takes every node."""
         from .control import is_control_flow, refusal
 
-        whole = bool(chosen_isa())
+        whole, table = bool(chosen_isa()), self.table
         for node in graph.nodes:
-            found: object
             if whole and is_control_flow(node):
-                found = refusal(node, graph, self.table)
+                yield refusal(node, graph, table) or Claim((node,))
             elif whole and _gives_weights(node):
-                found = Refusal(
+                yield Refusal(
                     node, "fused", "the engine has no Attention that gives its weights, but the parts"
                 )
             else:
-                found = self.table.find(node, graph)
-            yield found if isinstance(found, Refusal) else Claim((node,))
+                yield table.refusal(node, graph) or Claim((node,))
 
     def memory_steps(self, subgraph: Subgraph) -> Sequence[MemoryStep]:
         if chosen_isa():  # the native program manages its memory itself

@@ -36,8 +36,7 @@ class KernelProvider(Provider):
 
     def claim(self, graph: Subgraph) -> Iterable[Claim | Refusal]:
         for node in graph.nodes:
-            found = self.table.find(node, graph)
-            yield found if isinstance(found, Refusal) else Claim((node,))
+            yield self.table.refusal(node, graph) or Claim((node,))
 
     def knows(self, domain: str, op_type: str) -> bool:
         return self.table.has(domain, op_type)

@@ -53,6 +53,8 @@ class Subgraph:
         Their inputs are the formal ones, then the values captured from outside. A provider that claims the node runs
         its bodies too.
         """
+        if not node.attributes.data:
+            return {}
         from ..model.walk import bodies
 
         return {name: subgraph_of(graph, self.opsets, self.depth + 1) for name, graph in bodies(node)}

@@ -1,7 +1,7 @@
 """Reads an ONNX model from a file, bytes or an object, without copying its weights.
 
 A model file is mapped; `wire` cuts the weights out, protobuf parses what is left, `normalize` settles quirks,
-`weights` checks sizes and opens external data, `structure` checks names, and onnx_ir makes the graph.
+`weights` checks sizes and opens external data, and `deserialize` makes the graph of onnx_ir, checking names on the way.
 """
 
 from __future__ import annotations
@@ -109,13 +109,14 @@ def _read_opened(
     files = ExternalFiles(opened.path, folder)
     try:
         skeleton, cuts = _skeleton(opened, limits)
-        check_text(skeleton)
-        warnings, overridable = normalize(skeleton, limits)
-        weights = Weights(opened.buffer, cuts, files, limits)
-        payloads = weights.resolve(skeleton)
-        check_structure(skeleton, limits)
+        try:
+            warnings, overridable = normalize(skeleton, limits)
+            payloads = Weights(opened.buffer, cuts, files, limits).resolve(skeleton)
+        except Exception:
+            check_text(skeleton)  # bytes in the place of a name may be why
+            raise
         with maptypes.set_aside(skeleton) as aside, long_lists.set_aside(skeleton) as lists:
-            model = _deserialize(skeleton)
+            model = _deserialize(skeleton, limits)
         maptypes.bring_back((*model.graph.inputs, *model.graph.outputs), aside)
         long_lists.bring_back(model.graph, lists)
         attach(model, payloads)
@@ -139,9 +140,11 @@ def _skeleton(opened: Opened, limits: Limits) -> tuple[onnx.ModelProto, list[Cut
     return model, cuts
 
 
-def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
+def _deserialize(skeleton: onnx.ModelProto, limits: Limits) -> ir.Model:
     try:
-        return deserialize(skeleton)
+        return deserialize(skeleton, limits)
+    except EpkitError:
+        raise
     except Exception as error:  # whatever onnx_ir meets that the checks before it let pass
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -23,10 +23,11 @@ def check_text(model: onnx.ModelProto) -> None:
 
 
 def _strings(model: onnx.ModelProto) -> list[str]:
-    return [*_loose(model), *_graph(model.graph), *_functions(model)]
+    return [*loose_texts(model), *_graph(model.graph), *_functions(model)]
 
 
-def _loose(model: onnx.ModelProto) -> Iterator[str]:
+def loose_texts(model: onnx.ModelProto) -> Iterator[str]:
+    """The strings of a model beside those of its graph and its functions."""
     yield from _opsets(model)
     for prop in model.metadata_props:
         yield from (prop.key, prop.value)
@@ -52,9 +53,9 @@ def _opsets(owner: onnx.ModelProto | onnx.FunctionProto) -> Iterator[str]:
 def _graph(graph: onnx.GraphProto) -> list[str]:
     found = [graph.name, graph.doc_string, *_infos((*graph.input, *graph.output, *graph.value_info))]
     for tensor in graph.initializer:
-        found += _tensor(tensor)
+        found += tensor_texts(tensor)
     for sparse in graph.sparse_initializer:
-        found += _tensor(sparse.values)
+        found += tensor_texts(sparse.values)
     for annotation in graph.quantization_annotation:
         found.append(annotation.tensor_name)
         for entry in annotation.quant_parameter_tensor_names:
@@ -66,19 +67,20 @@ def _graph(graph: onnx.GraphProto) -> list[str]:
 def _infos(infos: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
     for info in infos:
         yield from (info.name, info.doc_string)
-        yield from _type(info.type)
+        yield from type_texts(info.type)
 
 
-def _type(kind: onnx.TypeProto) -> Iterator[str]:
+def type_texts(kind: onnx.TypeProto) -> Iterator[str]:
+    """The strings of a type: names of dimensions, denotations."""
     yield kind.denotation
     which = kind.WhichOneof("value")
     if which in ("tensor_type", "sparse_tensor_type"):
         for dim in getattr(kind, which).shape.dim:
             yield from (dim.dim_param, dim.denotation)
     elif which in ("sequence_type", "optional_type"):
-        yield from _type(getattr(kind, which).elem_type)
+        yield from type_texts(getattr(kind, which).elem_type)
     elif which == "map_type":
-        yield from _type(kind.map_type.value_type)
+        yield from type_texts(kind.map_type.value_type)
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto], found: list[str]) -> None:
@@ -98,22 +100,28 @@ def _nodes(nodes: Iterable[onnx.NodeProto], found: list[str]) -> None:
 
 def _attributes(attributes: Iterable[onnx.AttributeProto], found: list[str]) -> None:
     for attribute in attributes:
-        found += (attribute.name, attribute.ref_attr_name, attribute.doc_string)
-        if attribute.HasField("t"):
-            found += _tensor(attribute.t)
-        if attribute.HasField("tp"):
-            found += _type(attribute.tp)
+        attribute_texts(attribute, found)
         if attribute.HasField("g"):
             found += _graph(attribute.g)
-        for tensor in attribute.tensors:
-            found += _tensor(tensor)
-        for kind in attribute.type_protos:
-            found += _type(kind)
         for graph in attribute.graphs:
             found += _graph(graph)
 
 
-def _tensor(tensor: onnx.TensorProto) -> list[str]:
+def attribute_texts(attribute: onnx.AttributeProto, found: list[str]) -> None:
+    """Add the strings of an attribute, but for graphs in it."""
+    found += (attribute.name, attribute.ref_attr_name, attribute.doc_string)
+    if attribute.HasField("t"):
+        found += tensor_texts(attribute.t)
+    if attribute.HasField("tp"):
+        found += type_texts(attribute.tp)
+    for tensor in attribute.tensors:
+        found += tensor_texts(tensor)
+    for kind in attribute.type_protos:
+        found += type_texts(kind)
+
+
+def tensor_texts(tensor: onnx.TensorProto) -> list[str]:
+    """The strings of a tensor: names, and where external data lie; not its elements."""
     found = [tensor.name, tensor.doc_string]
     for entry in (*tensor.external_data, *tensor.metadata_props):
         found += (entry.key, entry.value)

@@ -177,7 +177,7 @@ def _explained(offer: Offer, bound: Bound, view: Subgraph) -> Offer:
     """Every node that is not claimed gets a refusal; a claimed one keeps none."""
     claimed = offer.claimed
     refusals = {}
-    for node in view.nodes:
+    for node in view.nodes if len(claimed) < len(view.nodes) else ():
         if node not in claimed:
             silent = Refusal(node, "unexplained", f"{bound.name} gave no reason")
             refusals[node] = offer.refusals.get(node, silent)

@@ -20,7 +20,7 @@ from .edges import Edges
 from .offers import Offer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Unit:
     """Nodes that stay together. ``provider`` is an index into the session's providers; None: nobody."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..native import tile_knows, tile_ops, tile_types
 from .types import kind_of
@@ -79,49 +79,10 @@ class Chain:
         self.origins.append((origin, index))
         return Register(len(self.origins) - 1, kind)
 
-    def merge(self, other: Chain) -> None:
-        """Take over another chain, whose values this one reads."""
-        renamed: dict[int, int] = {}
-        for value in other.inputs:
-            renamed[other.values[value].number] = self.value(value).number
-        for index, (kind, number) in enumerate(other.literals):
-            renamed[other.origins.index(("literal", index))] = self.literal(number, kind).number
-        kinds = {r.number: r.kind for r in other.values.values()}
-        for op, kind, result, operands, parameters in other.instructions:
-            if len(self.instructions) >= MOST_INSTRUCTIONS:
-                raise Unsupported
-            new = self._new(kinds.get(result, kind), "temporary", len(self.instructions))
-            renamed[result] = new.number
-            renumbered = tuple([renamed[r] for r in operands])
-            self.instructions.append((op, kind, new.number, renumbered, parameters))
-        for value, register in other.values.items():
-            self.values.setdefault(value, Register(renamed[register.number], register.kind))
-        self.nodes += other.nodes
-
-    def mark(self) -> tuple[int, ...]:
-        """How long the chain is, for :meth:`go_back`."""
-        return (len(self.values), *map(len, self._lists()))
-
-    def go_back(self, mark: tuple[int, ...]) -> None:
-        """Forget what was added since."""
-        count, *lengths = mark
-        while len(self.values) > count:
-            self.values.popitem()
-        for part, length in zip(self._lists(), lengths, strict=True):
-            del part[length:]
-
-    def _lists(self) -> tuple[list[Any], ...]:
-        return self.inputs, self.literals, self.instructions, self.nodes, self.origins
-
-    def look(self, results: Sequence[ir.Value]) -> Hashable:
+    def look(self) -> Hashable:
         """Equal for chains that do the same."""
-        return (
-            tuple(self.instructions),
-            tuple(map(repr, self.literals)),
-            tuple(self.origins),
-            tuple([self.values[value].kind for value in self.inputs]),
-            tuple([self.values[value] for value in results]),
-        )
+        kinds = tuple([self.values[value].kind for value in self.inputs])
+        return tuple(self.instructions), tuple(map(repr, self.literals)), tuple(self.origins), kinds
 
     def pack(self, results: Sequence[ir.Value]) -> bytes:
         """The attributes of the native kernel: see ``Chain`` in ops/pointwise.h."""

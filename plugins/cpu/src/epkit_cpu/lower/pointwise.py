@@ -22,6 +22,8 @@ from .step import View
 NARROW = ("float16", "bfloat16")
 Emit = Callable[[View, Chain, list[Register]], Register]
 
+_plain: set[Emit] = set()
+
 
 def meaning_of(view: View) -> Pointwise | None:
     """The elementwise operator that a node is, if its result is of a type that chains have."""
@@ -73,14 +75,25 @@ class Pointwise:
     widen: bool = True
     operands: tuple[int, ...] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the instructions depend on the types of the operands and of the result only."""
+        return self.emit in _plain
+
+
+def _of_types(emit: Emit) -> Emit:
+    """Note that an emit looks at nothing but its registers."""
+    _plain.add(emit)
+    return emit
+
 
 def _simple(op: str, *names: str) -> Emit:
     """An instruction whose parameters x and y are the attributes of these names (``name=default``)."""
+    if not names:
+        return _of_types(lambda view, chain, operands: chain.emit(op, *operands))
     defaults = [(name.partition("=")[0], float(name.partition("=")[2])) for name in names]
 
     def emit(view: View, chain: Chain, operands: list[Register]) -> Register:
-        if not defaults:
-            return chain.emit(op, *operands)
         found = [float(view.attributes.get(name, default)) for name, default in defaults] + [0.0, 0.0]
         return chain.emit(op, *operands, x=found[0], y=found[1])
 
@@ -88,7 +101,7 @@ def _simple(op: str, *names: str) -> Emit:
 
 
 def _compare(op: str) -> Emit:
-    return lambda view, chain, operands: chain.emit(op, *operands, to="bool")
+    return _of_types(lambda view, chain, operands: chain.emit(op, *operands, to="bool"))
 
 
 def _fold(op: str) -> Emit:
@@ -98,7 +111,7 @@ def _fold(op: str) -> Emit:
             result = chain.emit(op, result, operand)
         return chain.emit("copy", result) if len(operands) == 1 else result
 
-    return emit
+    return _of_types(emit)
 
 
 def _mean(view: View, chain: Chain, operands: list[Register]) -> Register:
