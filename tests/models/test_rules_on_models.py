@@ -56,7 +56,6 @@ KEPT = {
     "paddle2onnx-net": ("fold_affine",),
     "jax2onnx-layer": ("gemm_activation", "remove_reshape"),
     "onnxruntime-4bits-qdq": ("matmul_n_bits",),
-    "onnxruntime-4bits": ("scaled_matmul",),
     "onnxruntime-dynamic": (
         *("matmul_integer_to_float", "dynamic_quantize_matmul", "bias_softmax", "channels_last_MaxPool"),
         *("channels_last_AveragePool", "sink_below_concat"),
@@ -73,9 +72,10 @@ KEPT = {
 """Models kept in ``exports/``."""
 
 FETCHED = {
-    "slanet-1m": ("matmul_add", "transposed_gemm"),
+    "slanet-1m": ("matmul_add", "transposed_gemm", "scaled_matmul"),
     "open-nsfw": ("conv_add_activation",),
     "standard_v3_3/model": ("channels_last_GlobalMaxPool",),
+    "yolov8n": ("sink_below_split",),
 }
 """Models of the catalogue, by the end of their paths."""
 
