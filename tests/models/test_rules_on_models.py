@@ -171,3 +171,9 @@ def test_every_rule_is_listed_once() -> None:
     listed += OTHER_SIZES
     assert len(listed) == len(set(listed))
     assert set(listed) == {rule.name for phase in LEVELS["all"] for rule in phase.rules}
+
+
+def test_the_page_of_rules_is_up_to_date() -> None:
+    from .rules_page import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "write it again: python -m tests.models.rules_page"
