@@ -97,6 +97,39 @@ class Weighed(nn.Module):
         return mixed, weights
 
 
+class Placed(nn.Module):
+    """Rotated halves, by places that are given for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", 10000.0 ** -(torch.arange(0, 8, 2).float() / 8))
+
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        half = places[..., None].float() * self.steps
+        angles = torch.cat((half, half), -1)
+        low, high = x.chunk(2, -1)
+        return x * angles.cos()[:, None] + torch.cat((-high, low), -1) * angles.sin()[:, None]
+
+
+class Trained(nn.Module):
+    """Trained for codes of 8 bits: each value is rounded to its code, in the same steps where numbers only move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.rounded(self.wide(self.rounded(x)).relu())
+        y = self.rounded(functional.pixel_unshuffle(self.rounded(functional.pixel_shuffle(y, 2)), 2))
+        y = self.rounded(self.rounded(y[:, :, 1:]))
+        kept = (y[:, :1] > 0.5).int().float()
+        z = self.rounded(y.mean((2, 3), keepdim=True))
+        return self.narrow(y) * kept + self.rounded(z.expand(-1, -1, 3, 4))[:, :4, :1, :1]
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, 0.02, 0, 0, 255)
+
+
 class Masked(nn.Module):
     """Attention with a mask that says what takes part."""
 
@@ -136,6 +169,17 @@ def _padded(batch: int, length: int) -> dict[str, Tensor]:
     return {**_sequence(batch, length), "drop": drop}
 
 
+def _placed(batch: int, length: int) -> dict[str, Tensor]:
+    torch.manual_seed(length)
+    places = torch.arange(length)[None] + torch.arange(batch)[:, None]
+    return {"x": torch.randn(batch, HEADS, length, 8), "places": places}
+
+
+def _image(batch: int, size: int) -> dict[str, Tensor]:
+    torch.manual_seed(size)
+    return {"x": torch.rand(batch, 3, size + 1, size)}
+
+
 _OPEN = {0: "batch", 1: "length"}
 BLOCKS: dict[str, Case] = {
     "decoder": Case(Decoder, _sequence, {"x": _OPEN}),
@@ -143,6 +187,9 @@ BLOCKS: dict[str, Case] = {
     "decoder-eager": Case(lambda: Decoder(how="eager"), _sequence, {"x": _OPEN}),
     "encoder": Case(Encoder, _two, {"x": {0: "batch"}, "memory": {0: "batch"}}, ((2, 7), (3, 7))),
     "weighed": Case(Weighed, _padded, {"x": {0: "batch"}, "drop": {0: "batch"}}, ((2, 7), (3, 7))),
+    "placed": Case(Placed, _placed, {"x": {0: "batch", 2: "length"}, "places": _OPEN}, traced=True),
+    "decoder-fixed": Case(lambda: Decoder(how="eager"), _sequence, {}, ((2, 7),), traced=True),
+    "trained": Case(Trained, _image, {"x": {0: "batch"}}, ((2, 6), (3, 6)), traced=True),
     "decoder-23": Case(Decoder, _sequence, {"x": _OPEN}, opset=23),
     "einstein": Case(
         Einstein,

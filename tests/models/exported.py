@@ -24,7 +24,8 @@ Axes = Mapping[str, Mapping[int, str]]
 class Case:
     """A torch module with examples of its inputs, by name, and the dynamic dimensions of each.
 
-    The opset is that of the exporter of torch.export, by default its own.
+    The opset is that of the exporter of torch.export, by default its own. Of a small part only one of the two
+    exporters may be of interest: ``traced`` says whether that is the one that traces.
     """
 
     build: Callable[[], nn.Module]
@@ -32,6 +33,14 @@ class Case:
     axes: Axes
     sizes: tuple[tuple[int, int], ...] = ((2, 7), (3, 12))
     opset: int | None = None
+    traced: bool | None = None
+
+    @property
+    def exporters(self) -> tuple[bool, ...]:
+        """By which to export it: False is the one that traces, True that of torch.export."""
+        if self.opset is not None:
+            return (True,)
+        return (False, True) if self.traced is None else (not self.traced,)
 
     def feeds(self) -> list[Feeds]:
         """The inputs in all sizes, as arrays."""

@@ -73,7 +73,7 @@ def _blocks() -> Iterator[Export]:
     from .exported import export
 
     for name, case in BLOCKS.items():
-        for dynamo in (False, True) if case.opset is None else (True,):
+        for dynamo in case.exporters:
             model = export(case, dynamo=dynamo)
             torch.manual_seed(0)
             module = case.build().eval()
@@ -138,6 +138,7 @@ def tensorflow_models() -> Iterator[Export]:
     yield Export("tf2onnx-convolution", model.SerializeToString(), feeds, outputs)
     yield _tensorflow_encoder()
     yield _keras_masked()
+    yield _tensorflow_trained()
 
 
 def _tensorflow_encoder() -> Export:
@@ -197,6 +198,28 @@ def _keras_masked() -> Export:
     feed["m"][1, 4:] = False
     outputs = [[each.numpy() for each in attend(*(tf.constant(feed[name]) for name in ("x", "m")))]]
     return Export("tf2onnx-masked", model.SerializeToString(), [feed], outputs)
+
+
+def _tensorflow_trained() -> Export:
+    """Trained for codes of 8 bits, with places that become channels between two of them."""
+    import tensorflow as tf
+    import tf2onnx
+
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0, 0.3, (3, 3, 3, 4)).astype(np.float32)
+
+    def rounded(x: Any) -> Any:
+        return tf.quantization.fake_quant_with_min_max_args(x, 0, 5.1, 8)
+
+    def convolve(x: Any) -> Any:
+        y = rounded(tf.nn.relu(tf.nn.conv2d(rounded(x), kernel, 1, "SAME")))
+        return tf.reduce_sum(rounded(tf.nn.space_to_depth(y, 2)), -1)
+
+    signature = [tf.TensorSpec((2, 6, 4, 3), name="x")]
+    model, _ = tf2onnx.convert.from_function(tf.function(convolve), signature, opset=15)
+    feed = {"x": rng.uniform(0, 2, (2, 6, 4, 3)).astype(np.float32)}
+    outputs = [[convolve(tf.constant(feed["x"])).numpy()]]
+    return Export("tf2onnx-trained", model.SerializeToString(), [feed], outputs)
 
 
 def jax_models() -> Iterator[Export]:

@@ -28,6 +28,13 @@ KEPT = {
     ),
     "tf2onnx-masked": ("choose_by_product", "transpose_of_product"),
     "torch-tracing-weighed": ("rows_as_batches",),
+    "torch-tracing-placed": ("rotary_embedding",),
+    "torch-tracing-decoder-fixed": ("spell_out_angles",),
+    "torch-tracing-trained": (
+        *("merge_casts", "requantize", "saturate", "expand_of_codes", "slice_of_codes"),
+        *("depthtospace_of_codes",),
+    ),
+    "tf2onnx-trained": ("spacetodepth_of_codes",),
     "torch-tracing-encoder": (
         "gelu",
         "bias_gelu",
@@ -56,7 +63,6 @@ KEPT = {
     "paddle2onnx-net": ("fold_affine",),
     "jax2onnx-layer": ("gemm_activation", "remove_reshape"),
     "onnxruntime-4bits-qdq": ("matmul_n_bits",),
-    "onnxruntime-4bits": ("scaled_matmul",),
     "onnxruntime-dynamic": (
         *("matmul_integer_to_float", "dynamic_quantize_matmul", "bias_softmax", "channels_last_MaxPool"),
         *("channels_last_AveragePool", "sink_below_concat"),
@@ -73,23 +79,26 @@ KEPT = {
 """Models kept in ``exports/``."""
 
 FETCHED = {
-    "slanet-1m": ("matmul_add", "transposed_gemm"),
+    "slanet-1m": ("matmul_add", "transposed_gemm", "scaled_matmul"),
     "open-nsfw": ("conv_add_activation",),
     "standard_v3_3/model": ("channels_last_GlobalMaxPool",),
+    "yolov8n": ("sink_below_split",),
 }
 """Models of the catalogue, by the end of their paths."""
 
 MADE = {"bert": ("embed_layer_normalization",), "llama-cache": ("attention_with_past",)}
 """Models that torch exports on the spot."""
 
-IN_BLOCKS = {
+ASKED: dict[str, tuple[str, ...]] = {
     "torch-tracing-mobilenet": ("blocks_of_4_FusedConv",),
     "torch-tracing-unet": ("blocks_of_4_Conv", "blocks_of_4_ConvTranspose", "cancel_blocks"),
     "onnxruntime-dynamic": (
         *("blocks_of_4_MaxPool", "blocks_of_4_AveragePool", "blocks_of_4_GlobalAveragePool"),
     ),
+    "torch-tracing-decoder": ("rotary_embedding_by_sample",),
 }
-"""Of models kept, for a provider that asks for channels in blocks of four, and not for channels last."""
+"""Models kept, for a provider that asks for channels in blocks of four and the standard's names, not for channels last
+or the other names."""
 
 OTHER_SIZES = {
     f"{layout.name}_{name}"
@@ -99,20 +108,6 @@ OTHER_SIZES = {
     if layout.size != 4
 } | {f"{layout.name}_GlobalMaxPool" for layout in LAYOUTS if isinstance(layout, Blocks)}
 """The same rules; the models kept are narrow, and have no largest of all places."""
-
-UNSEEN = {
-    "merge_casts": "what is cast twice is narrower in between, or one cast of the two goes as needless",
-    "requantize": "quantisers put one pair between two operators",
-    "saturate": "onnxruntime's quantiser takes such a Relu out itself",
-    "spell_out_angles": "exports leave the length open; it is for those of which `--fix` makes the angles known",
-    "rotary_embedding": "all samples share the angles in what exporters write",
-    "rotary_embedding_by_sample": "where com.microsoft's name is wanted too, that goes first",
-    **dict.fromkeys(
-        ("expand_of_codes", "slice_of_codes", "depthtospace_of_codes", "spacetodepth_of_codes"),
-        "no quantised model here has it between codes in the same steps",
-    ),
-}
-"""Rules that no model here needs, and why; they are proven on random instances of their own formula only."""
 
 
 def optimised(path: Any, providers: Sequence[ep.Provider] | None = None) -> Optimised:
@@ -128,24 +123,24 @@ def test_rules_fire_on_exports(name: str) -> None:
     assert not set(KEPT[name]) - fired(FOLDER / f"{name}.onnx")
 
 
-class Blocked(ep.KernelProvider):
-    """Asks for channels in blocks of four, and runs nothing: so all of it is inlined again."""
+class Asking(ep.KernelProvider):
+    """Asks for what ASKED says, and runs nothing: so all of it is inlined again."""
 
-    name = "blocked"
+    name = "asking"
     version = "1"
 
     def devices(self) -> ep.Devices:
         return ep.Devices(())
 
     def knows(self, domain: str, op_type: str) -> bool:
-        return domain == "epkit.blocks_of_4" or (domain, op_type) == ("com.microsoft", "FusedConv")
+        return domain in ("", "epkit.blocks_of_4") or (domain, op_type) == ("com.microsoft", "FusedConv")
 
 
-@pytest.mark.parametrize("name", IN_BLOCKS)
-def test_rules_of_blocks_fire_on_exports_and_keep_the_values(name: str) -> None:
+@pytest.mark.parametrize("name", ASKED)
+def test_rules_fire_on_exports_for_who_asks_and_keep_the_values(name: str) -> None:
     path = FOLDER / f"{name}.onnx"
-    found, peer = optimised(path, [Blocked()]), peer_of(path)
-    assert not set(IN_BLOCKS[name]) - {each.rule for each in found.applied}
+    found, peer = optimised(path, [Asking()]), peer_of(path)
+    assert not set(ASKED[name]) - {each.rule for each in found.applied}
     names = [output.name for output in peer.get_outputs()]
     with epkit.load(found.model, optimise="none") as session:
         for feeds, _ in archive(name):
@@ -172,9 +167,13 @@ def test_rules_fire_on_models_of_transformers(name: str) -> None:
 
 
 def test_every_rule_is_listed_once() -> None:
-    listed = [
-        rule for models in (KEPT, FETCHED, MADE, IN_BLOCKS) for rules in models.values() for rule in rules
-    ]
-    listed += [*OTHER_SIZES, *UNSEEN]
+    listed = [rule for models in (KEPT, FETCHED, MADE, ASKED) for rules in models.values() for rule in rules]
+    listed += OTHER_SIZES
     assert len(listed) == len(set(listed))
     assert set(listed) == {rule.name for phase in LEVELS["all"] for rule in phase.rules}
+
+
+def test_the_page_of_rules_is_up_to_date() -> None:
+    from .rules_page import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "write it again: python -m tests.models.rules_page"

@@ -99,6 +99,13 @@ REFUSED = (
         )
     ),
     pytest.param(
+        "sink_below_split",
+        "are not known",
+        """g (float[1, 2, H, 4] x) => (float[1, 3, A, 4] y, float[1, 3, B, 4] z) <float[3, 2, 1, 1] w = {1, 2, 3, 4, 5, 6}> {
+               c = Conv(x, w)  y, z = Split <axis = 2, num_outputs = 2> (c) }""",
+        id="pieces of an open dimension",
+    ),
+    pytest.param(
         "sink_below_binary",
         "has its channels in front",
         """g (float[1, 2, 4, 4] x, float[1, 3, 4, 4] z) => (float[1, 3, 4, 4] y) <float[3, 2, 1, 1] w = {1, 2, 3, 4, 5, 6}> {

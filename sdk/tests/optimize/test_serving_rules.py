@@ -172,7 +172,8 @@ def convolved(b: Drawn, channels: int = 3) -> str:
 
 def sink_below_unary(draw: Draw, size: int = 1) -> Example:
     b = image(draw, size)
-    return b.done(b.op(draw(st.sampled_from(["Elu", "Abs", "Softplus", "Erf"])), convolved(b, 3 * size)))
+    y, op_type = convolved(b, 3 * size), draw(st.sampled_from(["Elu", "Abs", "Softplus", "Erf", "Swish"]))
+    return b.done(b.op("Mul", y, b.op("Sigmoid", y)) if op_type == "Swish" else b.op(op_type, y))
 
 
 def sink_below_binary(draw: Draw, size: int = 1) -> Example:
@@ -193,13 +194,28 @@ def sink_below_concat(draw: Draw, size: int = 1) -> Example:
     return b.done(b.op("Concat", convolved(b, 3 * size), convolved(b, 3 * size), axis=axis))
 
 
+def sink_below_split(draw: Draw, size: int = 1) -> Example:
+    b = image(draw, size)
+    y = convolved(b, 3 * size)
+    pieces = b.ints(2 * size, size)
+    if draw(st.booleans()):
+        low, high = (
+            b.op("Slice", y, b.ints(s), b.ints(e), b.ints(1)) for s, e in ((0, 2 * size), (2 * size, 99))
+        )
+    else:
+        low, high = "low", "high"
+        axis = draw(st.sampled_from([1, 1 - len(b.shape)]))
+        b.nodes.append(onnx.helper.make_node("Split", [y, pieces], [low, high], "split", axis=axis))
+    return b.done(b.op("Neg", low), b.op("Abs", high))
+
+
 def cancel_blocks(draw: Draw, size: int = 4) -> Example:
     b = image(draw, size)
     inner = b.weight(size, 3 * size, *[1] * (len(b.shape) - 2))
     return b.done(b.op("Conv", b.op("Relu", convolved(b, 3 * size)), inner))
 
 
-SINKS = (sink_below_unary, sink_below_binary, sink_below_concat)
+SINKS = (sink_below_unary, sink_below_binary, sink_below_concat, sink_below_split)
 SERVING: dict[str, Callable[[Draw], Example]] = {
     make.__name__: make
     for make in (

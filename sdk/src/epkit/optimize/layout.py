@@ -9,6 +9,7 @@ and cancel where they meet one into the layout. As every fused operator it carri
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,6 +21,7 @@ from ._edit import bypass
 from .fuse import Fusion
 from .layouts import LAYOUTS, Layout
 from .rule import Rule, Scope, Verdict, rule
+from .shapes import dims_text
 from .simplify_transposes import merge_transposes
 
 _DATA = {
@@ -131,6 +133,12 @@ def sink_below_unary(node: ir.Node, scope: Scope) -> Verdict:
     return _sink(layout, node, [source, *node.inputs[1:]], scope)
 
 
+sink_below_unary = replace(
+    sink_below_unary,
+    roots=sink_below_unary.roots | {("com.microsoft", name) for name in ("Gelu", "QuickGelu")},
+)
+
+
 @rule(*_BINARY, serves=_SERVED)
 def sink_below_binary(node: ir.Node, scope: Scope) -> Verdict:
     """f(back(x), back(y)) = back(f(x, y)), where y may be a constant that is brought into the layout instead."""
@@ -179,6 +187,35 @@ def sink_below_concat(node: ir.Node, scope: Scope) -> Verdict:
     return _sink(layout, node, sources, scope)
 
 
+@rule("Split", serves=_SERVED)
+def sink_below_split(node: ir.Node, scope: Scope) -> Verdict:
+    """Split(back(x); axis) = back of each of Split(x; the same axis at its new place)."""
+    layout = _layout_of(node)
+    source = None if layout is None else layout.left(node.inputs[0])
+    if layout is None or source is None:
+        return False
+    if problem := next(filter(None, map(layout.refusal, node.outputs)), None):
+        return problem
+    shapes = [layout.shape(output) for output in node.outputs]
+    rank = len(node.outputs[0].shape or ())
+    axis = layout.axis(node.attributes.get_int("axis", 0) % rank, rank)
+    sizes = [shape[axis] for shape in shapes]
+    if not all(isinstance(size, int) for size in sizes):
+        return f"the sizes of the pieces are not known: {dims_text(node.outputs[0])}"
+    lengths = scope.constant(np.array(sizes, np.int64), f"{node.name}/sizes")
+    made = [ir.Value(type=old.type, shape=shape) for old, shape in zip(node.outputs, shapes, strict=True)]
+    name = scope.fresh(f"{node.name}/{layout.name}")
+    at = [ir.AttrInt64("axis", axis)]
+    scope.insert(node, ir.Node("", "Split", [source, lengths], at, outputs=made, version=13, name=name))
+    for old, value in zip(node.outputs, made, strict=True):
+        back = layout.leave(value, old, node, scope)
+        kept, old.name = old.name, None
+        old.replace_all_uses_with(back, replace_graph_outputs=True)
+        back.name = kept
+    scope.remove([node])
+    return True
+
+
 def _sink(layout: Layout, node: ir.Node, inputs: list[ir.Value | None], scope: Scope) -> Verdict:
     output = node.outputs[0]
     if problem := layout.refusal(output):
@@ -220,6 +257,7 @@ RULES: tuple[Rule, ...] = (
     sink_below_unary,
     sink_below_binary,
     sink_below_concat,
+    sink_below_split,
     merge_transposes,
     cancel_blocks,
 )

@@ -123,7 +123,7 @@ def _added(asked: ir.Value, drops: bool, match: Match, found: Fused, scope: Scop
     """With the mask as numbers that are added; made once."""
     dtype = match["query"].dtype
     assert dtype is not None
-    key = ("added", asked, drops, match.attributes["fill"])
+    key = ("added", asked, drops, match.attributes["fill"], dtype)
     zero = np.zeros((), dtype.numpy())
     if key not in scope.memo:
         fill = scope.constant(np.asarray(match.attributes["fill"], zero.dtype), f"{asked.name}/fill")

@@ -57,7 +57,12 @@ def choose_by_product(node: ir.Node, scope: Scope) -> Verdict:
     for chosen, rest in (node.inputs, node.inputs[::-1]):
         for mask, x in _factors(chosen):
             kept = _as_condition(mask)
-            if kept is None or x is None or not (producer(x, "Softmax") or _leads_to_softmax(node)):
+            if (
+                kept is None
+                or x is None
+                or constant_of(x) is not None
+                or not (producer(x, "Softmax") or _leads_to_softmax(node))
+            ):
                 continue
             other = _where_not(kept, rest)
             if other is None:
