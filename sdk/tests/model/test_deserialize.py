@@ -8,7 +8,10 @@ import onnx_ir as ir
 import pytest
 from model_samples import CONTROL_FLOW
 
+from epkit.errors import InvalidModelError, NotOnnxError, UnsafeModelError
 from epkit.model.deserialize import deserialize
+from epkit.model.limits import Limits
+from epkit.model.read import read
 
 
 def same(model: onnx.ModelProto) -> None:
@@ -73,3 +76,50 @@ def test_what_is_rare_is_kept(where: str) -> None:
     else:
         model.graph.node[0].device_configurations.add(configuration_id="two")
     same(model)
+
+
+NAMES = (
+    b"us", b"own", b"value", b"key", b"rich", b"batch", b"flag", b"product", b"again", b"skipped", b"twice",
+    b"MatMul", b"Clip", b"then_branch", b"noted", b"numbers",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_no_text(name: bytes) -> None:
+    """Wherever it stands: the first place, the last, and all of them."""
+    data = onnx.parser.parse_model(RICH.format(ir=10)).SerializeToString()
+    field = bytes([len(name)]) + name
+    broken = bytes([len(name)]) + b"\xff" + name[1:]
+    count = data.count(field)
+    assert count
+    ahead, last = data.rsplit(field, 1)
+    for damaged in {data.replace(field, broken, 1), ahead + broken + last, data.replace(field, broken)}:
+        with pytest.raises(NotOnnxError, match="not text"):
+            read(damaged)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("a = Add (again, b)", "a = Add (again, nowhere)", "Nothing produces the value 'nowhere'"),
+        ("a = Add (again, b)", "b = Add (again, again) a = Neg (b)", "'b' is defined twice"),
+        ("c = Mul (d, x)", "c, d = Mul (d, x)", "'d' is defined twice"),
+        ("c = Mul (d, x)", "c = Mul (f, x)", "Nothing produces the value 'f'"),
+        ("numbers: ints", "noted: ints", "has an attribute twice"),
+        ("t2 () => (f)", "t2 () => (product)", "is defined outside of it"),
+        ("c = Identity (b)", "c = Identity (x)", "Nothing produces the value 'x'"),
+    ],
+)
+def test_what_is_wrong_with_names_is_said(old: str, new: str, said: str) -> None:
+    text = RICH.format(ir=10)
+    assert old in text
+    with pytest.raises(InvalidModelError, match=said):
+        read(onnx.parser.parse_model(text.replace(old, new)))
+
+
+def test_limits_of_nodes_and_nesting() -> None:
+    model = onnx.parser.parse_model(RICH.format(ir=10))
+    for limits in (Limits(nodes=8), Limits(nesting=1)):
+        with pytest.raises(UnsafeModelError):
+            deserialize(model, limits)
+    deserialize(model, Limits(nodes=9, nesting=2))

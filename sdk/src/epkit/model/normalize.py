@@ -102,9 +102,9 @@ def _settle_opsets(model: onnx.ModelProto, warnings: list[str]) -> None:
             versions[domain] = entry.version
         if owner is model and "" not in versions:
             versions[""] = onnx.defs.onnx_opset_version()
-        del owner.opset_import[:]
-        for domain, version in versions.items():
-            owner.opset_import.add(domain=domain, version=version)
+        settled = [onnx.OperatorSetIdProto(domain=domain, version=each) for domain, each in versions.items()]
+        del owner.opset_import[:]  # not before: a domain that is no text has stopped here, and is still there
+        owner.opset_import.extend(settled)
 
 
 def _drop_negative_dims(graph: onnx.GraphProto, warnings: list[str]) -> None:
