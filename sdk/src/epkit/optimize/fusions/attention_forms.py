@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...backend.subgraph import constant_of
 from ..rule import Rule, Scope, Verdict, only_use, producer, rule
+from ..schema import default_of
 from ..shapes import dims_text, rank_of, same_dim
 from ..simplify_transposes import permutation
 
@@ -131,6 +132,82 @@ def _as_value(mask: ir.Value | None) -> ir.Value | None:
     return kept if isinstance(kept, ir.Value) else None
 
 
+@rule("Transpose", serves=_SERVED)
+def turn_scores(node: ir.Node, scope: Scope) -> Verdict:
+    """Transpose(Softmax(K Qᵀ + m; axis -2)) = Softmax(Q Kᵀ + mᵀ; axis -1), and so where the softmax comes after it.
+
+    tf2onnx makes that of the notation in which Keras writes its scores.
+    """
+    softmax = producer(node.inputs[0], "Softmax")
+    if permutation(node) != [0, 1, 3, 2]:
+        return False
+    if softmax is None:
+        leads = any(use.node.op_type == "Softmax" for use in node.outputs[0].uses())
+        chain = _scores(node.inputs[0], 4) if leads else []
+    else:
+        is_of_columns = (
+            _axis_of(softmax) in (-2, 2) and scope.opset(softmax) >= 13 and only_use(node.inputs[0])
+        )
+        chain = _scores(softmax.inputs[0], 4) if is_of_columns else []
+    if not chain:
+        return False
+    turned: dict[ir.Value, ir.Value] = {}
+    for each in chain:
+        inputs = [turned.get(v) or _turned(v, each, scope) for v in each.inputs if v is not None]
+        swapped = inputs[::-1] if each.op_type == "MatMul" else inputs
+        made = scope.make(each, each.op_type, swapped)
+        made.type, made.shape = each.outputs[0].type, _swapped(each.outputs[0])
+        turned[each.outputs[0]] = made
+    result = turned[chain[-1].outputs[0]]
+    if softmax is not None:
+        result = scope.make(softmax, "Softmax", [result], {"axis": -1}, like=node.outputs[0])
+    scope.replace(node, result)
+    scope.remove([*chain, *([softmax] if softmax is not None else [])])
+    return True
+
+
+def _turned(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """A value with its last two axes exchanged, as it stands beside a matrix."""
+    rank, swap, known = rank_of(value) or 0, producer(value, "Transpose"), constant_of(value)
+    if rank == 0 or _is_one(value):
+        return value
+    if known is not None:
+        rows = known if rank > 1 else known[None]
+        return scope.constant(np.ascontiguousarray(rows.swapaxes(-1, -2)), f"{value.name}/turned")
+    if rank == 1:
+        return _turned(_as_row(value, before, scope), before, scope)
+    perm = None if swap is None else permutation(swap)
+    source = value if swap is None or perm is None else swap.inputs[0]
+    perm = perm or list(range(rank))
+    assert source is not None
+    both = [*perm[:-2], perm[-1], perm[-2]]
+    if both == list(range(rank)):
+        return source
+    made = scope.make(before, "Transpose", [source], {"perm": both}, version=13)
+    made.type, made.shape = value.type, _swapped(value)
+    return made
+
+
+def _as_row(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """[n] as [1, n]: what it is beside a matrix."""
+    axes = scope.constant(np.array([0], np.int64), "row")
+    made = scope.make(before, "Unsqueeze", [value, axes], version=13)
+    made.type = value.type
+    made.shape = None if value.shape is None else ir.Shape([1, *value.shape])
+    return made
+
+
+def _is_one(value: ir.Value) -> bool:
+    return value.shape is not None and all(dim == 1 for dim in value.shape)
+
+
+def _swapped(value: ir.Value) -> ir.Shape | None:
+    if value.shape is None or len(value.shape) < 2:
+        return value.shape
+    *rest, rows, columns = value.shape
+    return ir.Shape([*rest, columns, rows])
+
+
 @rule("MatMul", serves=_SERVED)
 def rows_as_batches(node: ir.Node, scope: Scope) -> Verdict:
     """Attention over [rows, length, size] is that of one head: [rows, 1, length, size].
@@ -138,10 +215,13 @@ def rows_as_batches(node: ir.Node, scope: Scope) -> Verdict:
     So nn.MultiheadAttention is exported where its weights are asked for, a row being a head of a sample.
     """
     softmax = producer(node.inputs[0], "Softmax")
-    chain = [] if softmax is None else _scores(softmax.inputs[0])
-    if softmax is None or not chain or softmax.attributes.get_int("axis", -1) not in (-1, 2):
+    chain = [] if softmax is None else _scores(softmax.inputs[0], 3)
+    if softmax is None or not chain or _axis_of(softmax) not in (-1, 2):
         return False
-    product = next(each for each in chain if each.op_type == "MatMul")
+    product = chain[0]
+    scaled = producer(product.inputs[0], "Mul", "Div")
+    if scaled is not None and only_use(scaled.outputs[0]) and _is_scaling(scaled):
+        chain.insert(0, scaled)
     swap, values = producer(product.inputs[1], "Transpose"), node.inputs[1]
     if swap is None or product.inputs[1] is None or values is None:
         return False
@@ -179,18 +259,21 @@ def _first_reader(softmax: ir.Node, product: ir.Node, scope: Scope) -> ir.Node:
     return first if scope.is_after(first, product) else softmax
 
 
-def _scores(value: ir.Value | None) -> list[ir.Node]:
-    """The nodes that make scores [rows, length, all], the product among them, if nothing else reads what they make."""
+def _scores(value: ir.Value | None, rank: int) -> list[ir.Node]:
+    """The nodes that make scores of so many axes, the product first, if nothing else reads what they make."""
     node = producer(value, "Add", "Where", "Mul", "Div", "MatMul")
-    if node is None or not only_use(value) or rank_of(value) != 3:
+    if node is None or not only_use(value) or rank_of(value) != rank:
         return []
     if node.op_type == "MatMul":
-        scaled = producer(node.inputs[0], "Mul", "Div")
-        is_alone = scaled is not None and only_use(scaled.outputs[0])
-        return [scaled, node] if scaled is not None and is_alone and _is_scaling(scaled) else [node]
+        return [node] if [rank_of(each) for each in node.inputs] == [rank, rank] else []
     if node.op_type in ("Mul", "Div") and not _is_scaling(node):
         return []
-    return next(([*found, node] for found in map(_scores, node.inputs) if found), [])
+    return next(([*found, node] for found in (_scores(each, rank) for each in node.inputs) if found), [])
+
+
+def _axis_of(softmax: ir.Node) -> int:
+    given = softmax.attributes.get("axis")
+    return int(default_of(softmax, "axis")) if given is None else given.as_int()
 
 
 def _is_scaling(node: ir.Node) -> bool:
@@ -247,4 +330,4 @@ def _with_one_head(value: ir.Value) -> ir.Shape | None:
     return None if value.shape is None else ir.Shape([value.shape[0], 1, value.shape[1], value.shape[2]])
 
 
-RULES: tuple[Rule, ...] = (expose_keys, choose_by_product, rows_as_batches)
+RULES: tuple[Rule, ...] = (turn_scores, expose_keys, choose_by_product, rows_as_batches)
