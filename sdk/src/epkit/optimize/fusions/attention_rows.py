@@ -40,15 +40,9 @@ def rows_as_batches(node: ir.Node, scope: Scope) -> Verdict:
         made.type, made.shape = each.outputs[0].type, _with_one_head(each.outputs[0])
         lifted[each.outputs[0]] = made
     weights, first = softmax.outputs[0], _first_reader(softmax, node, scope)
-    scope.replace(
-        node,
-        scope.make(
-            node, "Squeeze", [lifted[node.outputs[0]], _axis(scope)], version=13, like=node.outputs[0]
-        ),
-    )
+    scope.replace(node, _narrower(lifted[node.outputs[0]], node.outputs[0], node, scope))
     if weights.uses() or weights.is_graph_output():
-        wide = lifted[weights]
-        scope.replace(softmax, scope.make(first, "Squeeze", [wide, _axis(scope)], version=13, like=weights))
+        scope.replace(softmax, _narrower(lifted[weights], weights, first, scope))
     else:
         scope.remove([softmax])
     scope.remove(chain)
@@ -60,7 +54,9 @@ def _first_reader(softmax: ir.Node, product: ir.Node, scope: Scope) -> ir.Node:
     readers = [
         use.node for made in (softmax, product) for use in made.outputs[0].uses() if use.node is not product
     ]
-    first = min((each for each in readers if each.graph is scope.graph), key=scope.place, default=softmax)
+    if any(each.graph is not scope.graph for each in readers):
+        return softmax
+    first = min(readers, key=scope.place, default=softmax)
     return first if scope.is_after(first, product) else softmax
 
 
@@ -106,7 +102,9 @@ def _narrower(wide: ir.Value, like: ir.Value, before: ir.Node, scope: Scope) -> 
 
 
 def _axis(scope: Scope) -> ir.Value:
-    return scope.memo.setdefault("axis 1", scope.constant(np.array([1], np.int64), "one_head"))
+    if "axis 1" not in scope.memo:
+        scope.memo["axis 1"] = scope.constant(np.array([1], np.int64), "one_head")
+    return scope.memo["axis 1"]
 
 
 def _with_one_head(value: ir.Value) -> ir.Shape | None:
