@@ -139,6 +139,7 @@ def tensorflow_models() -> Iterator[Export]:
     yield _tensorflow_encoder()
     yield _keras_masked()
     yield _tensorflow_trained()
+    yield _keras_2_masked()
 
 
 def _tensorflow_encoder() -> Export:
@@ -198,6 +199,30 @@ def _keras_masked() -> Export:
     feed["m"][1, 4:] = False
     outputs = [[each.numpy() for each in attend(*(tf.constant(feed[name]) for name in ("x", "m")))]]
     return Export("tf2onnx-masked", model.SerializeToString(), [feed], outputs)
+
+
+def _keras_2_masked() -> Export:
+    """Keras 2's attention with a mask, its weights a result, too: scores have a column for each query."""
+    import tensorflow as tf
+    import tf2onnx
+    import tf_keras
+
+    rng = np.random.default_rng(0)
+    layer = tf_keras.layers.MultiHeadAttention(4, 8)
+    layer(tf.zeros((1, 3, 32)), tf.zeros((1, 3, 32)))
+    for weight in layer.weights:
+        weight.assign(rng.normal(0, 0.3, weight.shape).astype(np.float32))
+
+    def attend(x: Any, m: Any) -> Any:
+        y = x + layer(x, x, attention_mask=m[:, None, :])
+        return layer(y, x, attention_mask=m[:, None, :], return_attention_scores=True)
+
+    signature = [tf.TensorSpec((2, 7, 32), name="x"), tf.TensorSpec((2, 7), tf.bool, name="m")]
+    model, _ = tf2onnx.convert.from_function(tf.function(attend), signature, opset=15)
+    feed = {"x": rng.normal(size=(2, 7, 32)).astype(np.float32), "m": np.ones((2, 7), bool)}
+    feed["m"][1, 4:] = False
+    outputs = [[each.numpy() for each in attend(*(tf.constant(feed[name]) for name in ("x", "m")))]]
+    return Export("tf2onnx-masked-keras2", model.SerializeToString(), [feed], outputs)
 
 
 def _tensorflow_trained() -> Export:

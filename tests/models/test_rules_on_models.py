@@ -27,6 +27,7 @@ KEPT = {
         *("attention", "attention_of_joined_heads", "multi_head_attention"),
     ),
     "tf2onnx-masked": ("choose_by_product", "transpose_of_product"),
+    "tf2onnx-masked-keras2": ("turn_scores",),
     "torch-tracing-weighed": ("rows_as_batches",),
     "torch-tracing-placed": ("rotary_embedding",),
     "torch-tracing-decoder-fixed": ("spell_out_angles",),

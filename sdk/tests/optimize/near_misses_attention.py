@@ -132,6 +132,20 @@ REFUSED = (
 
 LEFT_ALONE = (
     pytest.param(
+        "turn_scores",
+        """g (float[2, 2, 3, 4] q, float[2, 2, 3, 4] k, float[2, 2, 3, 4] v) => (float[2, 2, 3, 4] y) {
+           t = Transpose <perm = [0, 1, 3, 2]> (q)  p = MatMul(k, t)  w = Softmax <axis = 1> (p)
+           u = Transpose <perm = [0, 1, 3, 2]> (w)  y = MatMul(u, v) }""",
+        id="a softmax over the heads",
+    ),
+    pytest.param(
+        "turn_scores",
+        """g (float[2, 2, 3, 4] q, float[2, 2, 3, 4] k, float[2, 2, 3, 4] v) => (float[2, 2, 3, 4] y, float[2, 2, 3, 3] z) {
+           t = Transpose <perm = [0, 1, 3, 2]> (q)  p = MatMul(k, t)  w = Softmax <axis = 2> (p)
+           u = Transpose <perm = [0, 1, 3, 2]> (w)  y = MatMul(u, v)  z = Neg(w) }""",
+        id="weights that are read in columns, too",
+    ),
+    pytest.param(
         "rows_as_batches",
         """g (float[4, 3, 2] q, float[4, 3, 2] k, float[4, 3, 2] v) => (float[4, 3, 2] y) {
            t = Transpose <perm = [0, 2, 1]> (k)  p = MatMul(q, t)  w = Sigmoid(p)  y = MatMul(w, v) }""",

@@ -6,15 +6,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformer_samples import Builder
 
 import epkit
 from epkit.model.check import check
 from epkit.model.read import read
-from epkit.optimize.dims import broadcast
+from epkit.optimize.dims import broadcast, elements
 from epkit.optimize.optimise import optimise
+from epkit.optimize.shapes import terms
 from epkit.testing.models import model
 from epkit.testing.oracle import assert_same, expected
 
@@ -147,3 +148,30 @@ def test_broadcast_says_what_numpy_finds_for_all_numbers(data: st.DataObject) ->
     for dim, size in zip(found, wanted, strict=True):
         told = dim if isinstance(dim, int) else numbers.get(str(dim.value))
         assert told is None or told == size
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_arithmetic_on_dimensions_says_what_the_numbers_are(data: st.DataObject) -> None:
+    """Sums, products and quotients of dimensions and numbers; of negative numbers there is no quotient to compare."""
+    sizes = {name: data.draw(st.integers(1, 6)) for name in ("N", "M")}
+    b = Builder(18)
+    shape = b.op("Shape", b.input("x", onnx.TensorProto.FLOAT, ["N", "M"]))
+    known = {
+        b.op("Gather", shape, b.constant(place, np.int64)): size for place, size in enumerate(sizes.values())
+    }
+    known |= {b.constant(number, np.int64): number for number in (-1, 0, 1, 2, 3)}
+    for _ in range(data.draw(st.integers(1, 6))):
+        op_type = data.draw(st.sampled_from(["Add", "Mul", "Div"]))
+        one, other = (data.draw(st.sampled_from(sorted(known))) for _ in range(2))
+        left, right = known[one], known[other]
+        if op_type == "Div" and (right <= 0 or left < 0):
+            continue
+        result = {"Add": left + right, "Mul": left * right, "Div": left // right if right else 0}[op_type]
+        known[b.op(op_type, one, other)] = result
+    found = check(read(b.model(list(known)[-1]))).model
+    for node in found.graph:
+        for dim in elements(node.outputs[0]) or () if node.op_type in ("Add", "Mul", "Div") else ():
+            count, name = terms(dim)
+            told = dim if isinstance(dim, int) else count * sizes[name] if name in sizes else None
+            assert told is None or told == known[str(node.outputs[0].name)]

@@ -93,3 +93,17 @@ def test_rules_reach_into_bodies() -> None:
     assert {"gelu", "remove_neutral"} <= {each.rule for each in found.applied}
     feeds = {"x": np.array([1, -2], np.float32), "c": np.array(True)}
     assert_same(run(proto, feeds, "extended"), expected(proto, feeds))
+
+
+@pytest.mark.parametrize("level", ["extended", "all"])
+def test_weights_of_rows_that_a_body_reads_are_there_when_it_does(level: str) -> None:
+    proto: onnx.ModelProto = model("""
+        g (float[4, 3, 2] q, float[4, 3, 2] k, float[4, 3, 2] v, bool c) => (float[4, 3, 2] y, float[4, 3, 3] z) {
+            t = Transpose <perm = [0, 2, 1]> (k)  p = MatMul(q, t)  w = Softmax <axis = -1> (p)
+            z = If(c) <then_branch = a () => (float[4, 3, 3] r) { r = Neg(w) }, else_branch = b () => (float[4, 3, 3] s) { s = Abs(w) }>
+            o = MatMul(w, v)  y = Neg(o) }""")
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((4, 3, 2)).astype(np.float32) for name in "qkv"} | {
+        "c": np.array(True)
+    }
+    assert_same(run(proto, feeds, level), expected(proto, feeds), rtol=1e-5, atol=1e-6)

@@ -127,6 +127,27 @@ def choose_by_product(draw: Draw) -> Example:
     return b.done(b.op("MatMul", weights, b.given("v", n, heads, 3, size)))
 
 
+def turn_scores(draw: Draw) -> Example:
+    """As tf2onnx writes Keras 2's attention: a column for each query; the softmax before or after the turn."""
+    b = Drawn(draw, 4)
+    n, heads, length, size = b.shape
+    keys = b.op("Transpose", b.given("k", n, 3, heads, size), perm=[0, 2, 1, 3])
+    scores = b.op("MatMul", keys, b.op("Transpose", b.x, perm=[0, 1, 3, 2]))
+    if draw(st.booleans()):
+        scores = b.op("Mul", *draw(st.permutations([scores, b.constant(0.3)])))
+    if draw(st.booleans()):
+        form = draw(st.sampled_from([(n, 1, 3, 1), (1, 1, 3, length), (3, length), (length,), (1,)]))
+        mask = b.given("mask", *form) if draw(st.booleans()) else b.weight(*form)
+        scores = b.op("Add", *draw(st.permutations([scores, mask])))
+    is_plain = scores == b.nodes[2].output[0]  # turned after it, that is the business of transpose_of_product
+    if is_plain or draw(st.booleans()):
+        axis = draw(st.sampled_from([2, -2]))
+        weights = b.op("Transpose", b.op("Softmax", scores, axis=axis), perm=[0, 1, 3, 2])
+    else:
+        weights = b.op("Softmax", b.op("Transpose", scores, perm=[0, 1, 3, 2]), axis=-1)
+    return b.done(b.op("MatMul", weights, b.given("v", n, heads, 3, size)))
+
+
 def rows_as_batches(draw: Draw) -> Example:
     """As torch writes attention whose weights are asked for: a row for each head of each sample."""
     b = Drawn(draw, 3)
@@ -220,7 +241,7 @@ SERVING: dict[str, Callable[[Draw], Example]] = {
     make.__name__: make
     for make in (
         *(halve_angles, spell_out_angles, lift_angles, expose_keys, join_heads),
-        *(choose_by_product, rows_as_batches, *SINKS),
+        *(choose_by_product, rows_as_batches, turn_scores, *SINKS),
     )
 }
 LAID_OUT = (

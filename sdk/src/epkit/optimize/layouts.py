@@ -180,7 +180,7 @@ class Blocks(Layout):
 
     def _call(self, op_type: str, value: ir.Value, like: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
         """A call of a function that all values of as many axes and channels share."""
-        overload = f"{rank_of(like)} axes, {_channels(like)} channels"
+        overload = f"{rank_of(like)}_axes_{_channels(like)}_channels"
         if (self.domain, op_type, overload) not in scope.model.functions:
             formal = ir.Value(name="x", type=value.type)
             nodes = (self.entering if op_type == "ToBlocks" else self.leaving)(formal, like)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,14 @@ import onnx_ir as ir
 
 from ...backend.subgraph import constant_of
 from ..rule import Rule, Scope, Verdict, only_use, producer, rule
-from ..shapes import dims_text, rank_of, same_dim
+from ..schema import default_of
+from ..shapes import rank_of
 from ..simplify_transposes import permutation
 
-_SERVED = ("attention", "attention_where")
+SERVED = ("attention", "attention_where")
 
 
-@rule("MatMul", serves=_SERVED)
+@rule("MatMul", serves=SERVED)
 def expose_keys(node: ir.Node, scope: Scope) -> Verdict:
     """q · Transpose(x, 0231) = q · Transpose(Transpose(x, 0213), 0132): the keys as [batch, heads, length, size]."""
     keys = node.inputs[1]
@@ -48,7 +48,7 @@ def _leads_to_softmax(node: ir.Node) -> bool:
     return False
 
 
-@rule("Add", serves=_SERVED)
+@rule("Add", serves=SERVED)
 def choose_by_product(node: ir.Node, scope: Scope) -> Verdict:
     """m x + (1 - m) c = Where(m, x, c) for m of 0 and 1, and scores or their softmax x.
 
@@ -131,120 +131,104 @@ def _as_value(mask: ir.Value | None) -> ir.Value | None:
     return kept if isinstance(kept, ir.Value) else None
 
 
-@rule("MatMul", serves=_SERVED)
-def rows_as_batches(node: ir.Node, scope: Scope) -> Verdict:
-    """Attention over [rows, length, size] is that of one head: [rows, 1, length, size].
+@rule("Transpose", serves=SERVED)
+def turn_scores(node: ir.Node, scope: Scope) -> Verdict:
+    """Transpose(Softmax(K Qᵀ + m; axis -2)) = Softmax(Q Kᵀ + mᵀ; axis -1), and so where the softmax comes after it.
 
-    So nn.MultiheadAttention is exported where its weights are asked for, a row being a head of a sample.
+    tf2onnx makes that of the notation in which Keras writes its scores.
     """
     softmax = producer(node.inputs[0], "Softmax")
-    chain = [] if softmax is None else _scores(softmax.inputs[0])
-    if softmax is None or not chain or softmax.attributes.get_int("axis", -1) not in (-1, 2):
+    if permutation(node) != [0, 1, 3, 2]:
         return False
-    product = next(each for each in chain if each.op_type == "MatMul")
-    swap, values = producer(product.inputs[1], "Transpose"), node.inputs[1]
-    if swap is None or product.inputs[1] is None or values is None:
-        return False
-    masks = [v for each in chain if each.op_type in ("Add", "Where") for v in each.inputs if v is not None]
-    if problem := _other_rows([*product.inputs, values, *masks], product.outputs[0]):
-        return problem
-    lifted = {product.inputs[1]: _lifted_keys(swap, product, scope)}
-    for each in (*chain, softmax, node):
-        inputs = [lifted.get(v) or _wider(v, each, scope) for v in each.inputs if v is not None]
-        made = scope.make(each, each.op_type, inputs, {"axis": -1} if each is softmax else {})
-        made.type, made.shape = each.outputs[0].type, _with_one_head(each.outputs[0])
-        lifted[each.outputs[0]] = made
-    weights, first = softmax.outputs[0], _first_reader(softmax, node, scope)
-    scope.replace(
-        node,
-        scope.make(
-            node, "Squeeze", [lifted[node.outputs[0]], _axis(scope)], version=13, like=node.outputs[0]
-        ),
-    )
-    if weights.uses() or weights.is_graph_output():
-        wide = lifted[weights]
-        scope.replace(softmax, scope.make(first, "Squeeze", [wide, _axis(scope)], version=13, like=weights))
+    if softmax is None:
+        leads = any(use.node.op_type == "Softmax" for use in node.outputs[0].uses())
+        chain = scores_of(node.inputs[0], 4) if leads else []
     else:
-        scope.remove([softmax])
-    scope.remove(chain)
+        is_of_columns = (
+            axis_of(softmax) in (-2, 2) and scope.opset(softmax) >= 13 and only_use(node.inputs[0])
+        )
+        chain = scores_of(softmax.inputs[0], 4) if is_of_columns else []
+    if not chain:
+        return False
+    turned: dict[ir.Value, ir.Value] = {}
+    for each in chain:
+        inputs = [turned.get(v) or _turned(v, each, scope) for v in each.inputs if v is not None]
+        swapped = inputs[::-1] if each.op_type == "MatMul" else inputs
+        made = scope.make(each, each.op_type, swapped)
+        made.type, made.shape = each.outputs[0].type, _swapped(each.outputs[0])
+        turned[each.outputs[0]] = made
+    result = turned[chain[-1].outputs[0]]
+    if softmax is not None:
+        result = scope.make(softmax, "Softmax", [result], {"axis": -1}, like=node.outputs[0])
+    scope.replace(node, result)
+    scope.remove([*chain, *([softmax] if softmax is not None else [])])
     return True
 
 
-def _first_reader(softmax: ir.Node, product: ir.Node, scope: Scope) -> ir.Node:
-    """Before which node weights are given out: if it can be, one after the product, so that one node makes both."""
-    readers = [
-        use.node for made in (softmax, product) for use in made.outputs[0].uses() if use.node is not product
-    ]
-    first = min((each for each in readers if each.graph is scope.graph), key=scope.place, default=softmax)
-    return first if scope.is_after(first, product) else softmax
+def _turned(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """A value with its last two axes exchanged, as it stands beside a matrix."""
+    rank, swap, known = rank_of(value) or 0, producer(value, "Transpose"), constant_of(value)
+    if rank == 0 or _is_one(value):
+        return value
+    if known is not None:
+        rows = known if rank > 1 else known[None]
+        return scope.constant(np.ascontiguousarray(rows.swapaxes(-1, -2)), f"{value.name}/turned")
+    if rank == 1:
+        return _turned(_as_row(value, before, scope), before, scope)
+    perm = None if swap is None else permutation(swap)
+    source = value if swap is None or perm is None else swap.inputs[0]
+    perm = perm or list(range(rank))
+    assert source is not None
+    both = [*perm[:-2], perm[-1], perm[-2]]
+    if both == list(range(rank)):
+        return source
+    made = scope.make(before, "Transpose", [source], {"perm": both}, version=13)
+    made.type, made.shape = value.type, _swapped(value)
+    return made
 
 
-def _scores(value: ir.Value | None) -> list[ir.Node]:
-    """The nodes that make scores [rows, length, all], the product among them, if nothing else reads what they make."""
+def _as_row(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
+    """[n] as [1, n]: what it is beside a matrix."""
+    axes = scope.constant(np.array([0], np.int64), "row")
+    made = scope.make(before, "Unsqueeze", [value, axes], version=13)
+    made.type = value.type
+    made.shape = None if value.shape is None else ir.Shape([1, *value.shape])
+    return made
+
+
+def _is_one(value: ir.Value) -> bool:
+    return value.shape is not None and all(dim == 1 for dim in value.shape)
+
+
+def _swapped(value: ir.Value) -> ir.Shape | None:
+    if value.shape is None or len(value.shape) < 2:
+        return value.shape
+    *rest, rows, columns = value.shape
+    return ir.Shape([*rest, columns, rows])
+
+
+def scores_of(value: ir.Value | None, rank: int) -> list[ir.Node]:
+    """The nodes that make scores of so many axes, the product first, if nothing else reads what they make."""
     node = producer(value, "Add", "Where", "Mul", "Div", "MatMul")
-    if node is None or not only_use(value) or rank_of(value) != 3:
+    if node is None or not only_use(value) or rank_of(value) != rank:
         return []
     if node.op_type == "MatMul":
-        scaled = producer(node.inputs[0], "Mul", "Div")
-        is_alone = scaled is not None and only_use(scaled.outputs[0])
-        return [scaled, node] if scaled is not None and is_alone and _is_scaling(scaled) else [node]
-    if node.op_type in ("Mul", "Div") and not _is_scaling(node):
+        return [node] if [rank_of(each) for each in node.inputs] == [rank, rank] else []
+    if node.op_type in ("Mul", "Div") and not is_scaling(node):
         return []
-    return next(([*found, node] for found in map(_scores, node.inputs) if found), [])
+    return next(([*found, node] for found in (scores_of(each, rank) for each in node.inputs) if found), [])
 
 
-def _is_scaling(node: ir.Node) -> bool:
+def axis_of(softmax: ir.Node) -> int:
+    """The axis of a Softmax, given or by default."""
+    given = softmax.attributes.get("axis")
+    return int(default_of(softmax, "axis")) if given is None else given.as_int()
+
+
+def is_scaling(node: ir.Node) -> bool:
+    """Whether a product or quotient is one with a number."""
     known = [constant_of(value) for value in node.inputs]
     return any(each is not None and each.size == 1 for each in known)
 
 
-def _other_rows(values: Sequence[ir.Value | None], product: ir.Value) -> str | None:
-    """Why the values may not have the rows of a product, or None."""
-    assert product.shape is not None
-    for value in values:
-        rank = rank_of(value)
-        if rank is None or rank > 3 or value is None or value.shape is None:
-            return f"{dims_text(value) if value else ''} should have 3 axes"
-        if rank == 3 and value.shape[0] != 1 and not same_dim(value.shape[0], product.shape[0]):
-            return f"{dims_text(value)} may have other rows than {dims_text(product)}"
-    return None
-
-
-def _lifted_keys(swap: ir.Node, product: ir.Node, scope: Scope) -> ir.Value:
-    """Transposed keys [rows, 1, size, all] from keys [rows, 1, all, size]."""
-    turned, source = product.inputs[1], swap.inputs[0]
-    perm = permutation(swap)
-    assert turned is not None and source is not None and perm is not None
-    whole = scope.make(product, "Transpose", [source], {"perm": [perm[0], perm[2], perm[1]]}, version=13)
-    whole.type = turned.type
-    if source.shape is not None:
-        whole.shape = ir.Shape([source.shape[perm[axis]] for axis in (0, 2, 1)])
-    keys = _wider(whole, product, scope)
-    made = scope.make(product, "Transpose", [keys], {"perm": [0, 1, 3, 2]}, version=13)
-    made.type, made.shape = turned.type, _with_one_head(turned)
-    return made
-
-
-def _wider(value: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
-    """[rows, n, m] as [rows, 1, n, m]; what has fewer axes broadcasts as it is."""
-    if rank_of(value) != 3:
-        return value
-    made = scope.make(before, "Unsqueeze", [value, _axis(scope)], version=13)
-    made.type, made.shape = value.type, _with_one_head(value)
-    return made
-
-
-def _narrower(wide: ir.Value, like: ir.Value, before: ir.Node, scope: Scope) -> ir.Value:
-    """[rows, 1, n, m] as [rows, n, m]."""
-    return scope.make(before, "Squeeze", [wide, _axis(scope)], version=13, like=like)
-
-
-def _axis(scope: Scope) -> ir.Value:
-    return scope.memo.setdefault("axis 1", scope.constant(np.array([1], np.int64), "one_head"))
-
-
-def _with_one_head(value: ir.Value) -> ir.Shape | None:
-    return None if value.shape is None else ir.Shape([value.shape[0], 1, value.shape[1], value.shape[2]])
-
-
-RULES: tuple[Rule, ...] = (expose_keys, choose_by_product, rows_as_batches)
+RULES: tuple[Rule, ...] = (turn_scores, expose_keys, choose_by_product)
