@@ -265,13 +265,13 @@ def apply_rule(
         for node in scope.nodes(applied.roots):
             if ledger.limit is not None and not ledger.is_open:
                 return count
-            name = str(node.name)
+            name = node.name
             verdict = applied.rewrite(node, scope)
             if verdict is True:
                 count += 1
-                ledger.applied.append(Applied(applied.name, name))
+                ledger.applied.append(Applied(applied.name, str(name)))
                 if check is not None:
                     check(applied.name)
             elif verdict:
-                ledger.missed.setdefault(Missed(applied.name, name, verdict))
+                ledger.missed.setdefault(Missed(applied.name, str(name), verdict))
     return count
