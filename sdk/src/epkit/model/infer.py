@@ -409,7 +409,7 @@ def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
     )
     proto.input.extend("" if value is None else value.name or "" for value in node.inputs)
     proto.output.extend(value.name or "" for value in node.outputs)
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():
         if (
             isinstance(attribute, LongAttr) and node.op_type != "TreeEnsemble"
         ):  # whose inference compares lengths

@@ -313,7 +313,7 @@ def _copy(node: ir.Node, proxies: dict[ir.Value, ir.Value], scope: Scope) -> ir.
         node.domain,
         node.op_type,
         [None if value is None else proxies[value] for value in node.inputs],
-        list(node.attributes.values()),
+        list(node.attributes.data.values()),
         overload=node.overload,
         outputs=made,
         version=scope.opset(node),
