@@ -13,7 +13,7 @@ from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer, is_settled, untyped
-from ..model.walk import all_graphs, all_nodes, reads
+from ..model.walk import all_graphs, all_nodes, graphs_with_nodes, reads
 from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, STARTS, Pass, Phase
 from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes, operators_of
 from .wanted import Wanted
@@ -86,9 +86,9 @@ def optimise(
     if extra and level in ("extended", "all"):
         phases.append(Phase(passes=tuple(extra)))
     limit = STOP_AFTER.get() if stop_after is None else stop_after
-    before = count_nodes(model)
     knows = None if providers is None else [provider.knows for provider in providers]
     work = _Work(model if in_place else model.clone(), Ledger(None if limit < 0 else limit))
+    before = sum(len(nodes) for _, nodes in work.graphs())
     for phase in phases:
         work.run(phase, Wanted(phase.rules, knows))
     return Optimised(
@@ -112,6 +112,7 @@ class _Work:
         self._untyped = untyped(model)
         """Values of which inference has found no type or rank: it is not asked again."""
         self._idle: dict[Pass, int] = {}
+        self._walk: tuple[int, list[tuple[ir.Graph, list[ir.Node]]]] = (-1, [])
         self._scopes: tuple[int, list[Scope]] = (-1, [])
         self._operators: tuple[int, frozenset[Operator]] = (-1, frozenset())
 
@@ -153,17 +154,23 @@ class _Work:
             return True
         return apply in STARTS and STARTS[apply].isdisjoint(self._all_operators())
 
+    def graphs(self) -> list[tuple[ir.Graph, list[ir.Node]]]:
+        """The graphs of the model with their nodes."""
+        if self._walk[0] != self.edits:
+            self._walk = self.edits, list(graphs_with_nodes(self.model.graph))
+        return self._walk[1]
+
     def _all_operators(self) -> frozenset[Operator]:
         """The operators of the model, its functions included."""
         if self._operators[0] != self.edits:
-            owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
-            found = {(node.domain, node.op_type) for owner in owners for node in all_nodes(owner)}
+            parts = [nodes for _, nodes in self.graphs()] + [*map(all_nodes, self.model.functions.values())]
+            found = {(node.domain, node.op_type) for nodes in parts for node in nodes}
             self._operators = self.edits, frozenset(found)
         return self._operators[1]
 
     def _rules(self, rules: Sequence[Rule], wanted: Wanted) -> dict[Rule, int]:
         if rules and self._scopes[0] != self.edits:
-            self._scopes = self.edits, make_scopes(self.model)
+            self._scopes = self.edits, make_scopes(self.model, self.graphs())
         scopes = self._scopes[1]
         operators = operators_of(scopes)
         found = {}

@@ -235,10 +235,12 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def make_scopes(model: ir.Model) -> list[Scope]:
-    """A scope for each graph of a model."""
-    used = Names(model)
-    return [Scope(graph, nodes, model, used) for graph, nodes in graphs_with_nodes(model.graph)]
+def make_scopes(
+    model: ir.Model, graphs: Iterable[tuple[ir.Graph, Sequence[ir.Node]]] | None = None
+) -> list[Scope]:
+    """A scope for each graph of a model; ``graphs`` are these with their nodes, if somebody has them."""
+    used, found = Names(model), graphs_with_nodes(model.graph) if graphs is None else graphs
+    return [Scope(graph, nodes, model, used) for graph, nodes in found]
 
 
 def operators_of(scopes: Sequence[Scope]) -> frozenset[Operator]:
