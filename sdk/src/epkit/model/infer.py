@@ -209,9 +209,9 @@ class _Merge:
     def graph(self, graph: ir.Graph, proto: onnx.GraphProto, types: Types) -> list[str]:
         for index, node in enumerate(graph):
             for value in node.outputs:
-                found = types.get(value.name or "")
-                if found is not None:
-                    self.value(value, found)
+                encoded = types.get(value.name or "")
+                if encoded is not None:
+                    self.value(value, encoded)
             if node.attributes.data:
                 self.bodies(node, proto.node[index])
         return self.warnings
@@ -227,9 +227,11 @@ class _Merge:
                     self.graph(graph, inner, _types(inner))
 
     def value(self, value: ir.Value, encoded: bytes) -> None:
-        if value.type is None and value.shape is None and (known := self.tensor(value, encoded)) is not None:
-            value.type, value.shape = ir.TensorType(known[0]), known[1]
-            return
+        if value.type is None and value.shape is None:
+            known = self.known.get(encoded) or self.tensor(value, encoded)
+            if known is not None:
+                value.type, value.shape = ir.TensorType(known[0]), known[1]
+                return
         proto = self.proto(encoded)
         kind = proto.WhichOneof("value")
         if kind is None:
@@ -250,13 +252,12 @@ class _Merge:
 
     def tensor(self, value: ir.Value, encoded: bytes) -> tuple[ir.DataType, ir.Shape] | None:
         """The type and dimensions of a tensor, if both are given."""
-        if encoded not in self.known:
-            proto = self.proto(encoded)
-            tensor = proto.tensor_type
-            if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
-                return None
-            kind = _data_type(tensor.elem_type, value)
-            self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
+        proto = self.proto(encoded)
+        tensor = proto.tensor_type
+        if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
+            return None
+        kind = _data_type(tensor.elem_type, value)
+        self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
         return self.known[encoded]
 
     def shape(self, value: ir.Value, proto: onnx.TensorShapeProto, encoded: bytes) -> None:
