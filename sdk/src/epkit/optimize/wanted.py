@@ -14,7 +14,7 @@ Knows = Callable[[str, str], bool]
 class Wanted:
     """Says of a rule whether it is worth trying; providers are asked when somebody asks for it.
 
-    That are the fusions whose operator some provider knows, those that make parts of these, and what serves them.
+    Wanted are fusions whose operator some provider knows, those that make parts of these, and what serves them.
     A mere change of name is wanted by a provider that knows the new name and not the old one. Rules that are no
     fusions are wanted always.
 
