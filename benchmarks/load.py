@@ -1,7 +1,8 @@
 """How long loading takes beside onnxruntime's session creation, and reading and checking beside ``onnx.load``.
 
 ``python -m benchmarks load [PART OF A NAME ...]``. Seconds are those of the wall clock; where other work shares the
-machine, the processor's own time (the last column) says more.
+machine, the processor's own time (the last column) says more. A second table has the shares of the stages, as the
+session's own trace tells them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import onnxruntime
 import epkit
 from epkit.model.check import check
 from epkit.model.read import read
+from epkit.pipeline import STAGES
 
 from .bert import save_bert
 from .cpu_models import SUBJECTS, packaged
@@ -33,13 +35,14 @@ Times = dict[str, tuple[float, float]]
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Measure, print and write the table; arguments choose models, and then nothing is written."""
-    rows = []
+    rows, shares = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name, path in models(Path(folder), arguments):
             rows.append(row(name, measured(path)))
-            print(rows[-1], flush=True)
+            shares.append(stage_row(name, path))
+            print(rows[-1], shares[-1], sep="\n", flush=True)
     if not arguments:
-        RESULTS.write_text(table(rows), encoding="utf-8")
+        RESULTS.write_text(table(rows, shares), encoding="utf-8")
 
 
 def models(folder: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -100,6 +103,22 @@ def alternate(subjects: Mapping[str, Callable[[], object]]) -> Times:
     }
 
 
+def stage_row(name: str, path: Path) -> str:
+    """Where the time of a load goes: medians of the stages' spans, in shares of the whole."""
+    found: dict[str, list[int]] = {stage: [] for stage in (*STAGES, "all")}
+    for turn in range(ROUNDS + 1):
+        start = time.perf_counter_ns()
+        with epkit.load(path) as session:
+            spent = time.perf_counter_ns() - start
+            events = session.load_trace.events
+        if turn:
+            found["all"].append(spent)
+            for stage in STAGES:
+                found[stage].append(sum(event.duration for event in events if event.name == stage))
+    whole = statistics.median(found["all"])
+    return f"| {name} | " + " | ".join(f"{statistics.median(found[s]) / whole:.0%}" for s in STAGES) + " |"
+
+
 def row(name: str, times: Times) -> str:
     """One line of the table."""
     seconds = " | ".join(f"{times[key][0]:.4f}" for key in times)
@@ -112,7 +131,7 @@ def row(name: str, times: Times) -> str:
     return f"| {name} | {seconds} | " + " | ".join(f"{ratio:.3f}" for ratio in ratios) + " |"
 
 
-def table(rows: list[str]) -> str:
+def table(rows: list[str], shares: list[str]) -> str:
     """The results as Markdown."""
     head = (
         "| model | read + check | onnx.load | session | cached | onnxruntime | read / onnx.load "
@@ -127,6 +146,12 @@ def table(rows: list[str]) -> str:
         head,
         "|" + "---|" * 11,
         *rows,
+        "",
+        "Where the time of a session goes, by the spans of its trace:",
+        "",
+        f"| model | {' | '.join(STAGES)} |",
+        "|" + "---|" * (1 + len(STAGES)),
+        *shares,
         "",
     ]
     return "\n".join(lines)

@@ -89,3 +89,31 @@ def test_what_is_asked_for_again_is_made_once_and_kept_twice() -> None:
     ):
         np.testing.assert_array_equal(again.get("pack", attributes, arrays, make), number)
     assert len(made) == 3
+
+
+@native
+@pytest.mark.parametrize("count", [22, 23, 24, 25, 60])
+def test_chains_of_more_inputs_than_one_may_have(count: int) -> None:
+    names = [f"x{i}" for i in range(count)]
+    given = ", ".join(f"float[5] {name}" for name in names)
+    nodes = " ".join(f"v{i + 1} = Add(v{i}, x{i})" for i in range(1, count))
+    graph = model(f"g ({given}) => (float[5] y) {{ v1 = Neg(x0) {nodes} y = Relu(v{count}) }}")
+    with epkit.load(graph, ["cpu"], optimise="none") as session:
+        found = session(**{name: X + i for i, name in enumerate(names)})
+    expected = -X + sum(X + i for i in range(1, count))
+    np.testing.assert_allclose(found["y"], np.maximum(expected, 0), rtol=1e-6)
+
+
+@native
+def test_the_same_operator_of_values_and_of_one_value_twice() -> None:
+    """Nodes that look alike are tried once: x + x is no x + y."""
+    graph = model(
+        """g (float[5] x, float[5] y) => (float[5] a, float[5] b, float[5] c)
+        { s = Add(x, y)  a = Neg(s)  t = Add(x, x)  b = Neg(t)  u = Add(y, x)  c = Neg(u) }"""
+    )
+    y = np.arange(5, dtype=np.float32)
+    with epkit.load(graph, ["cpu"], optimise="none") as session:
+        found = session(x=X, y=y)
+    np.testing.assert_array_equal(found["a"], -(X + y))
+    np.testing.assert_array_equal(found["b"], -(X + X))
+    np.testing.assert_array_equal(found["c"], -(y + X))

@@ -62,6 +62,23 @@ def negate(x: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("since", "until", "kind", "code"),
+    [(13, None, "float", ""), (1, 12, "float", "dtype"), (1, 12, "double", ""), (19, None, "float", "dtype")],
+)
+def test_a_narrow_kernel_beside_one_that_takes_every_type(
+    since: int, until: int | None, kind: str, code: str
+) -> None:
+    graph = model(f"g ({kind}[N] x) => ({kind}[N] y) {{ [n] y = Neg(x) }}")
+    both = kernel("Neg", types={"T": {"float64"}})(negate), kernel("Neg", since=since, until=until)(negate)
+    for kernels in (both, both[::-1]):
+        if code:
+            assert refusal(graph, *kernels).code == code
+        else:
+            with load(graph, *kernels) as session:
+                assert session.placement.counts() == {"toy": 1}
+
+
+@pytest.mark.parametrize(
     ("since", "until", "taken"),
     [(1, None, True), (18, None, True), (19, None, False), (1, 18, True), (1, 17, False), (13, 20, True)],
 )

@@ -77,3 +77,33 @@ def test_a_pass_whose_operators_are_in_a_function_only_still_runs() -> None:
     )
     done = optimiser.optimise(graph, "basic")
     assert not any(node.op_type == "Gradient" for node in done.model.graph)
+
+
+@pytest.mark.parametrize("sum_of", ["a, b", "b, a"])
+@pytest.mark.parametrize("product_of", ["b, c", "c, b"])
+@pytest.mark.parametrize("last", ["s, m", "m, s"])
+def test_orders_are_tried_again_where_a_later_part_does_not_fit(
+    sum_of: str, product_of: str, last: str
+) -> None:
+    """Only the second order of the sum may have the value that the product reads too."""
+    found = match(
+        "y = Max(u + v, v * w)",
+        "g (float[2] a, float[2] b, float[2] c) => (float[2] y)"
+        f"{{ s = Add({sum_of}) m = Mul({product_of}) y = Max({last}) }}",
+    )
+    assert isinstance(found, Match)
+    assert {name: found[name].name for name in "uvw"} == {"u": "a", "v": "b", "w": "c"}
+
+
+def test_names_of_a_way_that_was_given_up_are_forgotten() -> None:
+    found = match(
+        "y = Any(Tanh(u + scalar(k)) * x, Tanh(x + u) * z)",
+        "g (float[2] a, float[2] b, float[2] c) => (float[2] y){ s = Add(a, b) t = Tanh(s) y = Mul(c, t) }",
+    )
+    assert isinstance(found, Match)
+    assert {name: value.name for name, value in found.names.items() if name in "xuz"} == {
+        "x": "a",
+        "u": "b",
+        "z": "c",
+    }
+    assert found.attributes == {}

@@ -23,7 +23,7 @@ from .image import Parts, image_of
 from .layout import Blocked, keep_blocked
 from .lower import LOWERINGS
 from .lower.halves import through_float32
-from .lower.step import Body, Operand, Step, View
+from .lower.step import Body, Lowering, Operand, Step, View
 from .lower.types import kind_of, native_type
 from .native import FLOAT32, FORMS, bf16_form, cpus, engine, kernels
 from .pages import Scratch, settled
@@ -192,7 +192,8 @@ class _Builder:
 
     def _lower(self, graph: Subgraph) -> list[Step]:
         """The steps of a graph; those of bodies are in the steps of their nodes."""
-        control = {node: self._control(node, graph) for node in graph.nodes if is_control_flow(node)}
+        nodes = [node for node in graph.nodes if node.attributes.data and is_control_flow(node)]
+        control = {node: self._control(node, graph) for node in nodes}
         # what a body reads, nothing is fused away of: the body may give it as it is, without a node
         read = [value for step in control.values() for value in step.inputs if value is not None]
         graph = replace(graph, outputs=(*graph.outputs, *read))
@@ -201,10 +202,12 @@ class _Builder:
         order = {node: index for index, node in enumerate(graph.nodes)}
         absorbed: set[ir.Node] = set()
         for node in graph.nodes:
-            if node in absorbed or self.graph.is_made(node):
+            if node in absorbed or (node.op_type == "DequantizeLinear" and self.graph.is_made(node)):
                 continue
             view = View(node, graph, order, self._prepare, self._narrow)
-            if (step := control.get(node) or self._lowered(view)) is not None:
+            lowering = LOWERINGS.get((node.domain, node.op_type))
+            step = control.get(node) if lowering is None else self._lowered(view, lowering)
+            if step is not None:
                 absorbed.update(step.nodes)
                 fuser.read(step.inputs)
                 pending.append(step)
@@ -221,10 +224,7 @@ class _Builder:
         read = dict.fromkeys(v for body in bodies for v in body.graph.inputs if v not in formals)
         return Step("", (*node.inputs, *read), tuple(node.outputs), nodes=(node,), bodies=bodies)
 
-    def _lowered(self, view: View) -> Step | None:
-        lowering = LOWERINGS.get((view.node.domain, view.op))
-        if lowering is None:
-            return None
+    def _lowered(self, view: View, lowering: Lowering) -> Step | None:
         step = lowering(view) or through_float32(view, lowering, self._table)
         if step is None or step.kernel not in self._table:
             return None

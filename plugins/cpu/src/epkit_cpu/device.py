@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 from epkit.backend import Device, Devices
@@ -25,6 +26,7 @@ def _kernels() -> str:
     return f"native kernels for {isa}" if isa else f"portable kernels, as {ISA.name} asks"
 
 
+@cache
 def _model_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -17,6 +17,7 @@ from epkit.backend import Subgraph
 from .lower.chain import MOST_INSTRUCTIONS, Chain, Unsupported
 from .lower.pointwise import Pointwise, emit_node, meaning_of
 from .lower.step import Operand, Step, View
+from .lower.types import kind_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,11 +31,13 @@ class Shapes:
     def __init__(self, graph: Subgraph) -> None:
         self._graph = graph
         self._classes: dict[ir.Value, object] = {}
+        self._inferred: dict[int, object] = {}
+        """By the identity of shapes, of which the values of a model have a few."""
 
     def of(self, value: ir.Value) -> object:
         """The class of a value; values of one class have one shape in every run."""
         if value not in self._classes:
-            self._classes[value] = _inferred(value) or object()
+            self._classes[value] = self._of_shape(value.shape) or object()
         return self._classes[value]
 
     def note(self, node: ir.Node, found: object) -> None:
@@ -43,13 +46,20 @@ class Shapes:
 
     def after(self, node: ir.Node) -> object:
         """The class of an elementwise node's result; it may be that of an input."""
-        known: object = _inferred(node.outputs[0])
+        known = self._of_shape(node.outputs[0].shape)
         if known is None:
             inputs = [value for value in node.inputs if value is not None]
             wide = [value for value in inputs if not self._gives_way(value, inputs)]
             classes = {self.of(value) for value in wide}
             known = classes.pop() if len(classes) == 1 else object()
         return known
+
+    def _of_shape(self, shape: ir.Shape | None) -> object:
+        """A shape as a class, if every dimension is a number or has a name."""
+        key = id(shape)
+        if key not in self._inferred:
+            self._inferred[key] = None if shape is None else _named(shape.dims)
+        return self._inferred[key]
 
     def _gives_way(self, value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
         """True if broadcasting with another input surely leaves that one's shape."""
@@ -67,15 +77,9 @@ class Shapes:
         return False
 
 
-def _inferred(value: ir.Value) -> tuple[Any, ...] | None:
-    """The inferred shape as a class, if every dimension is a number or has a name."""
-    if value.shape is None:
-        return None
-    dims = value.shape.dims  # of numbers and names, which are equal if they have one name
-    for dim in dims:
-        if not isinstance(dim, int) and dim.value is None:
-            return None
-    return dims
+def _named(dims: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Dimensions, of which equal names are equal; None if one has no name."""
+    return None if any(not isinstance(dim, int) and dim.value is None for dim in dims) else dims
 
 
 class Part(NamedTuple):
@@ -123,14 +127,13 @@ class Fuser:
         self._shapes = Shapes(graph)
         self._open: dict[ir.Value, Group] = {}
         self._ends: dict[ir.Node, Group] = {}
-        self._plain: dict[Hashable, tuple[int, int]] = {}
+        self._plain: dict[Hashable, tuple[Pointwise, int, int]] = {}
         self._looks: dict[Hashable, int] = {}
         self._packed: dict[Hashable, tuple[bytes, tuple[tuple[int, int], ...]]] = {}
 
     def add(self, view: View) -> bool:
         """True if the node is elementwise and in a chain now."""
-        node, meaning = view.node, meaning_of(view)
-        part = None if meaning is None else self._part(view, meaning)
+        node, part = view.node, self._part(view)
         if part is None:
             self.read(node.inputs)
             return False
@@ -152,15 +155,21 @@ class Fuser:
         self._ends[node] = made
         return True
 
-    def _part(self, view: View, meaning: Pointwise) -> Part | None:
+    def _part(self, view: View) -> Part | None:
         """The node as a part of a chain, if it can be one."""
         node = view.node
-        operands = node.inputs
+        operands = [value for value in node.inputs if value is not None]
+        values = [*node.outputs, *operands]
         key: Hashable = None
-        if meaning.is_plain and len(set(operands)) == len(operands) and None not in operands:
-            key = node.domain, node.op_type, view.result_type(), *map(view.kind, operands)
+        if (
+            len(node.outputs) == 1 and values[0].name and len(set(values)) == 1 + len(node.inputs)
+        ):  # each once
+            key = node.domain, node.op_type, node.version, *map(kind_of, values)
             if (known := self._plain.get(key)) is not None:
-                return Part(view, meaning, known[0], operands, known[1])  # type: ignore[arg-type]  # None is out
+                return Part(view, known[0], known[1], operands, known[2])
+        meaning = meaning_of(view)
+        if meaning is None:
+            return None
         chain = Chain()
         try:
             emit_node(view, meaning, chain)
@@ -169,8 +178,8 @@ class Fuser:
         if len(chain.inputs) > MOST_INPUTS:
             return None
         look = self._looks.setdefault(chain.look(), len(self._looks))
-        if key is not None:
-            self._plain[key] = look, len(chain.instructions)
+        if key is not None and meaning.is_plain:
+            self._plain[key] = meaning, look, len(chain.instructions)
         return Part(view, meaning, look, chain.inputs, len(chain.instructions))
 
     def read(self, values: Iterable[Operand]) -> None:

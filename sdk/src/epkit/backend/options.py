@@ -29,7 +29,7 @@ def make_options(options_type: type[Any], given: Mapping[str, Any], provider: st
             refuses.
     """
     where = Where(provider=provider)
-    hints = typing.get_type_hints(options_type)
+    hints = typing.get_type_hints(options_type) if given else {}
     names = [f.name for f in fields(options_type)]
     values = {}
     for name, value in given.items():

@@ -171,9 +171,11 @@ class _Checker:
 
 def _look(node: ir.Node) -> tuple[object, ...]:
     """What the rules for one node look at, but for types and the values of attributes."""
-    given, made = [value is None for value in node.inputs], [not value.name for value in node.outputs]
-    kinds = [(name, attribute.type) for name, attribute in node.attributes.data.items()]
-    return (node.domain, node.op_type, node.version, *given, None, *made, None, *kinds)
+    inputs, attributes = node.inputs, node.attributes.data
+    given = len(inputs) if None not in inputs else tuple([value is None for value in inputs])
+    made = tuple([not value.name for value in node.outputs])
+    kinds = tuple([(name, attribute.type) for name, attribute in attributes.items()]) if attributes else ()
+    return node.domain, node.op_type, node.version, given, made, kinds
 
 
 def _kind(value: ir.Value | None) -> object:

@@ -201,7 +201,7 @@ def _find(name: str, scopes: list[Values]) -> ir.Value:
 
 
 def _doc(proto: Any) -> str | None:
-    return proto.doc_string if proto.HasField("doc_string") else None
+    return proto.doc_string or None
 
 
 def _metadata(proto: Any) -> dict[str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -209,9 +209,9 @@ class _Merge:
     def graph(self, graph: ir.Graph, proto: onnx.GraphProto, types: Types) -> list[str]:
         for index, node in enumerate(graph):
             for value in node.outputs:
-                found = types.get(value.name or "")
-                if found is not None:
-                    self.value(value, found)
+                encoded = types.get(value.name or "")
+                if encoded is not None:
+                    self.value(value, encoded)
             if node.attributes.data:
                 self.bodies(node, proto.node[index])
         return self.warnings
@@ -227,9 +227,11 @@ class _Merge:
                     self.graph(graph, inner, _types(inner))
 
     def value(self, value: ir.Value, encoded: bytes) -> None:
-        if value.type is None and value.shape is None and (known := self.tensor(value, encoded)) is not None:
-            value.type, value.shape = ir.TensorType(known[0]), known[1]
-            return
+        if value.type is None and value.shape is None:
+            known = self.known.get(encoded) or self.tensor(value, encoded)
+            if known is not None:
+                value.type, value.shape = ir.TensorType(known[0]), known[1]
+                return
         proto = self.proto(encoded)
         kind = proto.WhichOneof("value")
         if kind is None:
@@ -250,13 +252,12 @@ class _Merge:
 
     def tensor(self, value: ir.Value, encoded: bytes) -> tuple[ir.DataType, ir.Shape] | None:
         """The type and dimensions of a tensor, if both are given."""
-        if encoded not in self.known:
-            proto = self.proto(encoded)
-            tensor = proto.tensor_type
-            if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
-                return None
-            kind = _data_type(tensor.elem_type, value)
-            self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
+        proto = self.proto(encoded)
+        tensor = proto.tensor_type
+        if not proto.HasField("tensor_type") or not tensor.elem_type or not tensor.HasField("shape"):
+            return None
+        kind = _data_type(tensor.elem_type, value)
+        self.known[encoded] = kind, ir.Shape([self.dim(dim) for dim in tensor.shape.dim], frozen=True)
         return self.known[encoded]
 
     def shape(self, value: ir.Value, proto: onnx.TensorShapeProto, encoded: bytes) -> None:
@@ -332,7 +333,7 @@ def weightless(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf, large tensors reduced to name, type and dims; for inference and checks only."""
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     _opsets(model.graph.opset_imports, proto.opset_import)
-    _graph(model.graph, proto.graph)
+    _graph(model.graph, proto.graph, {})
     for function in model.functions.values():
         _function(function, proto.functions.add())
     return proto
@@ -347,9 +348,9 @@ def _function(function: ir.Function, proto: onnx.FunctionProto) -> None:
         if attribute.value is None:
             proto.attribute.append(attribute.name)
         else:
-            _attribute(attribute, proto.attribute_proto.add())
+            _attribute(attribute, proto.attribute_proto.add(), {})
     for node in function:
-        _node(node, proto.node.add())
+        _node(node, proto.node.add(), {})
 
 
 def _opsets(imports: dict[str, int], protos: Any) -> None:
@@ -357,38 +358,47 @@ def _opsets(imports: dict[str, int], protos: Any) -> None:
         protos.add(domain=domain, version=version)
 
 
-def _graph(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+Encoded: TypeAlias = dict[tuple[int, int], bytes]
+"""Types as protobuf by element type and the identity of the shape, which many values have in common."""
+
+
+def _graph(graph: ir.Graph, proto: onnx.GraphProto, known: Encoded) -> None:
     proto.name = graph.name or "graph"
     for value in graph.inputs:
-        _value(value, proto.input.add())
+        _value(value, proto.input.add(), known)
     for value in graph.outputs:
-        _value(value, proto.output.add())
+        _value(value, proto.output.add(), known)
     for value in graph.initializers.values():
         if value.const_value is not None:
             _tensor(value.const_value, proto.initializer.add(), value.name)
     for node in graph:
-        _node(node, proto.node.add())
-        _value_infos(node.outputs, proto)
+        _node(node, proto.node.add(), known)
+        for value in node.outputs:
+            if value.name and value.type is not None and not value.is_graph_output():
+                _value(value, proto.value_info.add(), known)
 
 
-def _value_infos(values: Iterable[ir.Value], proto: onnx.GraphProto) -> None:
-    for value in values:
-        if value.name and value.type is not None and not value.is_graph_output():
-            _value(value, proto.value_info.add())
-
-
-def _value(value: ir.Value, proto: onnx.ValueInfoProto) -> None:
+def _value(value: ir.Value, proto: onnx.ValueInfoProto, known: Encoded) -> None:
     proto.name = value.name or ""
-    if value.type is not None:
-        maptypes.into_proto(value.type, proto.type)
-    if value.shape is not None and value.type is not None and not isinstance(value.type, maptypes.MapType):
-        ir.serde.serialize_shape_into(proto.type, value.shape)
+    kind, shape = value.type, value.shape
+    key = None
+    if type(kind) is ir.TensorType and kind.denotation is None:
+        key = int(kind.dtype), id(shape)
+        if (encoded := known.get(key)) is not None:
+            proto.type.ParseFromString(encoded)
+            return
+    if kind is not None:
+        maptypes.into_proto(kind, proto.type)
+        if shape is not None and not isinstance(kind, maptypes.MapType):
+            ir.serde.serialize_shape_into(proto.type, shape)
+    if key is not None:
+        known[key] = proto.type.SerializeToString()
 
 
 def node_proto(node: ir.Node) -> onnx.NodeProto:
     """One node as protobuf, large tensors among its attributes reduced as in `weightless`."""
     proto = onnx.NodeProto()
-    _node(node, proto)
+    _node(node, proto, {})
     return proto
 
 
@@ -396,11 +406,11 @@ def type_proto(value: ir.Value | None) -> onnx.TypeProto:
     """Type and shape of a value as protobuf; empty if unknown, or if there is no value."""
     info = onnx.ValueInfoProto()
     if value is not None:
-        _value(value, info)
+        _value(value, info, {})
     return info.type
 
 
-def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
+def _node(node: ir.Node, proto: onnx.NodeProto, known: Encoded) -> None:
     proto.name, proto.domain, proto.op_type, proto.overload = (
         node.name or "",
         node.domain,
@@ -409,27 +419,27 @@ def _node(node: ir.Node, proto: onnx.NodeProto) -> None:
     )
     proto.input.extend("" if value is None else value.name or "" for value in node.inputs)
     proto.output.extend(value.name or "" for value in node.outputs)
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():
         if (
             isinstance(attribute, LongAttr) and node.op_type != "TreeEnsemble"
         ):  # whose inference compares lengths
             attribute = (
                 attribute.shortened()
             )  # the type of a result may depend on what there is, no shape does
-        _attribute(attribute, proto.attribute.add())
+        _attribute(attribute, proto.attribute.add(), known)
 
 
-def _attribute(attribute: ir.Attr, proto: onnx.AttributeProto) -> None:
+def _attribute(attribute: ir.Attr, proto: onnx.AttributeProto, known: Encoded) -> None:
     kind = attribute.type
     if attribute.is_ref():
         ir.serde.serialize_reference_attribute_into(proto, attribute)
     elif kind == ir.AttributeType.GRAPH:
         proto.name, proto.type = attribute.name, onnx.AttributeProto.GRAPH
-        _graph(attribute.as_graph(), proto.g)
+        _graph(attribute.as_graph(), proto.g, known)
     elif kind == ir.AttributeType.GRAPHS:
         proto.name, proto.type = attribute.name, onnx.AttributeProto.GRAPHS
         for graph in attribute.as_graphs():
-            _graph(graph, proto.graphs.add())
+            _graph(graph, proto.graphs.add(), known)
     elif kind == ir.AttributeType.TENSOR:
         proto.name, proto.type = attribute.name, onnx.AttributeProto.TENSOR
         _tensor(attribute.value, proto.t, attribute.value.name)

@@ -116,7 +116,7 @@ class _Cloner:
         name = free_name(self.named(stem, KEPT in node.metadata_props), self.node_names)
         self.node_names.add(name)
         inputs = [None if value is None else self.values.get(value, value) for value in node.inputs]
-        attributes = [self.attribute(attribute) for attribute in node.attributes.values()]
+        attributes = [self.attribute(attribute) for attribute in node.attributes.data.values()]
         version = node.version if node.version is not None else self.opsets.get(node.domain)
         return ir.Node(
             node.domain,

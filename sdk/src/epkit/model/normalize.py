@@ -145,6 +145,8 @@ def _drop_overridable_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
 def _name_nodes(nodes: list[onnx.NodeProto]) -> None:
     """Give every node a name of its own: placement speaks of nodes by name. The first of a name keeps it."""
     taken = {node.name for node in nodes}
+    if len(taken) == len(nodes) and "" not in taken:
+        return
     seen: set[str] = set()
     for index, node in enumerate(nodes):
         if not node.name or node.name in seen:

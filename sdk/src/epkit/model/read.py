@@ -109,6 +109,9 @@ def _read_opened(
     files = ExternalFiles(opened.path, folder)
     try:
         skeleton, cuts = _skeleton(opened, limits)
+        _nodes = list(
+            skeleton.graph.node
+        )  # while they are held, protobuf makes no others: most time goes there
         try:
             warnings, overridable = normalize(skeleton, limits)
             payloads = Weights(opened.buffer, cuts, files, limits).resolve(skeleton)

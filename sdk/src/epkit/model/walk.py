@@ -38,9 +38,10 @@ def graphs_with_nodes(graph: ir.Graph) -> Iterator[tuple[ir.Graph, list[ir.Node]
     """
     nodes = list(graph)
     yield graph, nodes
-    for node in nodes:
-        attributes = node.attributes.data  # as bodies() has them, without a generator for each node
-        for attribute in attributes.values() if attributes and node.graph is graph else ():
+    for node in [node for node in nodes if node.attributes.data and node.graph is graph]:
+        for (
+            attribute
+        ) in node.attributes.data.values():  # as bodies() has them, without a generator for each node
             kind = attribute.type
             if kind is _GRAPH and isinstance(attribute.value, ir.Graph):
                 yield from graphs_with_nodes(attribute.value)

@@ -181,11 +181,12 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorPro
     for tensor in graph.initializer:
         yield "", tensor
     for node in graph.node:
-        yield from _node_tensors(node)
+        if node.attribute:
+            yield from _node_tensors(node)
 
 
 def _node_tensors(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    for attribute in node.attribute if node.attribute else ():
+    for attribute in node.attribute:
         yield from _attribute_tensors(node.name or node.op_type, attribute)
 
 

@@ -35,12 +35,20 @@ def fold_constants(model: ir.Model) -> int:
     changes = 0
     for _, nodes in graphs_with_nodes(model.graph):
         for node in nodes:
-            changes += _fold_shape(node) or _fold(node, model) or _fold_dimensions(node)
+            name = node.op_type
+            changes += (
+                (name in _OF_SHAPE and _fold_shape(node))
+                or _fold(node, model)
+                or (name in FROM_SHAPES and _fold_dimensions(node))
+            )
     return changes
 
 
+_OF_SHAPE = frozenset({"Shape", "Size"})
+
+
 def _fold_shape(node: ir.Node) -> int:
-    if node.op_type not in ("Shape", "Size") or node.domain != "":
+    if node.domain != "":
         return 0
     shape = static_shape(node.inputs[0])
     if shape is None:
@@ -57,7 +65,7 @@ def _fold_shape(node: ir.Node) -> int:
 
 def _fold(node: ir.Node, model: ir.Model) -> int:
     for value in node.inputs:
-        if value is not None and not is_constant(value):
+        if value is not None and (value.const_value is None or not is_constant(value)):
             return 0
     if node.op_type in KEEP or node.domain not in ("", "ai.onnx.ml") or not node.inputs or any(bodies(node)):
         return 0
@@ -89,7 +97,7 @@ def _replace(node: ir.Node, results: list[np.ndarray[Any, Any]]) -> None:
 
 def _fold_dimensions(node: ir.Node) -> int:
     """An element of a shape that is known, whatever the others are; and what is computed from such."""
-    if node.op_type not in FROM_SHAPES or node.outputs[0].dtype != ir.DataType.INT64:
+    if node.outputs[0].dtype != ir.DataType.INT64:
         return 0
     shape = static_shape(node.outputs[0])
     if shape is None:

@@ -99,6 +99,8 @@ def fusion(signature: str, *formulas: str) -> Callable[[Callable[..., Fused | di
         raise ValueError(f"{signature!r} is no signature")
     prefix, op_type, since, inputs, outputs = found.groups()
     patterns = tuple(Pattern(_names(inputs), _names(outputs), formula) for formula in formulas)
+    roots = frozenset[Operator]().union(*(pattern.roots for pattern in patterns))
+    by_root = {root: [pattern for pattern in patterns if root in pattern.roots] for root in roots}
     target = (DOMAINS[prefix] if prefix else "", op_type)
 
     def declare(function: Callable[..., Fused | dict[str, Any] | str]) -> Fusion:
@@ -106,12 +108,12 @@ def fusion(signature: str, *formulas: str) -> Callable[[Callable[..., Fused | di
         condition: Condition = function if takes_scope else lambda match, scope: function(match)
 
         def rewrite(node: ir.Node, scope: Scope) -> Verdict:
-            return _fuse(node, scope, patterns, condition, target, int(since or 1))
+            return _fuse(node, scope, by_root[node.domain, node.op_type], condition, target, int(since or 1))
 
         return Fusion(
             function.__name__,
             inspect.cleandoc(function.__doc__ or ""),
-            frozenset().union(*(pattern.roots for pattern in patterns)),
+            roots,
             rewrite,
             needs=tuple(pattern.required for pattern in patterns),
             target=target,
@@ -136,8 +138,6 @@ def _fuse(
 ) -> Verdict:
     problem = ""
     for pattern in patterns:
-        if (node.domain, node.op_type) not in pattern.roots:
-            continue
         match = pattern.match(node)
         if isinstance(match, Match):
             refused = _apply(match, pattern, condition, scope, target, since)
@@ -314,7 +314,7 @@ def _copy(node: ir.Node, proxies: dict[ir.Value, ir.Value], scope: Scope) -> ir.
         node.domain,
         node.op_type,
         [None if value is None else proxies[value] for value in node.inputs],
-        list(node.attributes.values()),
+        list(node.attributes.data.values()),
         overload=node.overload,
         outputs=made,
         version=scope.opset(node),

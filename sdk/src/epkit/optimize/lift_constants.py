@@ -18,7 +18,7 @@ def lift_constants(model: ir.Model) -> int:
 def _lift(node: ir.Node) -> int:
     if node.op_type != "Constant" or node.domain != "" or "sparse_value" in node.attributes:
         return 0
-    if any(attribute.is_ref() for attribute in node.attributes.values()):
+    if any(attribute.is_ref() for attribute in node.attributes.data.values()):
         return 0
     attribute = node.attributes.get("value")
     if attribute is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import onnx_ir as ir
@@ -13,10 +13,10 @@ from ..backend.provider import Provider
 from ..errors import EpkitError, InvalidModelError, OptionError, Where
 from ..knobs import CHECKED, STOP_AFTER
 from ..model.infer import infer, is_settled, untyped
-from ..model.walk import all_graphs, all_nodes, reads
+from ..model.walk import all_graphs, all_nodes, graphs_with_nodes, reads
 from .levels import LEVELS, PREPARE, SILENT, SILENT_RULES, STARTS, Pass, Phase
 from .rule import Applied, Ledger, Missed, Operator, Rule, Scope, apply_rule, make_scopes, operators_of
-from .wanted import wanted
+from .wanted import Wanted
 
 ROUNDS = 8
 """A pass may make work for an earlier one; real models settle in two or three rounds."""
@@ -82,14 +82,15 @@ def optimise(
         raise OptionError(
             f"there is no optimisation level {level!r}", remedy=f"the levels are {', '.join(LEVELS)}"
         )
-    phases = [_for_providers(phase, providers) for phase in LEVELS[level]]
+    phases = [*LEVELS[level]]
     if extra and level in ("extended", "all"):
         phases.append(Phase(passes=tuple(extra)))
     limit = STOP_AFTER.get() if stop_after is None else stop_after
-    before = count_nodes(model)
+    knows = None if providers is None else [provider.knows for provider in providers]
     work = _Work(model if in_place else model.clone(), Ledger(None if limit < 0 else limit))
+    before = sum(len(nodes) for _, nodes in work.graphs())
     for phase in phases:
-        work.run(phase)
+        work.run(phase, Wanted(phase.rules, knows))
     return Optimised(
         work.model,
         level,
@@ -98,12 +99,6 @@ def optimise(
         tuple(work.ledger.applied),
         tuple(work.ledger.missed),
     )
-
-
-def _for_providers(phase: Phase, providers: Sequence[Provider] | None) -> Phase:
-    if providers is None:
-        return phase
-    return replace(phase, rules=wanted(phase.rules, [provider.knows for provider in providers]))
 
 
 class _Work:
@@ -117,15 +112,16 @@ class _Work:
         self._untyped = untyped(model)
         """Values of which inference has found no type or rank: it is not asked again."""
         self._idle: dict[Pass, int] = {}
+        self._walk: tuple[int, list[tuple[ir.Graph, list[ir.Node]]]] = (-1, [])
         self._scopes: tuple[int, list[Scope]] = (-1, [])
         self._operators: tuple[int, frozenset[Operator]] = (-1, frozenset())
 
-    def run(self, phase: Phase) -> None:
+    def run(self, phase: Phase, wanted: Wanted) -> None:
         """Repeat the phase until it finds nothing more to do."""
         for _ in range(ROUNDS if phase.repeats else 1):
             changes = {apply: self._pass(apply) for apply in phase.passes}
             by_passes = sum(count for apply, count in changes.items() if apply not in SILENT)
-            by_rules = self._rules(phase.rules)
+            by_rules = self._rules(phase.rules, wanted)
             if not phase.repeats or not by_passes + sum(by_rules.values()):
                 return
             learned = by_passes or (
@@ -158,22 +154,28 @@ class _Work:
             return True
         return apply in STARTS and STARTS[apply].isdisjoint(self._all_operators())
 
+    def graphs(self) -> list[tuple[ir.Graph, list[ir.Node]]]:
+        """The graphs of the model with their nodes."""
+        if self._walk[0] != self.edits:
+            self._walk = self.edits, list(graphs_with_nodes(self.model.graph))
+        return self._walk[1]
+
     def _all_operators(self) -> frozenset[Operator]:
         """The operators of the model, its functions included."""
         if self._operators[0] != self.edits:
-            owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
-            found = {(node.domain, node.op_type) for owner in owners for node in all_nodes(owner)}
+            parts = [nodes for _, nodes in self.graphs()] + [*map(all_nodes, self.model.functions.values())]
+            found = {(node.domain, node.op_type) for nodes in parts for node in nodes}
             self._operators = self.edits, frozenset(found)
         return self._operators[1]
 
-    def _rules(self, rules: Sequence[Rule]) -> dict[Rule, int]:
+    def _rules(self, rules: Sequence[Rule], wanted: Wanted) -> dict[Rule, int]:
         if rules and self._scopes[0] != self.edits:
-            self._scopes = self.edits, make_scopes(self.model)
+            self._scopes = self.edits, make_scopes(self.model, self.graphs())
         scopes = self._scopes[1]
         operators = operators_of(scopes)
         found = {}
         for each in rules:
-            if not each.may_apply(operators):
+            if not each.may_apply(operators) or not wanted(each):
                 continue
             start = time.perf_counter()
             count = self._guarded(each.name, partial(apply_rule, each, scopes, self.ledger, self._check))

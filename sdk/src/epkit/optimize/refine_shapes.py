@@ -75,17 +75,16 @@ def _first(rows: int | ir.SymbolicDim, node: ir.Node) -> int | ir.SymbolicDim:
 
 def _elementwise(node: ir.Node) -> Dims | None:
     """What is known of a part of a table tells, against the whole, that it is all of it."""
-    shapes = [value.shape.dims for value in node.inputs if value is not None and value.shape is not None]
-    if len(shapes) != len(node.inputs) or not any(map(_has_part, shapes)):
-        return None
-    return reduce(broadcast, map(list, shapes))
-
-
-def _has_part(dims: tuple[int | ir.SymbolicDim, ...]) -> bool:
-    for dim in dims:  # noqa: SIM110 - a loop takes half the time of any()
-        if not isinstance(dim, int) and dim.value is not None and dim.value.startswith("Min("):
-            return True
-    return False
+    is_part, shapes = False, []
+    for value in node.inputs:  # loops: this is asked for most nodes of most models
+        if value is None or value.shape is None:
+            return None
+        dims = value.shape.dims
+        shapes.append(dims)
+        for dim in dims:
+            if not isinstance(dim, int) and dim.value is not None and dim.value.startswith("Min("):
+                is_part = True
+    return reduce(broadcast, map(list, shapes)) if is_part else None
 
 
 def _reshape(node: ir.Node) -> Dims | None:

@@ -235,10 +235,12 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def make_scopes(model: ir.Model) -> list[Scope]:
-    """A scope for each graph of a model."""
-    used = Names(model)
-    return [Scope(graph, nodes, model, used) for graph, nodes in graphs_with_nodes(model.graph)]
+def make_scopes(
+    model: ir.Model, graphs: Iterable[tuple[ir.Graph, Sequence[ir.Node]]] | None = None
+) -> list[Scope]:
+    """A scope for each graph of a model; ``graphs`` are these with their nodes, if somebody has them."""
+    used, found = Names(model), graphs_with_nodes(model.graph) if graphs is None else graphs
+    return [Scope(graph, nodes, model, used) for graph, nodes in found]
 
 
 def operators_of(scopes: Sequence[Scope]) -> frozenset[Operator]:
@@ -265,13 +267,13 @@ def apply_rule(
         for node in scope.nodes(applied.roots):
             if ledger.limit is not None and not ledger.is_open:
                 return count
-            name = str(node.name)
+            name = node.name
             verdict = applied.rewrite(node, scope)
             if verdict is True:
                 count += 1
-                ledger.applied.append(Applied(applied.name, name))
+                ledger.applied.append(Applied(applied.name, str(name)))
                 if check is not None:
                     check(applied.name)
             elif verdict:
-                ledger.missed.setdefault(Missed(applied.name, name, verdict))
+                ledger.missed.setdefault(Missed(applied.name, str(name), verdict))
     return count

@@ -26,16 +26,13 @@ def share_subexpressions(model: ir.Model) -> int:
 
 
 def _may_share(model: ir.Model) -> bool:
-    """Whether two nodes of one operator read the same first value; the pass itself costs a hash of every attribute."""
-    seen: set[tuple[str, str, ir.Value | None]] = set()
-    for _, nodes in graphs_with_nodes(model.graph):
-        for node in nodes:
-            inputs = node.inputs
-            look = node.op_type, node.domain, inputs[0] if inputs else None
-            if look in seen:
-                return True
-            seen.add(look)
-    return False
+    """Whether two nodes of one operator read the same values; the pass itself costs a hash of every attribute."""
+    looks = [
+        (node.op_type, node.domain, *node.inputs)
+        for _, nodes in graphs_with_nodes(model.graph)
+        for node in nodes
+    ]
+    return len(set(looks)) < len(looks)
 
 
 def _types_as_text(model: ir.Model) -> list[tuple[ir.Node, ir.Attr]]:
@@ -44,7 +41,7 @@ def _types_as_text(model: ir.Model) -> list[tuple[ir.Node, ir.Attr]]:
         (node, attribute)
         for _, nodes in graphs_with_nodes(model.graph)
         for node in nodes
-        for attribute in node.attributes.values()
+        for attribute in node.attributes.data.values()
         if attribute.type in TYPES and not attribute.is_ref()
     ]
     for node, attribute in found:

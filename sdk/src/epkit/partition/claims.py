@@ -142,7 +142,7 @@ def _restricted(offer: Offer, bound: Bound, pins: Pins) -> Offer:
 def _with_depth(graph: ir.Graph, depth: int) -> Iterator[tuple[int, ir.Graph]]:
     yield depth, graph
     for node in graph:
-        for _, body in bodies(node):
+        for _, body in bodies(node) if node.attributes.data else ():
             yield from _with_depth(body, depth + 1)
 
 
@@ -190,7 +190,7 @@ def _calls_to_inline(claims: Claims) -> list[ir.Node]:
     )
     unclaimed = [
         node
-        for graph in claims.offers
+        for graph in (claims.offers if len(claimed) < sum(map(len, claims.offers)) else ())
         for node in graph
         if node not in claimed
         and not is_control_flow(node)

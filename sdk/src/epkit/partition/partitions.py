@@ -93,10 +93,11 @@ class _Builder:
         for rank, offer in enumerate(offers):
             for node, refusal in offer.refusals.items():
                 self._note(node, rank, refusal)
-        owner = {node: unit.provider for unit in resolution.units for node in unit.nodes}
-        for rank, refusal in resolution.turned_down:
-            if owner[refusal.node] != rank:  # else another claim of the same provider won it
-                self._note(refusal.node, rank, refusal)
+        if resolution.turned_down:
+            owner = {node: unit.provider for unit in resolution.units for node in unit.nodes}
+            for rank, refusal in resolution.turned_down:
+                if owner[refusal.node] != rank:  # else another claim of the same provider won it
+                    self._note(refusal.node, rank, refusal)
         inner: dict[tuple[ir.Node, str], PartitionedGraph] = {}
         for unit in resolution.units:
             if unit.provider is None and is_control_flow(unit.nodes[0]):
@@ -118,7 +119,7 @@ class _Builder:
     def _note_inside(self, nodes: Sequence[ir.Node], owner: int) -> None:
         """Why the nodes in the bodies of what a provider runs whole are not elsewhere."""
         for node in nodes:
-            for _, body in bodies(node):
+            for _, body in bodies(node) if node.attributes.data else ():
                 for rank, offer in enumerate(self.claims.offers[body]):
                     for inner, refusal in offer.refusals.items():
                         if rank != owner:

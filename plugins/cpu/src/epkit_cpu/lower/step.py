@@ -51,9 +51,9 @@ class Body:
     steps: Sequence[Step]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen, for the time that takes: as with View below
 class Step:
-    """One call of a native kernel.
+    """One call of a native kernel; it does not change.
 
     Attributes:
         kernel: its name in the library's table.
