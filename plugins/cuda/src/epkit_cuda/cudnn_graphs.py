@@ -100,7 +100,8 @@ class Graphs:
                 value = value if item is None else graph.add(value, next(rest))
             if relu:
                 value = graph.relu(value)
-            if relu and not math.isinf(relu):  # as a clip of the rectifier it would get the slowest engine only
+            if relu and not math.isinf(relu):
+                # not as a clip of the rectifier, which leaves the slowest engine only
                 bound = graph.tensor_scalar(relu, self._cudnn.scalar_type.COMPILE_TIME_CONST)
                 value = graph.min(value, bound)
             return [value]
