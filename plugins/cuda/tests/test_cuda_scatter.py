@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cuda_standin import StandIn
@@ -32,7 +33,7 @@ def joined(x: Any, places: Any, updates: Any, reduction: str) -> Any:
 @given(st.data())
 def test_updates_along_an_axis(gpu: StandIn, draw: st.DataObject) -> None:
     choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
-    reduction, dtype = choose("none", *JOINS), choose(np.float32, np.int64)
+    reduction, dtype = choose("none", *JOINS), choose(np.float32, np.int64, np.float16)
     axis, index = choose(-1, 0, 1), choose(np.int32, np.int64)
     random = np.random.default_rng(draw.draw(st.integers(0, 9)))
     x = random.integers(-9, 9, (5, 4, 3)).astype(dtype)
@@ -59,6 +60,20 @@ def test_updates_at_tuples(gpu: StandIn, depth: int, reduction: str) -> None:
     want = joined(x, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
     np.testing.assert_allclose(found, want, rtol=1e-6)
     assert (gpu.launches, gpu.copies_between) == (1, 1)
+
+
+@pytest.mark.parametrize("reduction", JOINS)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_halves_beside_each_other_are_joined_each_on_its_own(
+    gpu: StandIn, dtype: Any, reduction: str
+) -> None:
+    x = np.arange(1, 6, dtype=np.float32).astype(dtype)
+    indices, updates = np.array([[4], [0], [1], [1]]), np.array([2, 3, -2, 4], np.float32).astype(dtype)
+    want = joined(x.astype("d"), (indices[:, 0],), updates.astype("d"), reduction)
+    nodes = [helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction)]
+    found = ours(nodes, {"x": x, "i": indices, "u": updates})
+    np.testing.assert_array_equal(found.astype("d"), want)
+    assert gpu.launches == 1
 
 
 def test_what_is_no_number_wins_and_narrow_types_move(gpu: StandIn) -> None:
