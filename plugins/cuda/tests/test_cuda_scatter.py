@@ -1,4 +1,4 @@
-"""ScatterElements and ScatterND: the source on the host, against NumPy."""
+"""ScatterElements, ScatterND and TensorScatter: the source on the host, against NumPy."""
 
 from __future__ import annotations
 
@@ -85,6 +85,47 @@ def test_what_is_no_number_wins_and_narrow_types_move(gpu: StandIn) -> None:
     halves = {name: value.astype(np.float16) if name != "i" else value for name, value in feeds.items()}
     np.testing.assert_array_equal(ours(moved, halves), [np.nan, 5, 9])
     assert gpu.launches == 2
+
+
+@FEW
+@given(st.data())
+def test_steps_go_into_a_cache(gpu: StandIn, draw: st.DataObject) -> None:
+    choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
+    dtype, mode, axis = (
+        choose(np.float32, np.float16, np.int8),
+        choose("linear", "circular"),
+        choose(1, -2, -1),
+    )
+    x = np.random.default_rng(0).integers(-9, 9, (2, 3, 5, choose(1, 4, 7))).astype(dtype)
+    length = x.shape[axis]
+    steps = draw.draw(st.integers(0, length))
+    starts = [draw.draw(st.integers(0, length - steps if mode == "linear" else 3 * length)) for _ in range(2)]
+    shape = list(x.shape)
+    shape[axis] = steps
+    update = np.random.default_rng(1).integers(10, 90, shape).astype(dtype)
+    feeds = {"x": x, "u": update, "i": np.array(starts, np.int64)}
+    if draw.draw(st.booleans()):
+        feeds.pop("i")
+        starts = [0, 0]
+    want = x.copy()
+    for item, start in enumerate(starts):
+        into, new = (
+            np.moveaxis(want[item], axis - (axis > 0), 0),
+            np.moveaxis(update[item], axis - (axis > 0), 0),
+        )
+        for step in range(steps):
+            into[(start + step) % length] = new[step]
+    nodes = [helper.make_node("TensorScatter", list(feeds), ["y"], axis=axis, mode=mode)]
+    before = gpu.launches, gpu.implicit_reads
+    np.testing.assert_array_equal(ours(nodes, feeds, 24), want)
+    assert (gpu.launches, gpu.implicit_reads) == (before[0] + 1, before[1])
+
+
+def test_a_step_outside_of_the_cache_is_told(gpu: StandIn) -> None:
+    nodes = [helper.make_node("TensorScatter", ["x", "u", "i"], ["y"], name="here")]
+    for start in (-1, 3):
+        with pytest.raises(epkit.errors.RunError, match="out of range in here"):
+            ours(nodes, {"x": data(1, 4, 2), "u": data(1, 2, 2), "i": np.array([start])}, 24)
 
 
 def test_an_index_outside_is_told(gpu: StandIn) -> None:
