@@ -71,7 +71,7 @@ made: list[FakeGraph] = []
 FAKE = SimpleNamespace(
     data_type=SimpleNamespace(FLOAT="float", HALF="half", BFLOAT16="bfloat16"),
     heur_mode=SimpleNamespace(A="a", FALLBACK="fallback"),
-    scalar_type=SimpleNamespace(COMPILE_TIME_CONST="constant"),
+    scalar_type=SimpleNamespace(RUNTIME_PARAM="constant"),
     numerical_note=SimpleNamespace(TENSOR_CORE="tensor core"),
     cudnnGraphNotSupportedError=NotSupportedError,
     create_handle=lambda: "handle",

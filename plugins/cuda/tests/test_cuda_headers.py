@@ -166,7 +166,7 @@ def test_the_frontend_has_what_is_called() -> None:
     cudnn = pytest.importorskip("cudnn")
     for name in ("FLOAT", "HALF", "BFLOAT16"):
         assert hasattr(cudnn.data_type, name)
-    assert hasattr(cudnn.scalar_type, "COMPILE_TIME_CONST") and hasattr(cudnn.numerical_note, "TENSOR_CORE")
+    assert hasattr(cudnn.scalar_type, "RUNTIME_PARAM") and hasattr(cudnn.numerical_note, "TENSOR_CORE")
     assert hasattr(cudnn.heur_mode, "A") and hasattr(cudnn.heur_mode, "FALLBACK")
     for name in ("create_handle", "set_stream", "cudnnGraphNotSupportedError"):
         assert hasattr(cudnn, name)

@@ -102,7 +102,7 @@ class Graphs:
                 value = graph.relu(value)
             if relu and not math.isinf(relu):
                 # not as a clip of the rectifier, which leaves the slowest engine only
-                bound = graph.tensor_scalar(relu, self._cudnn.scalar_type.COMPILE_TIME_CONST)
+                bound = graph.tensor_scalar(relu, self._cudnn.scalar_type.RUNTIME_PARAM)
                 value = graph.min(value, bound)
             return [value]
 
