@@ -31,6 +31,9 @@ ROUNDS = 20
 COMPILING = 45
 """Seconds: no compilation by a peer is begun later than that before the end."""
 
+PEAK_SIZE, COPIED = 8192, 1 << 30
+"""Rows of the matrices, and bytes, that say what the device can do."""
+
 ROW = 10
 """Seconds: nor is a row."""
 
@@ -56,23 +59,21 @@ def measured_bandwidth() -> float:
     """Bytes/s of a copy on the device, those read and those written."""
     import cupy
 
-    size = 1 << 30
-    source, target = cupy.zeros(size, cupy.uint8), cupy.empty(size, cupy.uint8)
-    return 2.0 * size / best_seconds(lambda: cupy.copyto(target, source))
+    source, target = cupy.zeros(COPIED, np.uint8), cupy.empty(COPIED, np.uint8)
+    return 2.0 * COPIED / best_seconds(lambda: cupy.copyto(target, source))
 
 
 def measured_peak(precision: str) -> float:
     """FLOP/s of the library's product of two large matrices, in this run, on this GPU."""
-    import cupy
-
     from epkit_cuda.device import open_machine
     from epkit_cuda.kernels.products import ROUNDED
 
-    size, gpu = 8192, open_machine(0)
-    dtype = ROUNDED.get(precision, np.dtype(np.float32))
-    a, b = (cupy.random.standard_normal((size, size), cupy.float32).astype(dtype) for _ in range(2))
-    out = cupy.empty((size, size), dtype)
-    return 2.0 * size**3 / best_seconds(lambda: gpu.multiply(a, b, out, precision))
+    gpu, dtype = open_machine(0), ROUNDED.get(precision, np.dtype(np.float32))
+    values = np.random.default_rng(0).standard_normal((PEAK_SIZE, PEAK_SIZE), np.float32).astype(dtype)
+    with gpu.using(gpu.stream()):
+        a, b = (gpu.xp.asarray(values) for _ in range(2))
+        out = gpu.xp.empty(values.shape, dtype)
+        return 2.0 * PEAK_SIZE**3 / best_seconds(lambda: gpu.multiply(a, b, out, precision))
 
 
 def best_seconds(run: Callable[[], object]) -> float:

@@ -87,6 +87,7 @@ def matmul_algo_get_heuristic(
     count: int,
 ) -> None:
     assert handle == 7 and wanted == 1 and objects[preference][1] == 32 << 20
+    assert not objects[desc][7] & 4 or objects[desc].get(8), "the bias is unknown to the heuristics"
     heuristics.append({key: objects[preference][key] for key in (5, 6, 7, 8)})
     if unsupported:
         raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx import helper
 from test_cuda_kernels import data
 
 import epkit
+from epkit_cuda.kernels.attention import LEAST_KEYS, shares
 
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -178,3 +180,42 @@ def test_normalised_residuals(gpu: StandIn, name: str, skip: Any, bias: bool, to
     for have, want in zip(ours(model, feeds).values(), theirs(model, feeds), strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
     assert gpu.launches == 1
+
+
+@FEW
+@given(st.data())
+def test_a_query_s_keys_are_shared_out_over_blocks(gpu: StandIn, draw: st.DataObject) -> None:
+    choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
+    dtype, (heads, groups), queries = choose(np.float32, np.float16), choose((2, 1), (4, 2)), choose(1, 3)
+    keys, softcap, kind, size = (
+        draw.draw(st.integers(1, 4096)),
+        choose(0.0, 2.0),
+        choose("", "bool"),
+        choose(8, 5),
+    )
+    feeds = {
+        "q": data(1, heads, queries, size, dtype=dtype),
+        "k": data(1, groups, keys, size, seed=1, dtype=dtype),
+        "v": data(1, groups, keys, size, seed=2, dtype=dtype),
+    }
+    added = np.zeros((1, 1, queries, keys))
+    if kind:  # whole blocks see nothing; with one key, the query does not
+        seen = np.random.default_rng(3).random((queries, keys)) < 0.02
+        feeds["m"], added = seen, np.where(seen, 0.0, -np.inf)
+    want = attention(feeds["q"], feeds["k"], feeds["v"], added, 0.3, softcap)
+    node = helper.make_node("Attention", list(feeds), ["y"], softcap=softcap, scale=0.3)
+    model = model_of(node, feeds, {"y": 4})
+    before = gpu.launches
+    with mock.patch.object(
+        StandIn, "attend", lambda *_, **__: False
+    ):  # the library has 16 bits without masks
+        found = ours(model, feeds)["y"]
+        assert np.array_equal(found, ours(model, feeds)["y"])
+    tolerance = 1e-4 if dtype == np.float32 else 5e-3
+    np.testing.assert_allclose(found.astype("d"), want, rtol=tolerance, atol=tolerance)
+    assert gpu.launches - before == (4 if keys >= 2 * LEAST_KEYS else 2)
+
+
+def test_keys_are_shared_out_as_far_as_there_are_too_few_queries() -> None:
+    assert [shares(jobs, 513) for jobs in (1, 32, 100, 200, 4096)] == [4, 4, 2, 1, 1]
+    assert [shares(32, keys) for keys in (1, 255, 256, 4096, 1 << 20)] == [1, 1, 2, 8, 8]

@@ -97,7 +97,8 @@ def agrees(model: onnx.ModelProto, given: dict[str, Any], tolerance: float, **op
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(
-    ("queries", "past", "mask"), [(64, 0, False), (64, 0, True), (1, 40, True), (33, 7, False)]
+    ("queries", "past", "mask"),
+    [(64, 0, False), (64, 0, True), (1, 40, True), (1, 1500, True), (33, 7, False)],
 )
 def test_attention_agrees_with_the_cpu(dtype: Any, queries: int, past: int, mask: bool) -> None:
     t = "float" if dtype == np.float32 else "float16"
@@ -263,6 +264,18 @@ def test_grouped_queries_agree_with_the_cpu(length: int, total: int, tokens: lis
             for b, count in enumerate(tokens):  # rows of padding are not specified
                 rows = slice(None, min(count, length))
                 np.testing.assert_allclose(found[b, rows], want[b, rows], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["linear", "circular"])
+def test_steps_in_a_cache_agree_with_the_cpu(mode: str) -> None:
+    model = onnx.parser.parse_model(f"""<ir_version: 11, opset_import: ["" : 24]> agraph
+        (float16[2, 3, 40, 16] x, float16[2, 3, 4, 16] u, int64[2] i) => (float16[2, 3, 40, 16] y) {{
+            y = TensorScatter<mode = "{mode}">(x, u, i)
+        }}
+    """)
+    random = np.random.default_rng(0)
+    x, u = (random.standard_normal(shape).astype(np.float16) for shape in ((2, 3, 40, 16), (2, 3, 4, 16)))
+    agrees(model, {"x": x, "u": u, "i": np.array([36, 38 if mode == "circular" else 0])}, 0)
 
 
 def test_the_first_of_each_row_agrees_with_the_cpu() -> None:

@@ -71,6 +71,7 @@ made: list[FakeGraph] = []
 FAKE = SimpleNamespace(
     data_type=SimpleNamespace(FLOAT="float", HALF="half", BFLOAT16="bfloat16"),
     heur_mode=SimpleNamespace(A="a", FALLBACK="fallback"),
+    scalar_type=SimpleNamespace(RUNTIME_PARAM="constant"),
     numerical_note=SimpleNamespace(TENSOR_CORE="tensor core"),
     cudnnGraphNotSupportedError=NotSupportedError,
     create_handle=lambda: "handle",
@@ -106,10 +107,21 @@ def test_a_convolution_with_channels_last_is_told_its_strides_and_kept() -> None
     calls = dict(graph.calls)
     assert calls["conv_fprop"]["image"].said["stride"] == [240, 1, 48, 8]
     assert (calls["conv_fprop"]["pre_padding"], calls["conv_fprop"]["post_padding"]) == ([1, 2], [3, 4])
-    assert calls["relu"] == {"lower_clip": 0.0, "upper_clip": 6.0}
+    assert calls["relu"] == (calls["relu"][0],) and calls["tensor_scalar"] == (6.0, "constant")
+    assert [name for name, _ in graph.calls].index("min") > [name for name, _ in graph.calls].index("relu")
     assert [name for name, _ in graph.calls].count("execute") == 3 and "deselect_numeric_notes" not in calls
     values, workspace = graph.executed[-1]
     assert list(values.values()) == [item.data.ptr for item in (x, w, bias, out)] and workspace == 1048
+
+
+def test_one_channel_a_group_is_convolved_alone() -> None:
+    library, (x, w, bias, out) = (
+        graphs(),
+        arrays(np.float16, (2, 8, 6, 6), (8, 1, 3, 3), (1, 8, 1, 1), (2, 8, 6, 6)),
+    )
+    assert not library.convolve(x, w, out, strict=False, bias=bias, **WINDOW)
+    assert not library.convolve(x, w, out, strict=False, relu=6.0, **WINDOW)
+    assert library.convolve(x, w, out, strict=False, **WINDOW) and len(made) == 1
 
 
 def test_strict_float32_does_without_tensor_cores() -> None:

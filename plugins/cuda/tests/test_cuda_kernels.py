@@ -175,12 +175,12 @@ def test_a_wrong_index_is_an_error_of_that_run_alone(gpu: StandIn, capture: bool
 @pytest.mark.parametrize("points", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(
-    ("m", "k"), [(3, 72), (3, 96), (9, 72)]
-)  # by bytes, by sixteen bytes, unpacked first
+    ("m", "k", "n"), [(3, 72, 6), (3, 96, 7), (1, 4096, 5), (9, 72, 6)]
+)  # by bytes, by sixteen bytes, a block for two columns, unpacked first
 def test_products_with_narrow_weights(
-    gpu: StandIn, bits: int, points: bool, dtype: Any, m: int, k: int
+    gpu: StandIn, bits: int, points: bool, dtype: Any, m: int, k: int, n: int
 ) -> None:
-    n, block = 6, 32
+    block = 32
     blocks, random = -(-k // block), np.random.default_rng(0)
     feeds = {
         "a": data(m, k, dtype=dtype),
@@ -208,7 +208,8 @@ def test_products_with_narrow_weights(
     at = np.arange(k) // block
     weight = (weight - zero[:, at]) * feeds["s"].reshape(n, blocks)[:, at]
     tolerance = 1e-4 if dtype == np.float32 else 2e-2
-    np.testing.assert_allclose(found, feeds["a"] @ weight.T, rtol=tolerance, atol=10 * tolerance)
+    want = feeds["a"].astype(np.float64) @ weight.T
+    np.testing.assert_allclose(found, want, rtol=tolerance, atol=10 * tolerance)
 
 
 @FEW

@@ -1,9 +1,10 @@
-"""ScatterElements and ScatterND: the source on the host, against NumPy."""
+"""ScatterElements, ScatterND and TensorScatter: the source on the host, against NumPy."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cuda_standin import StandIn
@@ -32,7 +33,7 @@ def joined(x: Any, places: Any, updates: Any, reduction: str) -> Any:
 @given(st.data())
 def test_updates_along_an_axis(gpu: StandIn, draw: st.DataObject) -> None:
     choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
-    reduction, dtype = choose("none", *JOINS), choose(np.float32, np.int64)
+    reduction, dtype = choose("none", *JOINS), choose(np.float32, np.int64, np.float16)
     axis, index = choose(-1, 0, 1), choose(np.int32, np.int64)
     random = np.random.default_rng(draw.draw(st.integers(0, 9)))
     x = random.integers(-9, 9, (5, 4, 3)).astype(dtype)
@@ -61,6 +62,20 @@ def test_updates_at_tuples(gpu: StandIn, depth: int, reduction: str) -> None:
     assert (gpu.launches, gpu.copies_between) == (1, 1)
 
 
+@pytest.mark.parametrize("reduction", JOINS)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_halves_beside_each_other_are_joined_each_on_its_own(
+    gpu: StandIn, dtype: Any, reduction: str
+) -> None:
+    x = np.arange(1, 6, dtype=np.float32).astype(dtype)
+    indices, updates = np.array([[4], [0], [1], [1]]), np.array([2, 3, -2, 4], np.float32).astype(dtype)
+    want = joined(x.astype("d"), (indices[:, 0],), updates.astype("d"), reduction)
+    nodes = [helper.make_node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction)]
+    found = ours(nodes, {"x": x, "i": indices, "u": updates})
+    np.testing.assert_array_equal(found.astype("d"), want)
+    assert gpu.launches == 1
+
+
 def test_what_is_no_number_wins_and_narrow_types_move(gpu: StandIn) -> None:
     nodes = [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], reduction="max")]
     line = np.array([1, np.nan, 3], np.float32)
@@ -70,6 +85,47 @@ def test_what_is_no_number_wins_and_narrow_types_move(gpu: StandIn) -> None:
     halves = {name: value.astype(np.float16) if name != "i" else value for name, value in feeds.items()}
     np.testing.assert_array_equal(ours(moved, halves), [np.nan, 5, 9])
     assert gpu.launches == 2
+
+
+@FEW
+@given(st.data())
+def test_steps_go_into_a_cache(gpu: StandIn, draw: st.DataObject) -> None:
+    choose = lambda *options: draw.draw(st.sampled_from(options))  # noqa: E731
+    dtype, mode, axis = (
+        choose(np.float32, np.float16, np.int8),
+        choose("linear", "circular"),
+        choose(1, -2, -1),
+    )
+    x = np.random.default_rng(0).integers(-9, 9, (2, 3, 5, choose(1, 4, 7))).astype(dtype)
+    length = x.shape[axis]
+    steps = draw.draw(st.integers(0, length))
+    starts = [draw.draw(st.integers(0, length - steps if mode == "linear" else 3 * length)) for _ in range(2)]
+    shape = list(x.shape)
+    shape[axis] = steps
+    update = np.random.default_rng(1).integers(10, 90, shape).astype(dtype)
+    feeds = {"x": x, "u": update, "i": np.array(starts, np.int64)}
+    if draw.draw(st.booleans()):
+        feeds.pop("i")
+        starts = [0, 0]
+    want = x.copy()
+    for item, start in enumerate(starts):
+        into, new = (
+            np.moveaxis(want[item], axis - (axis > 0), 0),
+            np.moveaxis(update[item], axis - (axis > 0), 0),
+        )
+        for step in range(steps):
+            into[(start + step) % length] = new[step]
+    nodes = [helper.make_node("TensorScatter", list(feeds), ["y"], axis=axis, mode=mode)]
+    before = gpu.launches, gpu.implicit_reads
+    np.testing.assert_array_equal(ours(nodes, feeds, 24), want)
+    assert (gpu.launches, gpu.implicit_reads) == (before[0] + 1, before[1])
+
+
+def test_a_step_outside_of_the_cache_is_told(gpu: StandIn) -> None:
+    nodes = [helper.make_node("TensorScatter", ["x", "u", "i"], ["y"], name="here")]
+    for start in (-1, 3):
+        with pytest.raises(epkit.errors.RunError, match="out of range in here"):
+            ours(nodes, {"x": data(1, 4, 2), "u": data(1, 2, 2), "i": np.array([start])}, 24)
 
 
 def test_an_index_outside_is_told(gpu: StandIn) -> None:

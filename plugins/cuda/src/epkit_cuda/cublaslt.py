@@ -113,15 +113,14 @@ class Products:
         if bias is not None:
             epilogue = (epilogue & ~1) | WITH_BIAS
         types = a.dtype.name, b.dtype.name, out.dtype.name, precision
-        key = (*shapes, *types, epilogue, *map(alignment, pointers))
-        with self._lock:  # a plan's description holds the bias's address
-            plan = self._plan(key, (right, left, target), types, epilogue, pointers)
+        beside = [] if bias is None else [(BIAS, bias.data.ptr)]
+        beside += [(at, scale.data.ptr) for at, scale in zip((SCALE_B, SCALE_A), scales or (), strict=False)]
+        key = (*shapes, *types, epilogue, *map(alignment, (*pointers, *(address for _, address in beside))))
+        with self._lock:  # a plan's description holds the addresses of bias and scales
+            plan = self._plan(key, (right, left, target), types, epilogue, pointers, beside)
             if plan is None:
                 return False
-            if bias is not None:
-                self._describe(plan.description, BIAS, np.uint64(bias.data.ptr))
-            for attribute, scale in zip((SCALE_B, SCALE_A), scales or (), strict=False):
-                self._describe(plan.description, attribute, np.uint64(scale.data.ptr))
+            self._point(plan.description, beside)
             workspace = self._memory(plan.workspace) if plan.workspace else None
             alpha, beta = (factor.ctypes.data for factor in plan.factors)
             at, first, second, last = plan.algorithm.ctypes.data, *plan.layouts
@@ -139,13 +138,14 @@ class Products:
         types: tuple[str, str, str, str],
         epilogue: int,
         pointers: list[int],
+        beside: list[tuple[int, int]],
     ) -> Plan | None:
         if key in self._plans:
             self._plans.move_to_end(key)
             return self._plans[key]
         if len(self._plans) >= PLANS_KEPT:
             self._forget(self._plans.popitem(last=False)[1])
-        plan = self._plans[key] = self._make(layouts, types, epilogue, pointers)
+        plan = self._plans[key] = self._make(layouts, types, epilogue, pointers, beside)
         return plan
 
     def _make(
@@ -154,8 +154,13 @@ class Products:
         types: tuple[str, str, str, str],
         epilogue: int,
         pointers: list[int],
+        beside: list[tuple[int, int]],
     ) -> Plan | None:
-        """Ask the library for its best algorithm; None if it has none."""
+        """Ask the library for its best algorithm; None if it has none.
+
+        It decides by the addresses that it is shown, those ``beside`` the operands too: a bias that is not there yet
+        would be none.
+        """
         lt = self._lt
         if self._handle is None:
             self._handle = lt.create()
@@ -165,6 +170,7 @@ class Products:
         self._describe(description, TRANSPOSE_A, np.int32(layouts[0].transposed))
         self._describe(description, TRANSPOSE_B, np.int32(layouts[1].transposed))
         self._describe(description, EPILOGUE, np.uint32(epilogue))
+        self._point(description, beside)
         kinds = DATA_TYPES[second], DATA_TYPES[operand], DATA_TYPES[result]  # the second factor comes first
         made = tuple(self._layout(item, kind) for item, kind in zip(layouts, kinds, strict=True))
         preference = lt.matmul_preference_create()
@@ -200,6 +206,11 @@ class Products:
                 held = np.array(value)
                 self._lt.matrix_layout_set_attribute(layout, attribute, held.ctypes.data, held.nbytes)
         return layout
+
+    def _point(self, description: int, addresses: list[tuple[int, int]]) -> None:
+        """Say where bias and scales are."""
+        for attribute, address in addresses:
+            self._describe(description, attribute, np.uint64(address))
 
     def _describe(self, description: int, attribute: int, value: np.generic) -> None:
         held = np.array(value)

@@ -1,7 +1,8 @@
 """Convolution and attention as graphs of cuDNN, by its frontend: what follows a convolution is part of its graph.
 
 Graphs are kept by the layouts of their tensors. Pointers are passed as numbers: nothing of DLPack, which may wait
-for streams, happens in a run. Source: NVIDIA, "cuDNN frontend", operations ``conv_fprop`` and ``sdpa``.
+for streams, happens in a run. Source: NVIDIA, "cuDNN frontend", operations ``conv_fprop`` and ``sdpa``. Which engines
+cuDNN has for a graph can be asked without a GPU, by a description of the device: so were the shapes of graphs chosen.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Graphs:
         """
         if x.ndim not in (4, 5) or str(x.dtype) not in KINDS or str(out.dtype) not in KINDS:
             return False
+        if w.shape[1] == 1 < x.shape[1] and (bias is not None or residual is not None or relu):
+            return False  # one channel a group has engines of its own, and they do nothing else
         arrays = [item for item in (x, w, bias, residual, out) if item is not None]
         given = (tuple(strides), tuple(pads), tuple(dilations), strict, bias is None, residual is None, relu)
 
@@ -96,8 +99,11 @@ class Graphs:
             for item in (bias, residual):
                 value = value if item is None else graph.add(value, next(rest))
             if relu:
-                bounds = {} if math.isinf(relu) else {"lower_clip": 0.0, "upper_clip": relu}
-                value = graph.relu(value, **bounds)
+                value = graph.relu(value)
+            if relu and not math.isinf(relu):
+                # not as a clip of the rectifier, which leaves the slowest engine only
+                bound = graph.tensor_scalar(relu, self._cudnn.scalar_type.RUNTIME_PARAM)
+                value = graph.min(value, bound)
             return [value]
 
         return self._run(("convolve", *given), arrays, 1, build, stream, strict=strict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -82,17 +82,10 @@ class CupyStream:
         try:
             yield graphs
         except BaseException:
-            if self.raw.is_capturing():
-                self._abandon()
+            with suppress(RuntimeError):  # it raises where the capture is invalid, and ends it all the same
+                self.raw.end_capture()
             raise
         graphs.append(CupyGraph(self.raw.end_capture(), self.device))
-
-    def _abandon(self) -> None:
-        """End a capture that failed; an invalid one raises, and is over all the same."""
-        try:
-            self.raw.end_capture()
-        except cupy.cuda.runtime.CUDARuntimeError:
-            return
 
 
 class CallersStream:
@@ -159,9 +152,9 @@ class CupyMachine(Machine):
         target.data.copy_from_device_async(source.data, source.nbytes, stream.raw)
 
     def stream(self, address: int = 0) -> CupyStream:
-        if address:
-            return CupyStream(cupy.cuda.Stream.from_external(CallersStream(address)), self.device)
         with self.device:
+            if address:
+                return CupyStream(cupy.cuda.Stream.from_external(CallersStream(address)), self.device)
             return CupyStream(cupy.cuda.Stream(non_blocking=True), self.device)
 
     @contextmanager

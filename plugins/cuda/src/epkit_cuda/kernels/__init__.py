@@ -30,12 +30,39 @@ from . import (
     rows,
     scatter,
     skips,
+    tensor_scatter,
     turned,
 )
 
-FAMILIES = (formulas, codes, blocks, rows, skips, rotary, pooling, indexing, scatter, resize, integer)
+FAMILIES = (
+    formulas,
+    codes,
+    blocks,
+    rows,
+    skips,
+    rotary,
+    pooling,
+    indexing,
+    scatter,
+    tensor_scatter,
+    resize,
+    integer,
+)
 
-OWN = (blocks, rows, skips, rotary, pooling, indexing, scatter, resize, ordering, integer, quantised)
+OWN = (
+    blocks,
+    rows,
+    skips,
+    rotary,
+    pooling,
+    indexing,
+    scatter,
+    tensor_scatter,
+    resize,
+    ordering,
+    integer,
+    quantised,
+)
 LIBRARIES = (attention, caches, turned, grouped, gemv, products, eight, convolution)
 WITH_SOURCES = (*OWN, *LIBRARIES, recurrent_sources)
 

@@ -1,4 +1,4 @@
-"""Attention: by cuDNN in 16 bits, by a kernel for a few queries, else by two products with a softmax between.
+"""Attention: by cuDNN in 16 bits, by kernels for a few queries, else by two products with a softmax between.
 
 Scores, sums and the softmax are in float32. A query that sees no key gives zeros, as the standard says.
 """
@@ -17,12 +17,19 @@ from epkit.kernels.attributes import attribute_values
 
 from ..launch import dense, launch, stream_of
 from ..memory import Tensor
-from .attention_sources import CHUNK, THREADS, WIDEST, few_source, softmax_source
+from .attention_sources import CHUNK, THREADS, WIDEST, few_source, joined_source, softmax_source
 from .caches import appended
 from .products import ROUNDED, multiply
 
 FEW = 8
 """Queries of a head up to which each has a block of its own."""
+
+LEAST_KEYS = 128
+"""Keys of a block at least, where several blocks share those of a query."""
+
+BLOCKS = 256
+"""Blocks up to which keys are shared out: there is room for as many at once on large GPUs. It is the same number on all
+of them, and so are the results."""
 
 TYPES = frozenset({"float32", "float16", "bfloat16"})
 
@@ -101,7 +108,7 @@ def _limits(how: Scores, keys: int) -> list[Any]:
 
 
 def _few(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: Scores) -> None:
-    """A block for each query of each head."""
+    """A block for each query of each head, or several, each with its share of the keys."""
     batch, heads, queries, size = q.shape
     keys, width = k.shape[2], v.shape[3]
     pack = 16 // q.dtype.itemsize
@@ -111,12 +118,26 @@ def _few(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: 
         and all(step % 16 == 0 for step in array.strides[:3])
         for array in (q, k, v)
     )
-    source = few_source(q.dtype, mask_kind(mask), pack if wide else 1)
+    jobs = batch * heads * queries
+    parts = shares(jobs, keys)
+    source = few_source(q.dtype, mask_kind(mask), pack if wide else 1, shared=parts > 1)
     counts = map(np.int32, (heads, heads // k.shape[1], queries, keys, size, width))
     places = [step for array in (q, k, v, out) for step in _steps(array)]
     numbers = mask_numbers(mask, (batch, heads, queries, keys))
     arguments = [*counts, *_limits(how, keys), *places, *numbers, q, k, v, q if mask is None else mask, out]
-    launch(context, source, "few", batch * heads * queries, THREADS, arguments)
+    if parts == 1:
+        launch(context, source, "few", jobs, THREADS, arguments)
+        return
+    partial = stream_of(context).machine.xp.empty((jobs, parts, width + 2), np.float32)
+    arguments += [np.int32(parts), np.int32(-(-keys // parts)), partial]
+    launch(context, source, "few", jobs * parts, THREADS, arguments)
+    sizes = [*map(np.int32, (heads, queries, width, parts)), *_steps(out)]
+    launch(context, joined_source(q.dtype), "joined", jobs, THREADS, [*sizes, partial, out])
+
+
+def shares(jobs: int, keys: int) -> int:
+    """Blocks that share the keys of a query, for so many queries of all heads."""
+    return max(1, min(BLOCKS // max(1, jobs), keys // LEAST_KEYS))
 
 
 def _many(context: RunContext, q: Any, k: Any, v: Any, mask: Any, out: Any, how: Scores) -> None:
@@ -251,8 +272,10 @@ def sources() -> list[str]:
     found = []
     for name in sorted(TYPES):
         for kind in ("", "seen", "added"):
-            found += [few_source(name, kind, pack) for pack in (1, 4 if name == "float32" else 8)]
+            for pack in (1, 4 if name == "float32" else 8):
+                found += [few_source(name, kind, pack, shared=shared) for shared in (False, True)]
             found.append(softmax_source(name, kind))
+        found.append(joined_source(name))
     return found
 
 

@@ -1,4 +1,4 @@
-"""CUDA C++ of attention: a block for each query, and the softmax between two products."""
+"""CUDA C++ of attention: a block for each query, or several that share its keys; the softmax between two products."""
 
 from __future__ import annotations
 
@@ -31,7 +31,21 @@ def _beginning(dtype: Any, kind: str) -> str:
     return f"{PRELUDE}\ntypedef {stored(dtype)} T; typedef {masked} M;\n"
 
 
-def few_source(dtype: Any, kind: str, pack: int) -> str:
+WHOLE = (
+    "const int low = 0, high = seen;",
+    "T* mine_out = y + b * y_b + head * y_h + i * y_i;",
+    "narrow(sum == 0 ? 0.0f : found / sum, mine_out[c]);",
+)
+SHARED = (
+    "const int low = blockIdx.x % blocks * per, high = low + per < seen ? low + per : seen;",
+    """float* mine_out = partial + (long long)blockIdx.x * (width + 2);
+  if (threadIdx.x == 0) { mine_out[width] = top; mine_out[width + 1] = sum; }""",
+    "mine_out[c] = found;",
+)
+"""Which keys are a block's; where its result belongs; and what that is."""
+
+
+def few_source(dtype: Any, kind: str, pack: int, *, shared: bool = False) -> str:
     """One query a block: scores of a chunk of keys in shared memory, their softmax, their part of the values.
 
     Source of the running maximum and sum: Milakov and Gimelshein, "Online normalizer calculation for softmax"
@@ -41,21 +55,26 @@ def few_source(dtype: Any, kind: str, pack: int) -> str:
         dtype: of queries, keys and values.
         kind: one of ``MASKS``.
         pack: elements that a lane reads at once.
+        shared: as many ``blocks`` have ``per`` keys of a query each; ``partial`` gets what ``joined_source`` joins.
     """
+    keys, begin, end = SHARED if shared else WHOLE
+    parameters = ", int blocks, int per, float* __restrict__ partial" if shared else ""
     return f"""{_beginning(dtype, kind)}
 struct alignas({pack} * sizeof(T)) Pack {{ T v[{pack}]; }};
 extern "C" __global__ void few(int heads, int each, int queries, int keys, int size, int width, int offset,
     float scale, float softcap, long long q_b, long long q_h, long long q_i, long long k_b, long long k_h,
     long long k_i, long long v_b, long long v_h, long long v_i, long long y_b, long long y_h, long long y_i,
     {PARAMETERS}, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
-    const M* __restrict__ mask, T* __restrict__ y) {{
+    const M* __restrict__ mask, T* __restrict__ y{parameters}) {{
   __shared__ float scores[{CHUNK}], values[{THREADS} * {pack}];
-  const int i = blockIdx.x % queries, head = blockIdx.x / queries % heads, b = blockIdx.x / queries / heads;
+  const int job = blockIdx.x{" / blocks" if shared else ""};
+  const int i = job % queries, head = job / queries % heads, b = job / queries / heads;
   const long long at = b * mask_b + head * mask_h + i * mask_i;
   const T* mine = q + b * q_b + head * q_h + i * q_i;
   k += b * k_b + head / each * k_h;
   v += b * v_b + head / each * v_h;
   const int seen = i + offset < keys - 1 ? i + offset + 1 : keys;
+  {keys}
   const int packs = size / {pack}, columns = width / {pack};
   int lanes = 1, across = 1;
   while (lanes < packs && lanes < 32) lanes *= 2;
@@ -63,8 +82,8 @@ extern "C" __global__ void few(int heads, int each, int queries, int keys, int s
   const int team = threadIdx.x / lanes, teams = {THREADS} / lanes;
   const int lane = threadIdx.x % lanes, column = threadIdx.x % across, parts = {THREADS} / across;
   float top = -INFINITY, sum = 0, kept[{pack}] = {{}};
-  for (int base = 0; base < seen; base += {CHUNK}) {{
-    const int count = seen - base < {CHUNK} ? seen - base : {CHUNK};
+  for (int base = low; base < high; base += {CHUNK}) {{
+    const int count = high - base < {CHUNK} ? high - base : {CHUNK};
     float best = -INFINITY;
     for (int first = 0; first < count; first += {AT_ONCE} * teams) {{
       float found[{AT_ONCE}] = {{}};
@@ -112,11 +131,41 @@ extern "C" __global__ void few(int heads, int each, int queries, int keys, int s
   }}
   for (int e = 0; e < {pack}; e++) values[threadIdx.x * {pack} + e] = kept[e];
   __syncthreads();
-  T* mine_out = y + b * y_b + head * y_h + i * y_i;
+  {begin}
   for (int c = threadIdx.x; c < width; c += {THREADS}) {{
     float found = 0;
     for (int part = 0; part < parts; part++) found += values[(part * across + c / {pack}) * {pack} + c % {pack}];
-    narrow(sum == 0 ? 0.0f : found / sum, mine_out[c]);
+    {end}
+  }}
+}}
+"""
+
+
+def joined_source(dtype: Any) -> str:
+    """What ``parts`` blocks found of a query, by their maxima and sums; always in one order.
+
+    Source: Dao et al., "Flash-Decoding for long-context inference" (2023).
+    """
+    return f"""{_beginning(dtype, "")}
+extern "C" __global__ void joined(int heads, int queries, int width, int parts, long long y_b, long long y_h,
+    long long y_i, const float* __restrict__ partial, T* __restrict__ y) {{
+  const int job = blockIdx.x, i = job % queries, head = job / queries % heads, b = job / queries / heads;
+  const float* mine = partial + (long long)job * parts * (width + 2);
+  T* out = y + b * y_b + head * y_h + i * y_i;
+  float top = -INFINITY, sum = 0;
+  for (int part = 0; part < parts; part++) top = Top()(top, mine[part * (width + 2) + width]);
+  if (top == -INFINITY) top = 0;
+  for (int part = 0; part < parts; part++) {{
+    const float* p = mine + part * (width + 2) + width;
+    sum += p[1] * exp(p[0] - top);
+  }}
+  for (int c = threadIdx.x; c < width; c += blockDim.x) {{
+    float found = 0;
+    for (int part = 0; part < parts; part++) {{
+      const float* p = mine + part * (width + 2);
+      found += p[c] * exp(p[width] - top);
+    }}
+    narrow(sum == 0 ? 0.0f : found / sum, out[c]);
   }}
 }}
 """

@@ -1,4 +1,4 @@
-"""A few rows times weights: one warp a column, which streams it once, sixteen bytes a lane.
+"""A few rows times weights: a warp, or a block, for a column or two, streamed once, sixteen bytes a lane.
 
 Here the time is that of reading the weights, and that of starting kernels. So several products of the same rows are
 one kernel, and what comes before and after them is inside: a normalisation by the root mean square, a bias, an
@@ -27,6 +27,12 @@ NARROWEST, SMALLEST = 32, 1 << 16
 
 WIDTH = 16
 """Bytes that a lane reads at once."""
+
+TOGETHER = 2
+"""Columns of codes that a warp has under way: what is done to a row's number is done once for all of them."""
+
+FULL = 2048
+"""Warps that a large GPU has room for; where there are fewer, a block shares each column, if it is long enough."""
 
 MOST_PARTS = 3
 """Products of one kernel."""
@@ -117,6 +123,7 @@ class Form:
         residual: True if something is added to the result.
         norm: True if the rows are normalised first.
         gated: True if there are two parts, and the result is swish(first) second.
+        shared: True if a block, not a warp, has a column.
     """
 
     kind: str
@@ -129,6 +136,12 @@ class Form:
     residual: bool = False
     norm: bool = False
     gated: bool = False
+    shared: bool = False
+
+    @property
+    def together(self) -> int:
+        """Columns of a warp or a block."""
+        return TOGETHER if self.bits else 1
 
 
 def _taken(norm: bool) -> str:
@@ -141,7 +154,7 @@ def _dense(form: Form) -> str:
     return f"""
 __device__ inline void stream(const T* b, int packs, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
   #pragma unroll 4
-  for (int at = lane; at < packs; at += 32) {{
+  for (int at = lane; at < packs; at += LANES) {{
     const Pack w = ((const Pack*)b)[at];
     {"const Pack g = ((const Pack*)gamma)[at];" if form.norm else ""}
     for (int r = 0; r < ROWS; r++) {{
@@ -165,35 +178,50 @@ def _packed(form: Form) -> str:
     """
     count, mask, each = 8 * WIDTH // form.bits, (1 << form.bits) - 1, 8 // form.bits
     point = (
-        f"points[g / {each}] >> (g % {each} * {form.bits}) & {mask}" if form.points else 1 << (form.bits - 1)
+        f"points[own * point_bytes + g / {each}] >> (g % {each} * {form.bits}) & {mask}"
+        if form.points
+        else 1 << (form.bits - 1)
     )
     return f"""
 struct alignas(16) Words {{ unsigned v[4]; }};
 const int BITS = {form.bits}, COUNT = {count}, INSIDE = 16 / BITS;
 __device__ inline void stream(const unsigned char* codes, const T* scales, const unsigned char* points, int packs,
-    int block, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
+    int block, int blocks, int point_bytes, int left, const T* a, const T* gamma, int lane, C* totals, C* squares) {{
   #pragma unroll 2
-  for (int at = lane; at < packs * EACH / COUNT; at += 32) {{
-    const Words w = ((const Words*)codes)[at];
-    const int g = at * COUNT / block, zero = {point};
-    const C scale = widen(scales[g]);
-    for (int r = 0; r < ROWS; r++) {{
-      C sum = 0;
+  for (int at = lane; at < packs * EACH / COUNT; at += LANES) {{
+    const int g = at * COUNT / block;
+    Words w[COLUMNS];
+    int zero[COLUMNS];
+    C sums[COLUMNS * ROWS] = {{}};
+    for (int c = 0; c < COLUMNS; c++) {{
+      const long long own = c < left ? c : 0;
+      w[c] = ((const Words*)(codes + own * packs * EACH * BITS / 8))[at];
+      zero[c] = {point};
+    }}
+    #pragma unroll
+    for (int pack = 0; pack < COUNT / EACH; pack++) {{
+      Pack x[ROWS];
+      for (int r = 0; r < ROWS; r++) x[r] = ((const Pack*)a)[r * packs + at * (COUNT / EACH) + pack];
+      {"const Pack g = ((const Pack*)gamma)[at * (COUNT / EACH) + pack];" if form.norm else ""}
       #pragma unroll
-      for (int pack = 0; pack < COUNT / EACH; pack++) {{
-        const Pack x = ((const Pack*)a)[r * packs + at * (COUNT / EACH) + pack];
-        {"const Pack g = ((const Pack*)gamma)[at * (COUNT / EACH) + pack];" if form.norm else ""}
-        #pragma unroll
-        for (int e = 0; e < EACH; e++) {{
-          const int place = pack * EACH + e, power = place % INSIDE * BITS;
-          const unsigned half = w.v[place * BITS / 32] >> (place * BITS / 16 % 2 * 16);
-          const C code = __int_as_float(0x4b000000 | (int)(half & {mask}u << power)) - (C)(0x800000 + (zero << power));
-          C v = widen(x.v[e]);
+      for (int e = 0; e < EACH; e++) {{
+        const int place = pack * EACH + e, power = place % INSIDE * BITS;
+        C code[COLUMNS];
+        for (int c = 0; c < COLUMNS; c++) {{
+          const unsigned half = w[c].v[place * BITS / 32] >> (place * BITS / 16 % 2 * 16);
+          code[c] = __int_as_float(0x4b000000 | (int)(half & {mask}u << power)) - (C)(0x800000 + (zero[c] << power));
+        }}
+        for (int r = 0; r < ROWS; r++) {{
+          C v = widen(x[r].v[e]);
           {_taken(form.norm)}
-          sum += v * (1.0f / (1 << power)) * code;
+          v *= 1.0f / (1 << power);
+          for (int c = 0; c < COLUMNS; c++) sums[c * ROWS + r] += v * code[c];
         }}
       }}
-      totals[r] += scale * sum;
+    }}
+    for (int c = 0; c < COLUMNS; c++) {{
+      const C scale = widen(scales[(c < left ? c : 0) * blocks + g]);
+      for (int r = 0; r < ROWS; r++) totals[c * ROWS + r] += scale * sums[c * ROWS + r];
     }}
   }}
 }}
@@ -210,7 +238,8 @@ def _places(form: Form, part: int | str = "") -> str:
     if not form.bits:
         return f"b{part} + column * step{part}, packs"
     codes = f"codes{part} + column * packs * EACH * {form.bits} / 8"
-    return f"{codes}, scales{part} + column * blocks, points{part} + column * point_bytes, packs, block"
+    rest = f"scales{part} + column * blocks, points{part} + column * point_bytes"
+    return f"{codes}, {rest}, packs, block, blocks, point_bytes, columns - n"
 
 
 def gemv_source(form: Form) -> str:
@@ -227,13 +256,17 @@ def gemv_source(form: Form) -> str:
     )
     later = range(1, 1 if form.gated else form.parts)
     switch = "\n  ".join(
-        f"if (n >= columns) {{ n -= columns; {' '.join(f'{name} = {name}{part};' for name in every)} }}"
+        f"if (n >= WHOLE(columns)) {{ n -= WHOLE(columns); {' '.join(f'{name} = {name}{part};' for name in every)} }}"
         for part in later
     )
     gate = f"stream({_places(form, 1)}, a, gamma, lane, others, unused);" if form.gated else ""
+    lanes = 32 * WARPS if form.shared else 32
+    over = "over_block(Sum(), {})" if form.shared else "over_warp({})"
+    mean = f"1 / sqrt({over.format('squares[r]')} / (packs * EACH) + epsilon)"
     return f"""{PRELUDE}
 typedef {form.kind} T; typedef {computed(form.kind)} C;
-const int EACH = {WIDTH} / sizeof(T), ROWS = {form.rows};
+const int EACH = {WIDTH} / sizeof(T), ROWS = {form.rows}, COLUMNS = {form.together}, LANES = {lanes};
+#define WHOLE(columns) (((columns) + COLUMNS - 1) / COLUMNS * COLUMNS)
 struct alignas({WIDTH}) Pack {{ T v[EACH]; }};
 __device__ inline C over_warp(C x) {{
   for (int part = 16; part; part >>= 1) x += __shfl_xor_sync(0xffffffffu, x, part);
@@ -242,20 +275,23 @@ __device__ inline C over_warp(C x) {{
 {_packed(form) if form.bits else _dense(form)}
 extern "C" __global__ void gemv(int packs{shared}{parameters}, const T* __restrict__ a, const T* __restrict__ gamma,
     float epsilon, const T* __restrict__ residual) {{
-  int n = blockIdx.x * {WARPS} + threadIdx.x / 32;
-  const int lane = threadIdx.x & 31;
+  int n = (blockIdx.x * ({32 * WARPS} / LANES) + threadIdx.x / LANES) * COLUMNS;
+  const int lane = threadIdx.x % LANES;
   {first}
   {switch}
-  const bool works = n < columns;
-  const long long column = works ? n : 0;
-  C totals[ROWS] = {{}}, squares[ROWS] = {{}}, others[ROWS] = {{}}, unused[ROWS] = {{}};
+  if (n >= columns) n = columns;  // nothing to do, but to be there where threads meet
+  const long long column = n < columns ? n : 0;
+  C totals[COLUMNS * ROWS] = {{}}, squares[ROWS] = {{}}, others[COLUMNS * ROWS] = {{}}, unused[ROWS] = {{}};
   stream({_places(form)}, a, gamma, lane, totals, squares);
   {gate}
   for (int r = 0; r < ROWS; r++) {{
-    C x = over_warp(totals[r]), z = {"over_warp(others[r])" if form.gated else "0"};
-    const C factor = {"1 / sqrt(over_warp(squares[r]) / (packs * EACH) + epsilon)" if form.norm else "1"};
-    if (!works || lane) continue;
-    {_finished(form)}
+    const C factor = {mean if form.norm else "1"};
+    for (int c = 0; c < COLUMNS; c++, n++) {{
+      C x = {over.format("totals[c * ROWS + r]")}, z = {over.format("others[c * ROWS + r]") if form.gated else "0"};
+      if (n >= columns || lane) continue;
+      {_finished(form)}
+    }}
+    n -= COLUMNS;
   }}
 }}
 """
@@ -272,7 +308,7 @@ def _finished(form: Form) -> str:
         lines = [f"x = {value};", f"x = {ACTIVATIONS[form.activation].format('x')};"]
     if form.residual:
         lines.append("x = (C)widen(stored_as<T>(x)) + (C)widen(residual[(long long)r * columns + n]);")
-    return "\n    ".join([*lines, "narrow(x, y[(long long)r * columns + n]);"])
+    return "\n      ".join([*lines, "narrow(x, y[(long long)r * columns + n]);"])
 
 
 @dataclass(frozen=True)
@@ -319,8 +355,12 @@ def multiply(
         arguments += [np.int32(weight.columns), *weight.arguments(), out]
     arguments += [a, a if around.gamma is None else around.gamma, np.float32(around.epsilon)]
     arguments.append(a if around.residual is None else around.residual)
-    columns = first.columns if around.gated else sum(item.columns for item in weights)
-    launch(context, gemv_source(form), "gemv", -(-columns // WARPS), 32 * WARPS, arguments)
+    parts = weights[:1] if around.gated else weights
+    groups = sum(-(-item.columns // form.together) for item in parts)
+    loads = first.inner * first.bits // 8 if isinstance(first, Packed) else a.shape[1] * a.dtype.itemsize
+    form = replace(form, shared=groups < FULL and loads >= 32 * WARPS * WIDTH)
+    blocks = groups if form.shared else -(-groups // WARPS)
+    launch(context, gemv_source(form), "gemv", blocks, 32 * WARPS, arguments)
 
 
 def sources() -> list[str]:
@@ -343,4 +383,5 @@ def sources() -> list[str]:
         for form in (*plain, *packed):
             found += [form, replace(form, residual=True), replace(form, norm=True, parts=MOST_PARTS)]
             found += [replace(form, norm=norm, parts=2, gated=True) for norm in (False, True)]
+            found += [replace(form, norm=True, parts=2, gated=True, shared=True), replace(form, shared=True)]
     return list(dict.fromkeys(map(gemv_source, found)))

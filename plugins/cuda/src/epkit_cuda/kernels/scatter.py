@@ -1,6 +1,7 @@
 """ScatterElements and ScatterND: a copy of the data, then one thread for each update.
 
-Sums of floats have no fixed order. The device checks the indices; the host hears of a wrong one when it synchronises.
+Sums of floats have no fixed order, and those of 16 bits are rounded after each update. The device checks the indices;
+the host hears of a wrong one when it synchronises.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from .rows import axis_of, output
 JOINS = {"add": "Sum", "mul": "Product", "max": "Top", "min": "Low"}
 """What becomes of an old and a new value, by the attribute ``reduction``."""
 
-WORDS = {4: "unsigned int", 8: "unsigned long long"}
-REDUCED = frozenset({"float32", "float64", "int32", "uint32", "int64", "uint64"})
+WORDS = {2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
+REDUCED = frozenset({"float16", "bfloat16", "float32", "float64", "int32", "uint32", "int64", "uint64"})
 """Element types that the hardware exchanges as a whole."""
 
 DEEPEST = 8
@@ -35,14 +36,14 @@ def _writes(kind: str, reduction: str) -> str:
     """Types, and how an update is put where it belongs."""
     if reduction == "none":
         return f"typedef {kind} T;\n__device__ inline void put(T* at, T value) {{ *at = value; }}"
-    each = {"float": 4, "double": 8, "int": 4, "unsigned int": 4}.get(kind, 8)
+    each = {"f16": 2, "bf16": 2, "float": 4, "double": 8, "int": 4, "unsigned int": 4}.get(kind, 8)
     return f"""typedef {kind} T; typedef {WORDS[each]} Word;
 union Both {{ T value; Word bits; }};
 __device__ inline void put(T* at, T value) {{
   Both seen, wanted;
   seen.value = *at;
   for (;;) {{
-    wanted.value = {JOINS[reduction]}()(seen.value, value);
+    wanted.value = stored_as<T>({JOINS[reduction]}()(widen(seen.value), widen(value)));
     const Word found = atomicCAS((Word*)at, seen.bits, wanted.bits);
     if (found == seen.bits) return;
     seen.bits = found;
@@ -200,7 +201,7 @@ KERNELS: tuple[Kernel, ...] = (
 def sources() -> list[str]:
     """Every source that these kernels launch, for up to three axes."""
     kinds = [(kind, "none") for kind in MOVED.values()]
-    kinds += [(stored(np.dtype(name)), reduction) for name in sorted(REDUCED) for reduction in JOINS]
+    kinds += [(stored(name), reduction) for name in sorted(REDUCED) for reduction in JOINS]
     return [
         *(elements_source(*pair[:1], index, rank, pair[1]) for pair in kinds for index in ("int", "long long")
           for rank in (1, 3)),
