@@ -23,6 +23,7 @@ from onnx.defs import OpSchema
 
 import epkit
 import epkit_contrib
+from epkit.errors import CompileError, RunError
 from epkit_cpu.lower import LOWERINGS
 from epkit_cpu.lower.pointwise import CONTRIB, POINTWISE
 from epkit_cpu.native import isas
@@ -119,13 +120,14 @@ def models(draw: Draw, domain: str, op: str) -> tuple[onnx.ModelProto, dict[str,
 
 
 def outcome(isa: str, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
-    """On that instruction set; None where there is an error, which must be one of epkit's."""
+    """On that instruction set; None where there is an error, which must be one of epkit's, and no compiler's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPKIT_CPU_ISA", isa)
         try:
             with epkit.load(model, optimise="none") as session:
                 return session.run(None, dict(feeds))
-        except epkit.EpkitError:
+        except epkit.EpkitError as error:
+            assert not isinstance(error, CompileError), error.__cause__
             return None
 
 
@@ -143,6 +145,33 @@ def test_nodes_of_a_schema(domain: str, op: str) -> None:
             assert (found[name].shape, found[name].dtype) == (value.shape, value.dtype), name
 
     ask()
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "ConvInteger"])
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2)])
+def test_filters_without_spatial_axes(op: str, shape: tuple[int, ...]) -> None:
+    kind = np.uint8 if op == "ConvInteger" else np.float32
+    feeds = {"x": np.ones((1, 2, 3, 3), kind)}
+    model = make([helper.make_node(op, ["x", "w"], ["y"])], feeds, ["y"], {"w": np.ones(shape, kind)})
+    with epkit.load(model) as session, pytest.raises(RunError, match="same rank, 3 or more"):
+        session.run(None, feeds)
+
+
+def test_a_shift_in_no_direction() -> None:
+    feeds = {"x": np.ones(3, np.uint8)}
+    model = make([helper.make_node("BitShift", ["x", "x"], ["y"], direction="UP")], feeds, ["y"], {})
+    with epkit.load(model) as session, pytest.raises(RunError, match="direction='UP'"):
+        session.run(None, feeds)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_flag_is_set_by_any_number(constant: bool) -> None:
+    x, w = np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(12, dtype=np.float32).reshape(4, 3)
+    feeds, weights = ({"x": x}, {"w": w}) if constant else ({"x": x, "w": w}, {})
+    flags = {"transA": 2**40, "transB": -1}
+    node = helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft", **flags)
+    with epkit.load(make([node], feeds, ["y"], weights, **{"com.microsoft": 1})) as session:
+        assert np.array_equal(session.run(None, feeds)["y"], x.T @ w.T)
 
 
 # ---- ONNX's own tests, with something else in one place ----
