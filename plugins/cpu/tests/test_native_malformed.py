@@ -168,10 +168,29 @@ def test_a_shift_in_no_direction() -> None:
 def test_a_flag_is_set_by_any_number(constant: bool) -> None:
     x, w = np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(12, dtype=np.float32).reshape(4, 3)
     feeds, weights = ({"x": x}, {"w": w}) if constant else ({"x": x, "w": w}, {})
-    flags = {"transA": 2**40, "transB": -1}
+    flags: dict[str, Any] = {"transA": 2**40, "transB": -1}
     node = helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft", **flags)
     with epkit.load(make([node], feeds, ["y"], weights, **{"com.microsoft": 1})) as session:
         assert np.array_equal(session.run(None, feeds)["y"], x.T @ w.T)
+
+
+def test_any_number_but_0_allows_zeros(isa: str) -> None:
+    feeds = {"x": np.ones((0, 3), np.float32), "n": np.array([3, 0])}
+    model = make([helper.make_node("Reshape", ["x", "n"], ["y"], allowzero=2)], feeds, ["y"], {})
+    with epkit.load(model, optimise="none") as session:
+        assert session.run(None, feeds)["y"].shape == (3, 0)
+
+
+def test_outputs_that_a_node_does_not_have_are_told(isa: str) -> None:
+    """Moving averages, of a normalisation that is not in training."""
+    feeds = {"x": np.ones((1, 2, 3, 3), np.float32)}
+    weights = {name: np.ones(2, np.float32) for name in "sbmv"}
+    node = helper.make_node("BatchNormalization", ["x", *"sbmv"], ["y", "mean", "var"])
+    with epkit.load(make([node], feeds, ["y", "mean", "var"], weights)) as session:
+        with pytest.raises(RunError, match="1 outputs, not 3"):
+            session.run(None, feeds)
+    with epkit.load(make([node], feeds, ["y"], weights)) as session:
+        assert session.run(None, feeds)["y"].shape == (1, 2, 3, 3)
 
 
 # ---- ONNX's own tests, with something else in one place ----
