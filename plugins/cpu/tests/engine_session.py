@@ -27,9 +27,14 @@ def normal(*shape: int) -> Array:
 
 
 def make(
-    nodes: list[onnx.NodeProto], feeds: Mapping[str, Array], outputs: list[str], weights: Mapping[str, Array]
+    nodes: list[onnx.NodeProto],
+    feeds: Mapping[str, Array],
+    outputs: list[str],
+    weights: Mapping[str, Array],
+    opset: int = 18,
+    **others: int,
 ) -> onnx.ModelProto:
-    """A model whose inputs have unknown dimensions of known rank."""
+    """A model whose inputs have unknown dimensions of known rank; ``others`` are opset versions by domain."""
     inputs = [
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(x.dtype), [f"{name}{i}" for i in range(x.ndim)]
@@ -42,7 +47,8 @@ def make(
     graph = helper.make_graph(
         nodes, "g", inputs, results, [numpy_helper.from_array(w, n) for n, w in weights.items()]
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid(domain, version) for domain, version in {"": opset, **others}.items()]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def programs(session: epkit.Session) -> Iterator[NativeProgram]:

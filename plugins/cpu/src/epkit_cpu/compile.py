@@ -229,7 +229,10 @@ class _Builder:
         if step is None or step.kernel not in self._table:
             return None
         known = all(native_type(kind_of(v))[1] for v in step.outputs if v is not None)
-        return step if known else None
+        others = view.node.outputs[1:]
+        return (
+            step if known and all(v in step.outputs or not _is_read(v, self.graph) for v in others) else None
+        )
 
     def _prepare(
         self, kernel: str, attributes: bytes, *arrays: np.ndarray[Any, Any] | None
@@ -331,7 +334,7 @@ class _Builder:
         """The slot of an output; none if nobody reads it."""
         if isinstance(value, Blocked):
             return self._slot(value)
-        if value is None or not (value.uses() or value in self.graph.results):
+        if value is None or not _is_read(value, self.graph):
             return ABSENT
         return self._slot(value)
 
@@ -398,8 +401,13 @@ def prepare(
     return result  # type: ignore[no-any-return]
 
 
+def _is_read(value: ir.Value, graph: Dequantised) -> bool:
+    """Whether somebody needs it, a node or whoever runs the program."""
+    return bool(value.uses()) or value in graph.results
+
+
 def portable_step(
-    node: ir.Node, kernel: Kernel, graph: Subgraph
+    node: ir.Node, kernel: Kernel, graph: Dequantised
 ) -> Callable[[RunContext | None, list[Any]], tuple[Any, ...]]:
     """A node's portable kernel as the engine calls it: context and inputs in, a tuple of outputs out."""
     attributes = attribute_values(node)
@@ -407,13 +415,17 @@ def portable_step(
         attributes = {name: value for name, value in attributes.items() if name in kernel.attributes}
     filled = {"node": node, "opset": graph.opset(node), "n_outputs": len(node.outputs)}
     attributes |= {name: value for name, value in filled.items() if name in kernel.wants}
+    read = [_is_read(value, graph) for value in node.outputs]
 
     def call(context: RunContext | None, inputs: list[Any]) -> tuple[Any, ...]:
         keywords = {**attributes, "context": context} if "context" in kernel.wants else attributes
         try:
             if kernel.shapes is None:
                 result = kernel.function(*inputs, **keywords)
-                return result if isinstance(result, tuple) else (result,)
+                results = result if isinstance(result, tuple) else (result,)
+                if any(read[len(results) :]):
+                    raise ValueError(f"with these attributes it has {len(results)} outputs, not {len(read)}")
+                return results
             out = tuple(np.empty(shape, dtype) for shape, dtype in kernel.shapes(*inputs, **keywords))
             kernel.function(*inputs, **keywords, out=out)
             return out

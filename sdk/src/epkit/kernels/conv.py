@@ -51,7 +51,7 @@ def conv(
     strides: Ints | None = None,
 ) -> Any:
     """Y[n, m, o] = B[m] + sum over c, k of X[n, c, o*stride + k*dilation - pad] * W[m, c, k], per group."""
-    check_weights(x, w, group, kernel_shape, channels=w.shape[1] * group)
+    check_weights(x, w, group, kernel_shape)
     if w.shape[0] % group:
         raise ValueError(f"W has {w.shape[0]} output channels, which attribute group={group} does not divide")
     view = window(
@@ -61,7 +61,7 @@ def conv(
     return cast(xp, add_bias(xp, y, b), x.dtype)
 
 
-def check_weights(x: Any, w: Any, group: int, kernel_shape: Ints | None, *, channels: int) -> None:
+def check_weights(x: Any, w: Any, group: int, kernel_shape: Ints | None, *, transposed: bool = False) -> None:
     """Refuse inputs whose ranks, channels or kernel do not fit together."""
     if x.ndim < 3 or w.ndim != x.ndim:
         raise ValueError(
@@ -69,6 +69,7 @@ def check_weights(x: Any, w: Any, group: int, kernel_shape: Ints | None, *, chan
         )
     if group < 1:
         raise ValueError(f"attribute group={group} is not positive")
+    channels = w.shape[0] if transposed else w.shape[1] * group
     if x.shape[1] != channels:
         raise ValueError(
             f"X has {x.shape[1]} channels, W of shape {w.shape} with group={group} needs {channels}"
@@ -145,7 +146,7 @@ def conv_transpose(
     strides: Ints | None = None,
 ) -> Any:
     """Y[n, m, i*stride + k*dilation - pad] += X[n, c, i] * W[c, m, k], per group: the gradient of Conv."""
-    check_weights(x, w, group, kernel_shape, channels=w.shape[0])
+    check_weights(x, w, group, kernel_shape, transposed=True)
     if x.shape[1] % group:
         raise ValueError(f"X has {x.shape[1]} channels, which attribute group={group} does not divide")
     view = transposed_window(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
@@ -224,7 +225,7 @@ def deform_conv(
     strides: Ints | None = None,
 ) -> Any:
     """Conv that reads X, interpolated, at o*stride + k*dilation - pad + offset[k, o], times mask[k, o]."""
-    check_weights(x, w, group, kernel_shape, channels=w.shape[1] * group)
+    check_weights(x, w, group, kernel_shape)
     if w.shape[0] % group or offset_group < 1 or x.shape[1] % offset_group:
         raise ValueError(
             f"group={group} and offset_group={offset_group} should divide {w.shape[0]} output and "

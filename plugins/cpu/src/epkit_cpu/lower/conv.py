@@ -39,21 +39,19 @@ def conv(view: View) -> Step | None:
 
 def lower_conv(view: View, epilogue: Epilogue | None) -> Step | None:
     """A convolution with a given epilogue, or with what follows it."""
-    weights = view.constant(1)
+    weights = _weights(view)
     group = int(view.attributes.get("group", 1))
-    if weights is None or weights.size == 0 or view.type(0) != "float32" or group < 1:
-        return None
-    if weights.shape[0] % group:
+    if weights is None or group < 1 or weights.shape[0] % group:
         return None
     return _conv(view, weights, weights.shape[1] * group, weights.shape[0], group, False, epilogue)
 
 
 def conv_transpose(view: View) -> Step | None:
     """ConvTranspose whose padding is written out."""
-    weights = view.constant(1)
+    weights = _weights(view)
     attributes = view.attributes
     group = int(attributes.get("group", 1))
-    if weights is None or weights.size == 0 or view.type(0) != "float32" or group < 1:
+    if weights is None or group < 1:
         return None
     if attributes.get("auto_pad", "NOTSET") != "NOTSET" or attributes.get("output_shape"):
         return None
@@ -64,6 +62,14 @@ def conv_transpose(view: View) -> Step | None:
     if any(not 0 <= p < s for p, s in zip(padding, strides, strict=True)):
         return None
     return _conv(view, weights, weights.shape[0], weights.shape[1] * group, group, True)
+
+
+def _weights(view: View) -> np.ndarray[Any, Any] | None:
+    """Filters of one spatial axis or more, for float32 images."""
+    weights = view.constant(1)
+    if weights is None or weights.size == 0 or weights.ndim < 3 or view.type(0) != "float32":
+        return None
+    return weights
 
 
 def _conv(

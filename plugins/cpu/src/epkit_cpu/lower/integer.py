@@ -237,7 +237,7 @@ def dynamic_matmul(view: View) -> Step | None:
 def conv_step(view: View, x: Codes, w: Codes, result: Result) -> Step | None:
     """A convolution with constant weights."""
     weights, group = view.graph.constant(w.value), int(view.attributes.get("group", 1))
-    if weights is None or not weights.size or group < 1 or weights.shape[0] % group:
+    if weights is None or not weights.size or weights.ndim < 3 or group < 1 or weights.shape[0] % group:
         return None
     filters, channels, kernel = weights.shape[0], weights.shape[1] * group, weights.shape[2:]
     shape, rank = window(view, kernel), len(kernel)

@@ -36,7 +36,8 @@ def gemm_attributes(
     """GemmAttributes in ops/gemm.cpp."""
     k, n = packed or (0, 0)
     how = 0 if packed is None else 1 + (narrow != FLOAT32)
-    head = struct.pack("<4i2q2f", form, transpose_a, transpose_b, how, k, n, alpha, beta)
+    flags = bool(transpose_a), bool(transpose_b)
+    head = struct.pack("<4i2q2f", form, *flags, how, k, n, alpha, beta)
     return head + epilogue.pack() + struct.pack("<i", 0)
 
 

@@ -171,7 +171,10 @@ def _shrink(view: View, chain: Chain, operands: list[Register]) -> Register:
 
 
 def _shift(view: View, chain: Chain, operands: list[Register]) -> Register:
-    return chain.emit({"LEFT": "shift_left", "RIGHT": "shift_right"}[view.attributes["direction"]], *operands)
+    name = {"LEFT": "shift_left", "RIGHT": "shift_right"}.get(view.attributes["direction"])
+    if name is None:
+        raise Unsupported
+    return chain.emit(name, *operands)
 
 
 def _swi_glu(view: View, chain: Chain, operands: list[Register]) -> Register:

@@ -25,7 +25,7 @@ def reshape(view: View) -> Step | None:
     """The shape is an attribute until opset 4."""
     if view.opset < 5:
         return _view(view, RESHAPE, 0, view.attributes.get("shape", ()))
-    return _view(view, RESHAPE, int(view.attributes.get("allowzero", 0)), None)
+    return _view(view, RESHAPE, int(bool(view.attributes.get("allowzero", 0))), None)
 
 
 def flatten(view: View) -> Step | None:
