@@ -74,6 +74,12 @@ EPK_INLINE Ahead part_of_next(const void *next, int64_t bytes, int64_t steps, in
   return {(const char *)next + tile * part, ceil_div(half, max_of<int64_t>(steps, 1)), half};
 }
 
+EPK_INLINE void fetch(Ahead &ahead) {
+  __builtin_prefetch(ahead.from, 0, 2);
+  __builtin_prefetch(ahead.from + ahead.second, 0, 2);
+  ahead.from += ahead.step;
+}
+
 template <class Op> struct Reduction {
   typedef typename Op::lane lane;
   const lane *a;           // first row
@@ -103,9 +109,7 @@ EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second
     for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
   }
   // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
-  __builtin_prefetch(ahead.from, 0, 2);
-  __builtin_prefetch(ahead.from + ahead.second, 0, 2);
-  ahead.from += ahead.step;
+  fetch(ahead);
 }
 
 // Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0.
