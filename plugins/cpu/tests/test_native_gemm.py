@@ -105,6 +105,21 @@ def test_products(isa: str, data: Any) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [(1, 300, 800, 200), (2, 130, 770, 200)], ids=str)
+def test_rows_packed_for_all_threads(isa: str, shape: tuple[int, int, int, int]) -> None:
+    """Several blocks of rows and of the reduction: the same bits as on one thread, where each is packed as it comes."""
+    batch, m, k, n = shape
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((batch, m, k)), generator.standard_normal((batch, k, n))
+    exact, (a, b) = a @ b, (a.astype(np.float32), b.astype(np.float32))
+    alone, together = np.zeros((2, batch, m, n), np.float32)
+    run(isa, a, b, alone, batch == 1, 1, Epilogue(1.0))
+    run(isa, a, b, together, batch == 1, 4, Epilogue(1.0))
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_allclose(together, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_not_a_number_passes_the_activations(isa: str) -> None:
     a = np.array([[[np.nan], [1]]], np.float32)
     for activation in (1, 2):

@@ -90,6 +90,21 @@ def test_narrow_products(isa: str, form: int, data: Any) -> None:
 
 
 @pytest.mark.parametrize(("isa", "form"), WAYS)
+def test_packed_rows_serve_several_chunks(isa: str, form: int) -> None:
+    """Blocks of rows and of the reduction, of which halves hold only some, in many chunks: the bits of one thread."""
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal((200, 1300)).astype(np.float32)
+    a[:, 700:] *= np.exp2(generator.integers(-40, 0, (200, 600))).astype(np.float32)
+    b = generator.standard_normal((1300, 500)).astype(np.float16).astype(np.float32)
+    alone, together = product(isa, a, b, form, threads=1), product(isa, a, b, form, threads=3)
+    np.testing.assert_array_equal(alone, together)
+    exact = rounded(a, form) @ rounded(b, form)
+    np.testing.assert_allclose(
+        together, exact, rtol=0, atol=(2e-3 if form == HALF else 1e-5) * abs(exact).max()
+    )
+
+
+@pytest.mark.parametrize(("isa", "form"), WAYS)
 def test_blocked_images_are_matrices(isa: str, form: int) -> None:
     """Rows in blocks of 16 columns on both sides: pixels of a blocked image."""
     pixels, channels, filters = 37, 48, 80

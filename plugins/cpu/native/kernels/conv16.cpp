@@ -169,7 +169,7 @@ struct Convolution {
     const Panel16 &panel = panel_at(p);
     if (scaled) {
       const int32_t *x = (const int32_t *)image;
-      TileHalf t{x + start, x + second, step, offsets, 0, plan.pieces(0), panel.steps(), sums, rows, width <= HALF_LANES ? 1 : 2, two};
+      TileHalf t{x + start, x + second, step, offsets, 0, plan.pieces(0), panel.steps(), sums, rows, width <= HALF_LANES ? 1 : 2, two, {}};
       tile_half(t);
     }
     for (int64_t half = 0; !scaled && half * PANEL < width; half++) {

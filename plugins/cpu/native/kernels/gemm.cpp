@@ -10,8 +10,13 @@ namespace {
 constexpr int64_t STEP_BLOCK = 768;   // steps of the reduction at once: a panel and a tile's rows fit L2
 constexpr int64_t ROW_BLOCK = 16 * TILE_ROWS;  // weights pass once for 197 rows (ViT): they come from beyond L2
 constexpr int64_t FEW_ROWS = 2 * TILE_ROWS;  // below this, packing an unpacked B costs more than it gives
+constexpr int64_t IN_CACHE = 512 << 10;      // bytes of weights that stay in L2 beside the rows
 
 int64_t whole_steps(int64_t k) { return round_up(k, BLOCK); }
+
+// Rows are shared evenly among tiles.
+int64_t tiles_of(int64_t rows) { return ceil_div(rows, TILE_ROWS); }
+int64_t tile_begin(int64_t i, int64_t rows) { return i * rows / tiles_of(rows); }
 
 // How a product is cut. A task is (product of the batch, block of rows, chunk of panels).
 struct Cut {
@@ -19,7 +24,9 @@ struct Cut {
   int64_t rows, row_blocks;        // rows in a block
   int64_t panels, chunk, chunks;   // panels in all, in a chunk
   bool pack_a, pack_b;             // pack A in blocks of columns, B in panels, on the fly
+  bool shared;                     // the packed A is one for all threads, made before the tasks
   bool rows_first;                 // all panels for a tile of rows, or all rows for a panel
+  int64_t shared_size;             // scratch elements of all threads
   int64_t a_size, b_size;          // scratch elements of a thread
 
   Cut(const EpkGemm &g, int threads) {
@@ -30,19 +37,23 @@ struct Cut {
     rows = round_up(ceil_div(g.m, row_blocks), TILE_ROWS);
     row_blocks = ceil_div(g.m, rows);
     panels = ceil_div(g.n, PANEL);
-    const int64_t tasks = row_blocks * g.batch;
-    chunks = threads == 1 || tasks >= 4 * threads ? 1 : min_of<int64_t>(panels, ceil_div(4 * threads, tasks));
+    const int64_t tasks = row_blocks * g.batch, wanted = 6 * threads;
+    chunks = threads == 1 || tasks >= wanted ? 1 : min_of<int64_t>(panels, ceil_div(wanted, tasks));
     if (g.m * g.n * g.k < 200000) chunks = 1;
     chunk = ceil_div(panels, chunks);
     chunks = ceil_div(panels, chunk);
     pack_b = !g.packed && (g.m > FEW_ROWS || g.b_column != 1 || g.a_column != 1);
     // Packed rows are padded to blocks, which B must be too.
     const bool padded = g.packed || pack_b;
-    pack_a = g.a_column != 1 || (padded && g.m > TILE_ROWS && (chunk > 4 || g.a_row % 1024 == 0));
-    rows_first = g.packed && chunk * steps * PANEL * 4 <= 512 << 10;
-    a_size = pack_a ? rows * steps : 0;
+    pack_a = g.a_column != 1 || (padded && g.m > TILE_ROWS && (panels > 4 || g.a_row % 1024 == 0));
+    shared = pack_a && chunks > 1;
+    rows_first = g.packed && panels * whole_steps(g.k) * PANEL * 4 <= IN_CACHE;
+    shared_size = shared ? round_up(g.batch * g.m * whole_steps(g.k), 16) : 0;
+    a_size = pack_a && !shared ? rows * steps : 0;
     b_size = g.packed ? 0 : steps * PANEL;  // the last panel is packed in any case, its width is odd
   }
+
+  int64_t thread_size() const { return round_up(a_size + b_size, 16); }
 };
 
 // Columns [k, k + steps) of rows [row, row + rows) of A, in blocks of BLOCK columns, each rows x BLOCK; zero behind k.
@@ -103,19 +114,21 @@ struct Task {
   const Cut &cut;
   const float *a, *b;
   float *out;
-  EpkEpilogue e;      // its `add` is that of this product
+  EpkEpilogue e;       // its `add` is that of this product
+  float *shared;       // this product's A, packed for all threads
   float *a_pack, *b_pack;
 
   // One panel of columns by one tile of a block of rows, over one block of steps.
-  void tile(const Steps &s, int64_t column, int64_t begin, int64_t height, const float *panel, int64_t b_step) {
+  void tile(const Steps &s, int64_t column, int64_t begin, int64_t height, const float *panel, int64_t b_step,
+            const Ahead &ahead) {
     const int64_t width = min_of<int64_t>(PANEL, g.n - column), row = s.row + begin;
     const bool whole = width == PANEL || width == VL;
     float *c = out + row * g.out_row + column;
     alignas(64) float edge[TILE_ROWS * PANEL];
     TileF32 t{};
-    t.b = panel, t.b_step = b_step;
+    t.b = panel, t.b_step = b_step, t.ahead = ahead;
     if (cut.pack_a) {
-      t.a = a_pack + begin * BLOCK, t.a_row = BLOCK, t.a_block = s.rows * BLOCK;
+      t.a = packed_rows(s) + begin * whole_steps(s.steps), t.a_row = BLOCK, t.a_block = height * BLOCK;
       t.blocks = ceil_div(s.steps, BLOCK), t.steps = BLOCK;
     } else {
       t.a = a + row * g.a_row + s.k, t.a_row = g.a_row, t.blocks = 1, t.steps = s.steps;
@@ -140,16 +153,32 @@ struct Task {
     }
   }
 
-  void panel(const Steps &s, int64_t p, const float *packed, int64_t b_step) {
-    const int64_t tiles = ceil_div(s.rows, TILE_ROWS);
+  // Tiles of a block of rows lie one behind the other, each packed for itself.
+  float *packed_rows(const Steps &s) const {
+    return cut.shared ? shared + s.row * whole_steps(g.k) + s.k * s.rows : a_pack;
+  }
+
+  void pack_tile(const Steps &s, int64_t i) {
+    const int64_t begin = tile_begin(i, s.rows), end = tile_begin(i + 1, s.rows);
+    pack_rows(g, a, s.row + begin, end - begin, s.k, s.steps, packed_rows(s) + begin * whole_steps(s.steps));
+  }
+
+  // `next`: the packed panel that will be wanted after this one, or null.
+  void panel(const Steps &s, int64_t p, const float *packed, int64_t b_step, const float *next) {
+    const int64_t tiles = tiles_of(s.rows);
     for (int64_t i = 0; i < tiles; i++) {
-      const int64_t begin = i * s.rows / tiles;
-      tile(s, p * PANEL, begin, (i + 1) * s.rows / tiles - begin, packed, b_step);
+      const int64_t begin = tile_begin(i, s.rows);
+      const Ahead ahead = next && tiles > 1 ? part_of_next(next, s.steps * PANEL * 4, s.steps, i, tiles) : Ahead{};
+      tile(s, p * PANEL, begin, tile_begin(i + 1, s.rows) - begin, packed, b_step, ahead);
     }
   }
 
+  Steps steps_from(int64_t row_block, int64_t k) const {
+    const int64_t row = row_block * cut.rows;
+    return {row, min_of(cut.rows, g.m - row), k, min_of(cut.steps, g.k - k), k == 0, k + cut.steps >= g.k};
+  }
+
   void run(int64_t row_block, int64_t chunk) {
-    const int64_t row = row_block * cut.rows, rows = min_of(cut.rows, g.m - row);
     const int64_t begin = chunk * cut.chunk, end = min_of(begin + cut.chunk, cut.panels);
     if (cut.pack_b && g.b_row == 1 && g.a_column == 1 && g.m <= 4) {
       dot_products(g, a, b, out, begin * PANEL, min_of(end * PANEL, g.n), e);
@@ -157,41 +186,73 @@ struct Task {
     }
     int64_t k = 0;
     do {  // once where there is nothing to reduce: the epilogue of zero
-      const Steps s{row, rows, k, min_of(cut.steps, g.k - k), k == 0, k + cut.steps >= g.k};
-      if (cut.pack_a) pack_rows(g, a, row, rows, k, s.steps, a_pack);
+      const Steps s = steps_from(row_block, k);
+      for (int64_t i = 0; cut.pack_a && !cut.shared && i < tiles_of(s.rows); i++) pack_tile(s, i);
       if (cut.rows_first) rows_first(s, begin, end);
-      else for (int64_t p = begin; p < end; p++) columns_first(s, p);
+      else columns_first(s, begin, end);
       k += cut.steps;
     } while (k < g.k);
   }
 
+  const float *packed_panel(int64_t p, int64_t k) const { return g.packed + (p * whole_steps(g.k) + k) * PANEL; }
+
   // All panels of a tile of rows before the next: A is read once, the panels stay in L2.
   void rows_first(const Steps &s, int64_t first, int64_t end) {
-    const int64_t tiles = ceil_div(s.rows, TILE_ROWS);
-    for (int64_t i = 0; i < tiles; i++) {
-      const int64_t begin = i * s.rows / tiles, height = (i + 1) * s.rows / tiles - begin;
-      for (int64_t p = first; p < end; p++)
-        tile(s, p * PANEL, begin, height, g.packed + (p * whole_steps(g.k) + s.k) * PANEL, PANEL);
+    for (int64_t i = 0; i < tiles_of(s.rows); i++) {
+      const int64_t begin = tile_begin(i, s.rows), height = tile_begin(i + 1, s.rows) - begin;
+      for (int64_t p = first; p < end; p++) tile(s, p * PANEL, begin, height, packed_panel(p, s.k), PANEL, Ahead{});
     }
   }
 
   // All tiles of rows of a panel before the next: B is read once, the rows stay in L2.
-  void columns_first(const Steps &s, int64_t p) {
-    const int64_t width = min_of<int64_t>(PANEL, g.n - p * PANEL);
-    if (g.packed) {
-      panel(s, p, g.packed + (p * whole_steps(g.k) + s.k) * PANEL, PANEL);
-      return;
+  void columns_first(const Steps &s, int64_t first, int64_t end) {
+    for (int64_t p = first; p < end; p++) {
+      if (!g.packed) {
+        unpacked_panel(s, p);
+        continue;
+      }
+      const bool turn = p + 1 == end && !s.last;  // to the next block of steps
+      const float *next = turn ? packed_panel(first, s.k + cut.steps) : packed_panel(p + 1, s.k);
+      panel(s, p, packed_panel(p, s.k), PANEL, p + 1 < cut.panels || turn ? next : nullptr);
     }
+  }
+
+  void unpacked_panel(const Steps &s, int64_t p) {
+    const int64_t width = min_of<int64_t>(PANEL, g.n - p * PANEL);
     const float *from = b + s.k * g.b_row + p * PANEL * g.b_column;
     if (!cut.pack_b && width == PANEL) {
-      panel(s, p, from, g.b_row);
+      panel(s, p, from, g.b_row, nullptr);
       return;
     }
     pack_panel(from, g.b_row, g.b_column, s.steps, width, b_pack);
     memset(b_pack + s.steps * PANEL, 0, (size_t)((whole_steps(s.steps) - s.steps) * PANEL) * 4);
-    panel(s, p, b_pack, PANEL);
+    panel(s, p, b_pack, PANEL, nullptr);
   }
 };
+
+// A product of the batch, for one thread.
+Task task_of(const EpkGemm &g, const Cut &cut, int64_t item, float *scratch, int thread) {
+  float *own = scratch + cut.shared_size + thread * cut.thread_size();
+  Task task{g, cut, g.a + (g.a_offset ? g.a_offset[item] : 0), g.b ? g.b + (g.b_offset ? g.b_offset[item] : 0) : nullptr,
+            g.out + (g.out_offset ? g.out_offset[item] : 0), g.epilogue, scratch + item * g.m * whole_steps(g.k),
+            own, own + cut.a_size};
+  if (task.e.add && g.out_offset) task.e.add += g.out_offset[item];
+  return task;
+}
+
+// Every tile of rows of A by itself, all of its steps.
+void pack_shared(const EpkGemm &g, const Cut &cut, float *scratch, Parallel *p) {
+  const int64_t tiles = tiles_of(cut.rows);
+  parallel_for(p, g.batch * cut.row_blocks * tiles, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; i++) {
+      Task task = task_of(g, cut, i / tiles / cut.row_blocks, scratch, thread);
+      for (int64_t k = 0; k < g.k; k += cut.steps) {
+        const Steps s = task.steps_from(i / tiles % cut.row_blocks, k);
+        if (i % tiles < tiles_of(s.rows)) task.pack_tile(s, i % tiles);
+      }
+    }
+  });
+}
 
 }  // namespace
 }  // namespace EPK_NS
@@ -216,23 +277,17 @@ extern "C" void EPK(gemm_pack_f32)(const float *b, int64_t k, int64_t n, int64_t
 
 extern "C" int64_t EPK(gemm_scratch_f32)(const EpkGemm *g, int threads) {
   const Cut cut(*g, threads);
-  return (int64_t)threads * round_up((cut.a_size + cut.b_size) * 4, 64);
+  return (cut.shared_size + threads * cut.thread_size()) * 4;
 }
 
 extern "C" void EPK(gemm_f32)(const EpkGemm *g, void *scratch, Parallel *p) {
   if (g->m <= 0 || g->n <= 0 || g->batch <= 0) return;
   const Cut cut(*g, threads_of(p));
-  const int64_t size = round_up((cut.a_size + cut.b_size) * 4, 64) / 4;
-  parallel_for(p, g->batch * cut.row_blocks * cut.chunks, 1, [&](int64_t begin, int64_t end, int thread) {
+  if (cut.shared) pack_shared(*g, cut, (float *)scratch, p);
+  const int64_t tasks = cut.row_blocks * cut.chunks;  // of a product
+  parallel_for(p, g->batch * tasks, 1, [&](int64_t begin, int64_t end, int thread) {
     const FlushDenormals flush;
-    float *a_pack = (float *)scratch + thread * size;
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t item = i / (cut.row_blocks * cut.chunks), rest = i % (cut.row_blocks * cut.chunks);
-      Task task{*g, cut, g->a + (g->a_offset ? g->a_offset[item] : 0),
-                g->b ? g->b + (g->b_offset ? g->b_offset[item] : 0) : nullptr,
-                g->out + (g->out_offset ? g->out_offset[item] : 0), g->epilogue, a_pack, a_pack + cut.a_size};
-      if (task.e.add && g->out_offset) task.e.add += g->out_offset[item];
-      task.run(rest / cut.chunks, rest % cut.chunks);
-    }
+    for (int64_t i = begin; i < end; i++)
+      task_of(*g, cut, i / tasks, (float *)scratch, thread).run(i % tasks / cut.chunks, i % cut.chunks);
   });
 }

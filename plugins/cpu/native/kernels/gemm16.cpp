@@ -9,10 +9,19 @@ namespace {
 constexpr int64_t STEP_BLOCK = 768;  // steps of the reduction at once: a panel and a block of rows fit L2
 constexpr int64_t ROW_BLOCK = 12 * TILE_ROWS;
 
+// Rows that a thread has packed: a block of them, in as many blocks of steps as its scratch holds.
+struct PackedRows {
+  int64_t row;        // of the block; -1: none yet
+  int64_t scaled;     // a bit for each block of steps: it is of halves
+  int64_t done;       // a bit for each block of steps
+  int64_t unused[5];  // a cache line
+};
+
 // How a product is cut. A task is (block of rows, chunk of panels).
 struct Cut {
   int64_t steps, rows, row_blocks, panels, chunk, chunks;
-  int64_t a_size, b_size, thread_size;  // bytes of scratch
+  bool keep;  // all blocks of steps of packed rows: the chunks of a block of rows would pack them again
+  int64_t a_size, b_size, thread_size;  // bytes of scratch: a block of rows and steps, a panel, all of a thread
   Cut(const EpkGemm16 &g, int threads) {
     const int64_t step_blocks = max_of<int64_t>(1, ceil_div(g.k, STEP_BLOCK));
     steps = round_up(ceil_div(g.k, step_blocks), BLOCK);
@@ -27,7 +36,8 @@ struct Cut {
     chunks = ceil_div(panels, chunk);
     a_size = round_up(rows * (steps + 1) * 4, 64);  // with an exponent for each row
     b_size = steps * WIDE_PANEL * 4;
-    thread_size = a_size + b_size;
+    keep = chunks > 1 && step_blocks <= 63;
+    thread_size = (int64_t)sizeof(PackedRows) + (keep ? step_blocks : 1) * a_size + b_size;
   }
 };
 
@@ -35,8 +45,9 @@ struct Task {
   const EpkGemm16 &g;
   const Cut &cut;
   int form;
-  float *a_pack, *row_exponent, *wide;
+  char *scratch;             // of this thread
   int64_t row, rows;         // of the block
+  float *a_pack, *row_exponent, *wide;
   int64_t k, steps, blocks;  // of the block of steps; `steps` are real, blocks whole
   bool scaled;               // the block is of halves
 
@@ -95,11 +106,20 @@ struct Task {
 #endif
   }
 
+  // The rows of this block of steps, unless the chunk before this one has left them.
   void pack() {
+    auto &packed = *(PackedRows *)scratch;
+    const int64_t place = cut.keep ? k / cut.steps : 0, bit = (int64_t)1 << place;
+    a_pack = (float *)(scratch + sizeof(PackedRows) + place * cut.a_size), row_exponent = a_pack + rows * cut.steps;
     blocks = ceil_div(steps, BLOCK);
-    scaled = form == EPK_BF16_HALF && pack_halves();
-    if (form == EPK_BF16_DOT) pack_pairs();
-    else if (!scaled) pack_floats();
+    if (packed.row != row || !cut.keep) packed = PackedRows{row, 0, 0, {}};
+    if (!(packed.done & bit)) {
+      const bool halves = form == EPK_BF16_HALF && pack_halves();
+      if (form == EPK_BF16_DOT) pack_pairs();
+      else if (!halves) pack_floats();
+      packed.done |= bit, packed.scaled |= halves ? bit : 0;
+    }
+    scaled = packed.scaled & bit;
   }
 
   // The panel's steps as float32.
@@ -116,18 +136,19 @@ struct Task {
       }
   }
 
-  // Sums of rows [top, top + height) of the block by one panel.
-  void tile(const Panel16 &panel, int64_t top, int height, int64_t width, float *sums) const {
+  // Sums of rows [top, top + height) of the block by one panel; `ahead`: what its left half, its right half and the whole fetch meanwhile.
+  void tile(const Panel16 &panel, int64_t top, int height, int64_t width, const Ahead *ahead, float *sums) const {
     if (scaled) {
       TileHalf t{};
       t.a = (const int32_t *)a_pack + top * BLOCK, t.a_row = BLOCK, t.a_block = rows * BLOCK, t.blocks = blocks;
-      t.b = panel.steps() + k * WIDE_PANEL;
+      t.b = panel.steps() + k * WIDE_PANEL, t.ahead = ahead[2];
       t.sums = sums, t.rows = height, t.vectors = width <= HALF_LANES ? 1 : 2;
       return tile_half(t);
     }
     for (int64_t half = 0; half * PANEL < width; half++) {
       if (form == EPK_BF16_DOT) {
         TileRaw<MulBf16> t{};
+        t.ahead = ahead[half];
         t.a = (const int32_t *)a_pack + top * (BLOCK / 2), t.a_row = BLOCK / 2, t.a_block = rows * (BLOCK / 2);
         t.blocks = blocks, t.steps = BLOCK / 2;
         t.b = (const int32_t *)(panel.steps() + k * WIDE_PANEL) + half * PANEL, t.b_step = WIDE_PANEL;
@@ -136,6 +157,7 @@ struct Task {
         continue;
       }
       TileF32 t{};
+      t.ahead = ahead[half];
       t.a = a_pack + top * BLOCK, t.a_row = BLOCK, t.a_block = rows * BLOCK, t.blocks = blocks, t.steps = BLOCK;
       t.b = wide + half * PANEL, t.b_step = WIDE_PANEL;
       t.c = sums + half * PANEL, t.c_row = WIDE_PANEL, t.c_vector = VL;
@@ -165,11 +187,19 @@ struct Task {
         const int64_t tiles = ceil_div(rows, TILE_ROWS);
         for (int64_t i = 0; i < tiles; i++) {
           const int64_t top = i * rows / tiles, height = (i + 1) * rows / tiles - top;
-          tile(panel, top, (int)height, width, sums);
+          const Ahead ahead[] = {ahead_of(p, 2 * i, 2 * tiles), ahead_of(p, 2 * i + 1, 2 * tiles), ahead_of(p, i, tiles)};
+          tile(panel, top, (int)height, width, ahead, sums);
           for (int64_t r = 0; r < height; r++) finish(panel, sums + r * WIDE_PANEL, top + r, column, width);
         }
       }
     }
+  }
+
+  // The next panel comes while this one is computed: each of `parts` pieces fetches its part.
+  Ahead ahead_of(int64_t p, int64_t part, int64_t parts) const {
+    if (p + 1 >= cut.panels) return {};
+    const int64_t own = form == EPK_BF16_DOT ? blocks * BLOCK / 2 : blocks * BLOCK;
+    return part_of_next(panel_at(p + 1).steps() + k * WIDE_PANEL, blocks * BLOCK * WIDE_PANEL * 2, own, part, parts);
   }
 
   const Panel16 &panel_at(int64_t p) const {
@@ -271,14 +301,15 @@ extern "C" void EPK(gemm16)(const EpkGemm16 *gemm, void *scratch, Parallel *p) {
   const EpkGemm16 &g = *gemm;
   if (g.m <= 0 || g.n <= 0) return;
   const Cut cut(g, threads_of(p));
+  for (int i = 0; i < threads_of(p); i++) *(PackedRows *)((char *)scratch + i * cut.thread_size) = PackedRows{-1, 0, 0, {}};
   parallel_for(p, cut.row_blocks * cut.chunks, 1, [&](int64_t begin, int64_t end, int thread) {
     const FlushDenormals flush;
     char *own = (char *)scratch + thread * cut.thread_size;
     for (int64_t i = begin; i < end; i++) {
       const int64_t row = i / cut.chunks * cut.rows, rows = min_of(cut.rows, g.m - row);
       const int64_t first = i % cut.chunks * cut.chunk;
-      Task task{g, cut, ((const Header16 *)g.packed)->form, (float *)own, (float *)own + rows * cut.steps,
-                (float *)(own + cut.a_size), row, rows, 0, 0, 0, false};
+      Task task{g, cut, ((const Header16 *)g.packed)->form, own, row, rows, nullptr, nullptr,
+                (float *)(own + cut.thread_size - cut.b_size), 0, 0, 0, false};
       task.run(first, min_of(first + cut.chunk, cut.panels));
     }
   });

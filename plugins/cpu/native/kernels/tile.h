@@ -61,6 +61,25 @@ struct MulBf16 {
   }
 };
 
+// Memory that is fetched into L2 while a tile is computed: two lines a step, `second` bytes apart.
+struct Ahead {
+  const char *from;
+  int64_t step, second;  // bytes
+};
+
+// Tile `tile` of `tiles` that read one panel fetches its part of the panel that comes next, so that the first of them
+// does not wait for memory where the others find theirs in L2.
+EPK_INLINE Ahead part_of_next(const void *next, int64_t bytes, int64_t steps, int64_t tile, int64_t tiles) {
+  const int64_t part = ceil_div(bytes, tiles), half = ceil_div(part, 2);
+  return {(const char *)next + tile * part, ceil_div(half, max_of<int64_t>(steps, 1)), half};
+}
+
+EPK_INLINE void fetch(Ahead &ahead) {
+  __builtin_prefetch(ahead.from, 0, 2);
+  __builtin_prefetch(ahead.from + ahead.second, 0, 2);
+  ahead.from += ahead.step;
+}
+
 template <class Op> struct Reduction {
   typedef typename Op::lane lane;
   const lane *a;           // first row
@@ -71,12 +90,13 @@ template <class Op> struct Reduction {
   int64_t blocks, steps;
   const lane *b;   // NV vectors a step
   int64_t b_step;  // lanes between steps
+  Ahead ahead;     // what to fetch meanwhile; nothing: this panel, PREFETCH steps ahead
 };
 
 // One step of the reduction: element k of every row by one row of columns.
 template <class Op, int MR, int NV, bool TWO>
 EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second, int64_t row,
-                     const typename Op::lane *b, int64_t b_step, typename Op::sum (&acc)[MR][NV]) {
+                     const typename Op::lane *b, Ahead &ahead, typename Op::sum (&acc)[MR][NV]) {
   typedef typename Op::vector vector;
   constexpr int HALF = TWO ? MR / 2 : MR;
   vector column[NV];
@@ -89,8 +109,7 @@ EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second
     for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
   }
   // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
-#pragma GCC unroll 4
-  for (int v = 0; v < NV; v++) __builtin_prefetch(b + PREFETCH * b_step + v * VL);
+  fetch(ahead);
 }
 
 // Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0.
@@ -101,6 +120,8 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) 
   constexpr bool SPLIT = MR * NV < 8;
   const int64_t row = ROW ? ROW : t.a_row;
   const lane *b = t.b;
+  Ahead ahead = t.ahead;
+  if (!ahead.from) ahead = {(const char *)(b + PREFETCH * t.b_step), t.b_step * (int64_t)sizeof(lane), (NV - 1) * VL * 4};
   typename Op::sum odd[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++)
@@ -112,10 +133,10 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) 
     const lane *second = TWO ? t.a_second + offset : a;
     int64_t k = 0;
     for (; SPLIT && k + 2 <= t.steps; k += 2, b += 2 * t.b_step) {
-      step<Op, MR, NV, TWO>(a + k, second + k, row, b, t.b_step, acc);
-      step<Op, MR, NV, TWO>(a + k + 1, second + k + 1, row, b + t.b_step, t.b_step, odd);
+      step<Op, MR, NV, TWO>(a + k, second + k, row, b, ahead, acc);
+      step<Op, MR, NV, TWO>(a + k + 1, second + k + 1, row, b + t.b_step, ahead, odd);
     }
-    for (; k < t.steps; k++, b += t.b_step) step<Op, MR, NV, TWO>(a + k, second + k, row, b, t.b_step, acc);
+    for (; k < t.steps; k++, b += t.b_step) step<Op, MR, NV, TWO>(a + k, second + k, row, b, ahead, acc);
   }
   if (!SPLIT) return;
 #pragma GCC unroll 16

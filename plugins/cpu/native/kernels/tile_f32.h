@@ -5,6 +5,8 @@
 
 namespace EPK_NS {
 
+constexpr int64_t LONG = 256;  // steps of a reduction
+
 struct TileF32 : Reduction<MulF32> {
   float *c;
   float *c_second;    // as a_second
@@ -28,6 +30,13 @@ template <int MR, int NV, int ROW, bool TWO> void tile_f32(const TileF32 &t) {
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) acc[r][v] = vf{};
+  if (t.blocks * t.steps >= LONG) {  // time enough for the results' lines to come
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++)
+        __builtin_prefetch((r < HALF ? t.c + r * t.c_row : t.c_second + (r - HALF) * t.c_row) + v * t.c_vector, 1);
+  }
   reduce<MulF32, MR, NV, ROW, TWO>(t, acc);
   if (t.accumulate) {
 #pragma GCC unroll 16

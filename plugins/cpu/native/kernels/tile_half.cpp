@@ -13,14 +13,15 @@ static_assert(BLOCK == 2 * RUN, "a block of A is two runs");
 
 // The sums of one run of steps, and of `more` others, to `kept`.
 template <int MR, int NV, int ROW, bool TWO>
-EPK_INLINE void run(const TileHalf &t, const int32_t *a, const int32_t *second, const uint16_t *b, uint16_t *kept,
-                    const uint16_t *one_more = nullptr, const uint16_t *two_more = nullptr) {
+EPK_INLINE void run(const TileHalf &t, const int32_t *a, const int32_t *second, const uint16_t *b, Ahead &ahead,
+                    uint16_t *kept, const uint16_t *one_more = nullptr, const uint16_t *two_more = nullptr) {
   __m512h sum[MR][NV];
   constexpr int HALF = TWO ? MR / 2 : MR;
   const int64_t row = ROW ? ROW : t.a_row;
   __m512h column[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; v++) column[v] = _mm512_loadu_ph(b + v * HALF_LANES);
+  fetch(ahead);
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++) {
     const __m512h value = (__m512h)_mm512_set1_epi32(r < HALF ? a[r * row] : second[(r - HALF) * row]);
@@ -31,10 +32,8 @@ EPK_INLINE void run(const TileHalf &t, const int32_t *a, const int32_t *second, 
   for (int i = 1; i < RUN; i++) {
     b += WIDE_PANEL;
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) {
-      column[v] = _mm512_loadu_ph(b + v * HALF_LANES);
-      __builtin_prefetch(b + PREFETCH * WIDE_PANEL + v * HALF_LANES);
-    }
+    for (int v = 0; v < NV; v++) column[v] = _mm512_loadu_ph(b + v * HALF_LANES);
+    fetch(ahead);
 #pragma GCC unroll 16
     for (int r = 0; r < MR; r++) {
       const __m512h value = (__m512h)_mm512_set1_epi32(r < HALF ? a[r * row + i] : second[(r - HALF) * row + i]);
@@ -76,18 +75,20 @@ template <int MR, int NV> EPK_INLINE void flush(const uint16_t *kept, float *sum
 template <int MR, int NV, int ROW, bool TWO> void one(const TileHalf &t) {
   alignas(64) uint16_t kept[3][MR * NV * HALF_LANES];
   const uint16_t *b = t.b;
+  Ahead ahead = t.ahead;
+  if (!ahead.from) ahead = {(const char *)(b + PREFETCH * WIDE_PANEL), WIDE_PANEL * 2, (NV - 1) * HALF_LANES * 2};
   bool first = true;
   for (int64_t block = 0; block < t.blocks; block++, b += BLOCK * WIDE_PANEL) {
     const int64_t offset = t.offsets ? t.offsets[block] : block * t.a_block;
     const int32_t *a = t.a + offset, *second = TWO ? t.a_second + offset : a;
-    run<MR, NV, ROW, TWO>(t, a, second, b, kept[0]);
+    run<MR, NV, ROW, TWO>(t, a, second, b, ahead, kept[0]);
     const uint16_t *rest = b + RUN * WIDE_PANEL;
     if (FLUSH == 2 && block % 2 == 0 && block + 1 < t.blocks) {
-      run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, kept[1], kept[0]);
+      run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, ahead, kept[1], kept[0]);
       continue;
     }
-    if (FLUSH == 2 && block % 2) run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, kept[2], kept[0], kept[1]);
-    else run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, kept[2], kept[0]);
+    if (FLUSH == 2 && block % 2) run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, ahead, kept[2], kept[0], kept[1]);
+    else run<MR, NV, ROW, TWO>(t, a + RUN, second + RUN, rest, ahead, kept[2], kept[0]);
     flush<MR, NV>(kept[2], t.sums, first);
     first = false;
   }

@@ -23,6 +23,7 @@ struct TileHalf {
   float *sums;              // rows of WIDE_PANEL, 64-byte aligned
   int rows, vectors;        // rows in 1..TILE_ROWS, of both halves together; vectors of HALF_LANES columns, 1 or 2
   bool two;
+  Ahead ahead;  // as in Reduction
 };
 
 // Whether this source was compiled for an instruction set that may have such arithmetic.
