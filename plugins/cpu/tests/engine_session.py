@@ -45,7 +45,7 @@ def make(
 
 
 def programs(session: epkit.Session) -> Iterator[NativeProgram]:
-    for program in session._engine._programs.values():
+    for program in session._engine.compiled.programs.values():
         assert isinstance(program, NativeProgram)
         yield program
 

@@ -395,7 +395,7 @@ def test_a_session_closed_during_a_run_finishes_that_run(way: str, monkeypatch: 
 
 
 def program_of(session: epkit.Session) -> native_compile.NativeProgram:
-    (program,) = session._engine._programs.values()
+    (program,) = session._engine.compiled.programs.values()
     assert isinstance(program, native_compile.NativeProgram)
     return program
 
