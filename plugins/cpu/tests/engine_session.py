@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
-from epkit.runtime.engine import Engine
 from epkit_cpu.compile import NativeProgram
 
 Array = np.ndarray[Any, Any]
@@ -52,8 +51,7 @@ def make(
 
 
 def programs(session: epkit.Session) -> Iterator[NativeProgram]:
-    assert isinstance(session._engine, Engine)
-    for program in session._engine._programs.values():
+    for program in session._engine.compiled.programs.values():
         assert isinstance(program, NativeProgram)
         yield program
 

@@ -93,7 +93,7 @@ def test_without_the_engine_everything_still_works(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("EPKIT_CPU_ISA", "none")
     model, feeds = chain("")
     with epkit.load(model) as session:
-        assert not any(isinstance(p, NativeProgram) for p in session._engine._programs.values())
+        assert not any(isinstance(p, NativeProgram) for p in session._engine.compiled.programs.values())
         assert session.run(None, feeds)["y"].shape == (64, 64)
 
 

@@ -122,7 +122,7 @@ def test_steps_are_rounded_once(isa: str, name: str, threads: int) -> None:
     peer = onnxruntime.InferenceSession(case.model(np.float32), providers=["CPUExecutionProvider"])
     (wanted,) = peer.run(None, {"x": case.x.astype(np.float32)})
     with epkit.load(case.model(np.float16), [("cpu", {"threads": threads})], optimise="basic") as session:
-        (program,) = session._engine._programs.values()
+        (program,) = session._engine.compiled.programs.values()
         assert isinstance(program, NativeProgram)
         kernels = [step.kernel for step in program.steps]
         assert kernels.count("halves") >= case.steps and "" not in kernels, str(program)
@@ -150,7 +150,7 @@ def test_softmax_is_rounded_in_each_step(isa: str, n: int) -> None:
         e = np.exp((x - x.max(axis=1, keepdims=True)).astype(np.float64)).astype(np.float16)
         wanted = (e / e.sum(axis=1, keepdims=True, dtype=np.float64).astype(np.float16)).astype(np.float64)
     with epkit.load(case.model(np.float16)) as session:
-        (program,) = session._engine._programs.values()
+        (program,) = session._engine.compiled.programs.values()
         assert "softmax_halves" in str(program)
         found = session.run(None, {"x": x})["y"].astype(np.float64)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
@@ -176,7 +176,7 @@ def test_weights_of_products_stay_in_16_bits(isa: str) -> None:
     sizes = []
     for element in (np.float16, np.float32):
         with epkit.load(case.model(element)) as session:
-            (program,) = session._engine._programs.values()
+            (program,) = session._engine.compiled.programs.values()
             assert isinstance(program, NativeProgram)
             sizes.append(sum(len(piece) for piece in program.prepared.pieces()))
     assert sizes[0] < 0.6 * sizes[1]

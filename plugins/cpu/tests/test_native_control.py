@@ -31,13 +31,13 @@ def loaded(graph: onnx.ModelProto, isa: str = "", **more: Any) -> Iterator[epkit
     """A session in which everything is the engine's: one program, and no step of Python's."""
     with instruction_set(isa), epkit.load(graph, **more) as session:
         assert session.placement.counts() == {"cpu": len(session.placement.nodes)}, session.placement
-        programs = list(session._engine._programs.values())
+        programs = list(session._engine.compiled.programs.values())
         assert len(programs) == 1 and "python" not in str(programs[0]), programs[0]
         yield session
 
 
 def program_of(session: epkit.Session) -> Any:
-    (program,) = session._engine._programs.values()
+    (program,) = session._engine.compiled.programs.values()
     return program
 
 

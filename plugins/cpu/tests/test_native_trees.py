@@ -89,7 +89,7 @@ def check(op: str, x: Array, attributes: dict[str, Any], opset: int = 3, native:
     """Native gives what the portable kernel gives, and what onnxruntime gives."""
     proto = model(op, x, attributes, opset)
     with epkit.load(proto, [("cpu", {})]) as session:
-        (program,) = session._engine._programs.values()
+        (program,) = session._engine.compiled.programs.values()
         assert ("trees" in str(program)) is native
         found = list(session.run(None, {"x": x}).values())
     operator = table().find(DOMAIN, op, opset)

@@ -16,6 +16,7 @@ from test_native_conv import Case, convolve
 
 import epkit
 from epkit.errors import OptionError
+from epkit_cpu.compile import NativeProgram
 from epkit_cpu.native import isas
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +70,7 @@ def model(channels: int, shape: list[int | str], attributes: dict[str, Any]) -> 
     generator = np.random.default_rng(0)
     w = generator.standard_normal((channels, channels // attributes.get("group", 1), 3, 3)).astype(np.float32)
     ends = [helper.make_tensor_value_info("x", 1, shape), helper.make_tensor_value_info("y", 1, [None] * 4)]
-    pads = {} if "auto_pad" in attributes else {"pads": [1] * 4}
+    pads: dict[str, Any] = {} if "auto_pad" in attributes else {"pads": [1] * 4}
     node = helper.make_node("Conv", ["x", "w"], ["y"], **pads, **attributes)
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], [numpy_helper.from_array(w, "w")])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -99,7 +100,8 @@ def test_where_a_session_uses_them(
     data, x = model(channels, [1, channels, size, size], attributes)
     (wanted,) = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
     with epkit.load(data, [("cpu", {"threads": 2})]) as session:
-        (program,) = session._engine._programs.values()
+        (program,) = session._engine.compiled.programs.values()
+        assert isinstance(program, NativeProgram)
         (step,) = [step for step in program.steps if step.kernel == "conv"]
         assert struct.unpack("<ii", step.attributes[-8:]) == (tile, 0)  # and 32-bit products
         first = session.run(None, {"x": x})["y"]

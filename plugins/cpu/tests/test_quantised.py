@@ -87,7 +87,7 @@ class Model:
         with epkit.load(self.made(output), [("cpu", {"threads": threads})], optimise=optimise) as session:
             kernels = {
                 step.kernel
-                for program in session._engine._programs.values()
+                for program in session._engine.compiled.programs.values()
                 if isinstance(program, NativeProgram)
                 for step in program.steps
             }

@@ -25,6 +25,7 @@ BYTES = {
     "a": np.arange(35, dtype=np.uint8).reshape(5, 7),
     "b": np.arange(63, dtype=np.int8).reshape(7, 9),
 }
+SUMS = np.arange(12, dtype=np.int32).reshape(3, 4)
 WEIGHTS = {"w": data(5, 3, 3, 3, seed=1), "b": data(5)}
 NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("MatMul", {"a": data(13, 9), "b": data(9, 35, seed=1)}, {}),
@@ -42,6 +43,12 @@ NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Concat", {"a": data(3, 40), "b": data(3, 50)}, {"axis": 1}),
     ("Gather", {"x": data(5, 4), "i": np.array([1, 4])}, {}),
     ("ScatterElements", {"x": data(3, 4), "i": np.array([[0, 1]]), "u": data(1, 2)}, {}),
+    (
+        "ScatterElements",
+        {"x": SUMS, "i": np.array([[0, 1], [2, -1]]), "u": SUMS[:2, :2]},
+        {"reduction": "add"},
+    ),
+    ("ScatterND", {"x": SUMS, "i": np.array([[0], [-1], [0]]), "u": SUMS}, {"reduction": "max"}),
     ("TopK", {"x": data(3, 9), "k": np.array([3])}, {}),
     ("CumSum", {"x": data(3, 9), "k": np.array(1)}, {}),
     ("Add", {"a": data(3, 1, 5), "b": data(4, 1)}, {}),

@@ -19,6 +19,7 @@ from epkit.errors import (
     InvalidModelError,
     ModelError,
     NotOnnxError,
+    UnknownOperatorError,
     UnsafeModelError,
     UnsupportedOpsetError,
 )
@@ -78,6 +79,24 @@ def test_folder_missing_file_and_pipe(tmp_path: Path) -> None:
     ):
         with pytest.raises(NotOnnxError, match=said):
             read(f"{tmp_path}/{name}")
+
+
+def test_a_folder_is_told_its_models_and_text_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_text("plain words, of no model")
+    with pytest.raises(NotOnnxError) as caught:
+        read(tmp_path)
+    assert "mine.onnx" in caught.value.remedy
+    with pytest.raises(NotOnnxError) as caught:
+        read(tmp_path / "mine.onnx")
+    assert ".onnxtxt" in caught.value.remedy
+
+
+def test_a_slip_in_a_standard_operator_is_no_matter_of_packages() -> None:
+    for domain, remedy in (("", "correct its name"), ("acme", "install the package")):
+        text = f"g (float[N] x) => (float[N] y) {{ y = {domain + '.' if domain else ''}Reluu(x) }}"
+        with pytest.raises(UnknownOperatorError) as caught:
+            check(read(parse('<ir_version: 8, opset_import: ["": 17, "acme": 1]> ' + text)))
+        assert caught.value.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize("suffix", [".onnxtxt", ".textproto", ".json"])

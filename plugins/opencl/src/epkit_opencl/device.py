@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from epkit.backend import Device, Devices
 
+from .quirks import Facts, facts_of
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,13 +36,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Limits:
-    """What kernels may use of a device. Quirks are decided here, by what the device reports.
+    """What kernels may use of a device: what it reports (see ``quirks``), and the options allow.
 
     Attributes:
         work_items: of a work-group.
         local_memory: bytes.
         is_cpu: a CPU does best with few, large work-items; a GPU with many small ones.
         fp64, int64: element types that kernels may use; float16 every device has (see ``kernels.half``).
+        int64_atomics: whether int64 has atomic sums, minima and maxima.
         alignment: bytes, of buffers.
         tune: whether ways may be measured.
         svm: whether values lie in shared virtual memory.
@@ -51,6 +54,7 @@ class Limits:
     is_cpu: bool
     fp64: bool
     int64: bool
+    int64_atomics: bool
     alignment: int
     tune: bool = True
     svm: bool = False
@@ -66,8 +70,8 @@ class Gpu:
         self.process = os.getpid()
         self.is_cpu = bool(handle.type & cl.device_type.CPU)
         self.shares_memory = bool(handle.host_unified_memory)
-        extensions = handle.extensions.split()
-        self.dots_of_four = "cl_khr_integer_dot_product" in extensions
+        self.facts: Facts = facts_of(handle)
+        self.dots_of_four = self.facts.dots_of_four
         self.context = cl.Context([handle])
         self.lock = threading.RLock()
         self.programs: dict[str, Any] = {}
@@ -115,13 +119,14 @@ def limits_of(handle: Any, options: Options) -> Limits:
     """What the device reports, and the options allow."""
     import pyopencl as cl
 
-    extensions = handle.extensions.split()
+    facts = facts_of(handle)
     return Limits(
-        min(handle.max_work_group_size, options.work_items or handle.max_work_group_size),
-        min(handle.local_mem_size, options.local_memory or handle.local_mem_size),
+        min(facts.work_items, options.work_items or facts.work_items),
+        min(facts.local_memory, options.local_memory or facts.local_memory),
         bool(handle.type & cl.device_type.CPU),
-        options.fp64 and "cl_khr_fp64" in extensions,
+        options.fp64 and facts.fp64,
         options.int64,
+        options.int64 and facts.int64_atomics,
         max(64, handle.mem_base_addr_align // 8),
         options.tune,
         options.memory == "svm",
@@ -203,9 +208,8 @@ def kind(handle: Any) -> str:
 
 def describe(index: int, handle: Any) -> Device:
     """The device as the core knows it; its name holds the index."""
-    return Device(
-        f"opencl:{index}", kind(handle), handle.name.strip(), handle.global_mem_size, host_memory=False
-    )
+    description = f"{handle.name.strip()} ({facts_of(handle)})"
+    return Device(f"opencl:{index}", kind(handle), description, handle.global_mem_size, host_memory=False)
 
 
 def handle_of(device: Device) -> Any:

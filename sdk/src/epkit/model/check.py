@@ -193,9 +193,13 @@ def _unknown(node: ir.Node, version: int) -> UnknownOperatorError:
         said += hint(node.domain, node.op_type, version)
     else:
         said += "which neither the standard nor a function of the model defines."
+    source = (
+        f"correct its name, or import the version of {domain} that has it"
+        if standard
+        else f"install the package that brings it (a provider plugin or operator package for {domain!r})"
+    )
     return UnknownOperatorError(
         said.strip(),
         where=Where(node=node.name or ""),
-        remedy=f"install the package that brings it (a provider plugin or operator package for {domain!r}), "
-        "or say with operators= that you have it",
+        remedy=f"{source}, or say with operators= that you have it",
     )

@@ -84,7 +84,11 @@ def explain(head: bytes, size: int, error: Exception | None) -> NotOnnxError:
         if head[offset:].startswith(magic):
             return NotOnnxError(f"This is not an ONNX model; it looks like {kind}.", remedy=remedy)
     if head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        return NotOnnxError("This is not an ONNX model; it looks like text.", remedy="give the model's path")
+        return NotOnnxError(
+            "This is not an ONNX model; it looks like text.",
+            remedy="give the path of an .onnx file; a model as text is read from a file that ends in .onnxtxt, "
+            ".textproto or .json",
+        )
     if error is None:
         return NotOnnxError(
             "This is not an ONNX model: it has no IR version or no graph.",
@@ -124,7 +128,11 @@ def _open_path(path: Path, limits: Limits) -> Opened:
 def _refuse_special(path: Path, where: Where) -> None:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise NotOnnxError(f"{path} is a folder.", where=where, remedy="give the path of a file")
+        models = sorted(path.glob("*.onnx"))
+        found = f"; in the folder: {', '.join(model.name for model in models[:5])}" if models else ""
+        raise NotOnnxError(
+            f"{path} is a folder.", where=where, remedy=f"give the path of a model file{found}"
+        )
     if not stat.S_ISREG(mode):
         raise NotOnnxError(
             f"{path} is a device, pipe or socket.", where=where, remedy="read it yourself and pass the bytes"

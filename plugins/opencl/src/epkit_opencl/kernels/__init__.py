@@ -24,12 +24,13 @@ from . import (
     recurrent,
     reduce,
     sampling,
+    scatter,
     views,
 )
 from .half import with_halves
 
 FAMILIES = (
-    arithmetic, activations, views, movement, indexing, matmul, convolution, pooling, reduce, normalize,
+    arithmetic, activations, views, movement, indexing, scatter, matmul, convolution, pooling, reduce, normalize,
     layer_norm, attention, sampling, ordering, recurrent, quantise, integer,
 )  # fmt: skip
 
@@ -42,7 +43,15 @@ def all_kernels(limits: Limits) -> list[Kernel]:
         if not there
     }
     found = with_halves([kernel for family in FAMILIES for kernel in family.KERNELS])
+    if not limits.int64_atomics:
+        found = [_without_wide_atomics(kernel) for kernel in found]
     return [_without(kernel, absent) for kernel in found]
+
+
+def _without_wide_atomics(kernel: Kernel) -> Kernel:
+    if kernel not in scatter.KERNELS or not kernel.types:
+        return kernel
+    return replace(kernel, types={**kernel.types, "T": kernel.types["T"] - {"int64"}})
 
 
 def _without(kernel: Kernel, absent: set[str]) -> Kernel:

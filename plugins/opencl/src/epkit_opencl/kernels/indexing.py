@@ -66,7 +66,7 @@ __kernel void gather(const int n, const int picked, const int size, const int in
     return out
 
 
-def _coordinates(rank: int, name: str = "c") -> str:
+def taken_apart(rank: int, name: str = "c") -> str:
     """Code that takes the index i apart into coordinates by the sizes d0, d1, ..."""
     lines = ["int rest = i;"]
     for axis in reversed(range(rank)):
@@ -95,7 +95,7 @@ __kernel void pick(const int n, const int size, __global const {bits_of(data)}* 
                    __global {bits_of(data)}* q, const long oq{sizes}) {{
   const int i = get_global_id(0);
   if (i >= n) return;
-  {_coordinates(rank)}
+  {taken_apart(rank)}
   int at = (int)k[ok + i];
   at = clamp(at < 0 ? at + size : at, 0, size - 1);
   q[oq + i] = p[op + {where}];
