@@ -84,7 +84,7 @@ def test_a_device_without_atomics_of_int64_refuses_them(monkeypatch: pytest.Monk
         with epkit.load(model, ["opencl", "cpu"], optimise="none") as session:
             (node,) = session.placement.nodes
             assert node.provider == where
-            assert where == "opencl" or node.refused[0].reason
+            assert where == "opencl" or "where the device has them" in node.refused[0].reason
             np.testing.assert_array_equal(session.run(None, feeds)["y"], [[3], [1]])
 
 
@@ -93,7 +93,8 @@ def test_sums_of_floats_are_refused_with_the_reason() -> None:
     model = model_of([node_of("ScatterElements", "add")], feeds)
     with epkit.load(model, ["opencl", "cpu"], optimise="none") as session:
         (node,) = session.placement.nodes
-        assert (node.provider, bool(node.refused[0].reason)) == ("cpu", True)
+        assert node.provider == "cpu"
+        assert "add, max and min of integers" in node.refused[0].reason
 
 
 def test_groups_of_a_tiny_device(monkeypatch: pytest.MonkeyPatch) -> None:
