@@ -80,6 +80,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> Iterator[None]:
     assert not any("double" in source for source in sources)
 
 
+SUMS = np.arange(200, dtype=np.int32)
 NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("MatMul", {"a": data(70, 40), "b": data(40, 50, seed=1)}, {}),
     ("Conv", {"x": data(2, 3, 9, 11), "w": data(20, 3, 3, 3, seed=1), "b": data(20, seed=2)}, {}),
@@ -89,6 +90,7 @@ NODES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Softmax", {"x": data(3, 70)}, {"axis": -1}),
     ("ReduceMean", {"x": data(3, 70)}, {"keepdims": 0}),
     ("MaxPool", {"x": data(1, 2, 9, 9)}, {"kernel_shape": [3, 3]}),
+    ("ScatterElements", {"x": SUMS[:3], "i": np.arange(200, dtype=np.int32) % 3, "u": SUMS}, {"reduction": "add"}),
     ("Transpose", {"x": data(5, 6, 7)}, {"perm": [2, 0, 1]}),
 ]  # fmt: skip
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyopencl as cl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,7 +83,7 @@ def test_a_device_without_atomics_of_int64_refuses_them(monkeypatch: pytest.Monk
         with epkit.load(model, ["opencl", "cpu"], optimise="none") as session:
             (node,) = session.placement.nodes
             assert node.provider == where
-            assert where == "opencl" or node.refused[0].reason
+            assert where == "opencl" or "where the device has them" in node.refused[0].reason
             np.testing.assert_array_equal(session.run(None, feeds)["y"], [[3], [1]])
 
 
@@ -93,18 +92,5 @@ def test_sums_of_floats_are_refused_with_the_reason() -> None:
     model = model_of([node_of("ScatterElements", "add")], feeds)
     with epkit.load(model, ["opencl", "cpu"], optimise="none") as session:
         (node,) = session.placement.nodes
-        assert (node.provider, bool(node.refused[0].reason)) == ("cpu", True)
-
-
-def test_groups_of_a_tiny_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = cl.enqueue_nd_range_kernel
-    groups: list[Any] = []
-
-    def enqueue(queue: Any, kernel: Any, size: Any, group: Any) -> Any:
-        groups.append(group)
-        return launched(queue, kernel, size, group)
-
-    monkeypatch.setattr(cl, "enqueue_nd_range_kernel", enqueue)
-    feeds = {"x": np.zeros(3, np.int32), "i": np.arange(200) % 3, "u": np.ones(200, np.int32)}
-    check(model_of([node_of("ScatterElements", "add")], feeds), feeds, {"work_items": 8})
-    assert groups and all(group is None or np.prod(group) <= 8 for group in groups)
+        assert node.provider == "cpu"
+        assert "add, max and min of integers" in node.refused[0].reason

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("kernels", "fused", "half", "recurrent", "winograd", "pooling", "movement")
+FILES = ("kernels", "fused", "half", "recurrent", "winograd", "pooling", "movement", "scatter")
 
 
 @pytest.mark.slow

@@ -141,10 +141,13 @@ __kernel void pick(const int n, const int inner, const int tuples,
     return out
 
 
+REDUCED = "reductions are add, max and min of integers, by atomics; of int64 where the device has them"
+
+
 def without_reduction(node: Any) -> bool | str:
     """Plain writes: the last one wins where indices repeat, so these are done in order by one work-item."""
     reduction = node.attributes.get("reduction")
-    return reduction is None or reduction.value == "none" or "Scatter with a reduction has no kernel"
+    return reduction is None or reduction.value == "none" or REDUCED
 
 
 @kernel("ScatterND", since=11, types={"T": ANY}, when=without_reduction)
