@@ -142,7 +142,8 @@ struct Task {
     t.c = whole ? c : edge, t.c_row = whole ? g.out_row : PANEL;
     if (!whole && !s.first)
       for (int64_t r = 0; r < height; r++) memcpy(edge + r * PANEL, c + r * g.out_row, (size_t)width * 4);
-    tile_for((int)height, width <= VL ? 1 : 2, t.a_row)(t);
+    const int vectors = width <= VL ? 1 : 2;
+    (cut.pack_a ? product_tile_for((int)height, vectors) : tile_for((int)height, vectors, t.a_row))(t);
     if (whole) {
       if (s.last && !is_cheap(e.activation)) activate_all(e, c, height, g.out_row, width / VL, VL);
       return;

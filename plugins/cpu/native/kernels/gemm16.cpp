@@ -162,7 +162,7 @@ struct Task {
       t.b = wide + half * PANEL, t.b_step = WIDE_PANEL;
       t.c = sums + half * PANEL, t.c_row = WIDE_PANEL, t.c_vector = VL;
       const int vectors = width - half * PANEL <= VL ? 1 : 2;
-      tile_for(height, vectors, BLOCK)(t);
+      product_tile_for(height, vectors)(t);
     }
   }
 

@@ -90,13 +90,13 @@ template <class Op> struct Reduction {
   int64_t blocks, steps;
   const lane *b;   // NV vectors a step
   int64_t b_step;  // lanes between steps
-  Ahead ahead;     // what to fetch meanwhile; nothing: this panel, PREFETCH steps ahead
+  Ahead ahead;     // where tiles fetch the next panel: what; nothing: this panel, PREFETCH steps ahead
 };
 
 // One step of the reduction: element k of every row by one row of columns.
-template <class Op, int MR, int NV, bool TWO>
+template <class Op, int MR, int NV, bool TWO, bool AHEAD>
 EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second, int64_t row,
-                     const typename Op::lane *b, Ahead &ahead, typename Op::sum (&acc)[MR][NV]) {
+                     const typename Op::lane *b, int64_t b_step, Ahead &ahead, typename Op::sum (&acc)[MR][NV]) {
   typedef typename Op::vector vector;
   constexpr int HALF = TWO ? MR / 2 : MR;
   vector column[NV];
@@ -109,11 +109,14 @@ EPK_INLINE void step(const typename Op::lane *a, const typename Op::lane *second
     for (int v = 0; v < NV; v++) acc[r][v] = Op::multiply_add(acc[r][v], value, column[v]);
   }
   // Panels come from L2 and beyond: fetch ahead of the hardware, which stops at each page.
-  fetch(ahead);
+  if constexpr (AHEAD) return fetch(ahead);
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) __builtin_prefetch(b + PREFETCH * b_step + v * VL);
 }
 
-// Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0.
-template <class Op, int MR, int NV, int ROW, bool TWO>
+// Accumulators of a tile, reduced. ROW is the lanes between rows where known at compile time, else 0. AHEAD: the next
+// panel is fetched, which pays where reductions are long and weights come from memory.
+template <class Op, int MR, int NV, int ROW, bool TWO, bool AHEAD>
 EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) {
   typedef typename Op::lane lane;
   // Few accumulators would wait for each other: odd steps get their own.
@@ -121,7 +124,7 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) 
   const int64_t row = ROW ? ROW : t.a_row;
   const lane *b = t.b;
   Ahead ahead = t.ahead;
-  if (!ahead.from) ahead = {(const char *)(b + PREFETCH * t.b_step), t.b_step * (int64_t)sizeof(lane), (NV - 1) * VL * 4};
+  if (AHEAD && !ahead.from) ahead = {(const char *)(b + PREFETCH * t.b_step), t.b_step * (int64_t)sizeof(lane), (NV - 1) * VL * 4};
   typename Op::sum odd[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++)
@@ -133,10 +136,10 @@ EPK_INLINE void reduce(const Reduction<Op> &t, typename Op::sum (&acc)[MR][NV]) 
     const lane *second = TWO ? t.a_second + offset : a;
     int64_t k = 0;
     for (; SPLIT && k + 2 <= t.steps; k += 2, b += 2 * t.b_step) {
-      step<Op, MR, NV, TWO>(a + k, second + k, row, b, ahead, acc);
-      step<Op, MR, NV, TWO>(a + k + 1, second + k + 1, row, b + t.b_step, ahead, odd);
+      step<Op, MR, NV, TWO, AHEAD>(a + k, second + k, row, b, t.b_step, ahead, acc);
+      step<Op, MR, NV, TWO, AHEAD>(a + k + 1, second + k + 1, row, b + t.b_step, t.b_step, ahead, odd);
     }
-    for (; k < t.steps; k++, b += t.b_step) step<Op, MR, NV, TWO>(a + k, second + k, row, b, ahead, acc);
+    for (; k < t.steps; k++, b += t.b_step) step<Op, MR, NV, TWO, AHEAD>(a + k, second + k, row, b, t.b_step, ahead, acc);
   }
   if (!SPLIT) return;
 #pragma GCC unroll 16

@@ -23,21 +23,21 @@ struct TileF32 : Reduction<MulF32> {
   int64_t add_row, add_vector;
 };
 
-template <int MR, int NV, int ROW, bool TWO> void tile_f32(const TileF32 &t) {
+template <int MR, int NV, int ROW, bool TWO, bool AHEAD> void tile_f32(const TileF32 &t) {
   constexpr int HALF = TWO ? MR / 2 : MR;
   vf acc[MR][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) acc[r][v] = vf{};
-  if (t.blocks * t.steps >= LONG) {  // time enough for the results' lines to come
+  if (AHEAD && t.blocks * t.steps >= LONG) {  // time enough for the results' lines to come
 #pragma GCC unroll 16
     for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++)
         __builtin_prefetch((r < HALF ? t.c + r * t.c_row : t.c_second + (r - HALF) * t.c_row) + v * t.c_vector, 1);
   }
-  reduce<MulF32, MR, NV, ROW, TWO>(t, acc);
+  reduce<MulF32, MR, NV, ROW, TWO, AHEAD>(t, acc);
   if (t.accumulate) {
 #pragma GCC unroll 16
     for (int r = 0; r < MR; r++)
@@ -92,6 +92,8 @@ typedef void (*TileFunction)(const TileF32 &);
 // Defined once, in tile_f32.cpp. rows in 1..TILE_ROWS, vectors 1 or 2; `row`: elements between
 // rows of A (some distances have tiles of their own).
 TileFunction tile_for(int rows, int vectors, int64_t row);
+// The same for products of packed rows: it fetches `ahead`, and the results' lines.
+TileFunction product_tile_for(int rows, int vectors);
 // Tiles over two image rows of `pixels` each, 1..TILE_ROWS / 2.
 TileFunction double_tile_for(int pixels, int vectors, int64_t row);
 

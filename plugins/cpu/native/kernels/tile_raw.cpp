@@ -1,5 +1,7 @@
 #include "tile_raw.h"
 
+#include <type_traits>
+
 namespace EPK_NS {
 namespace {
 
@@ -9,7 +11,8 @@ template <class Op, int MR, int NV, int ROW, bool TWO> void one(const TileRaw<Op
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) acc[r][v] = typename Op::sum{};
-  reduce<Op, MR, NV, ROW, TWO>(t, acc);
+  constexpr bool AHEAD = std::is_same_v<Op, MulBf16> && !TWO;  // products of bfloat16 set it
+  reduce<Op, MR, NV, ROW, TWO, AHEAD>(t, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4

@@ -43,7 +43,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Pieces:
     return run
 
 
-@pytest.mark.parametrize("threads", [2, 4])
+# With two threads a caller there is one helper for both, and where CPUs are fewer than threads the system's scheduler
+# decides with whom it runs at the same time.
+@pytest.mark.parametrize("threads", [4, 6])
 def test_runs_at_once_have_equal_shares_of_the_pool(served: Pieces, threads: int) -> None:
     found = [others for _, others in served(callers=2, threads=threads, jobs=600, pieces=16)]
     assert sum(found) > 100, found
