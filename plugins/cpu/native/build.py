@@ -33,6 +33,7 @@ ARM = {"baseline": [], "neon": ["-march=armv8.2-a+dotprod"]}
 
 COMMON = [
     *("-O3", "-fPIC", "-fvisibility=hidden"),
+    *("-falign-functions=64", "-falign-loops=64"),  # a loop's speed is not to hang on what is before it
     *("-Wall", "-Wextra", "-Wno-psabi", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 ]
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-rtti", "-fno-exceptions"]
