@@ -17,7 +17,11 @@ import epkit
 
 SOURCE = Path(epkit.__file__).parent
 ROOT = Path(__file__).parents[2]
-PACKAGES = (SOURCE, *sorted(ROOT.glob("plugins/*/src/epkit_*")), *sorted(ROOT.glob("[ce]*/**/src/epkit_*")))
+BESIDE = sorted(ROOT.glob("[ce]*/**/src/epkit_*/__init__.py"))
+PACKAGES = (
+    SOURCE,
+    *(each.parent for each in (*sorted(ROOT.glob("plugins/*/src/epkit_*/__init__.py")), *BESIDE)),
+)
 """epkit, and the packages beside it: plugins, the conformance suite, the example."""
 
 # ---- rule 1: the core names no backend ----
