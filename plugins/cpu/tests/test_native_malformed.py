@@ -131,18 +131,22 @@ def outcome(isa: str, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dic
             return None
 
 
+def same_kinds(isa: str, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> None:
+    """Where engine and portable kernels both have a result, it is of the same shape and element type."""
+    found = outcome(isa, model, feeds)
+    wanted = outcome("none", model, feeds) if found else None
+    for name, value in (wanted or {}).items():
+        assert found is not None
+        assert (found[name].shape, found[name].dtype) == (value.shape, value.dtype), name
+
+
 @pytest.mark.parametrize(("domain", "op"), OPERATORS)
 def test_nodes_of_a_schema(domain: str, op: str) -> None:
-    """Where the portable kernels have a result too, it is of the same shape and element type."""
 
     @settings(max_examples=3, deadline=None)
     @given(models(domain, op), st.sampled_from(isas()))
     def ask(made: tuple[onnx.ModelProto, dict[str, Array]], isa: str) -> None:
-        found = outcome(isa, *made)
-        wanted = outcome("none", *made) if found else None
-        for name, value in (wanted or {}).items():
-            assert found is not None
-            assert (found[name].shape, found[name].dtype) == (value.shape, value.dtype), name
+        same_kinds(isa, *made)
 
     ask()
 
@@ -275,15 +279,10 @@ def changed(draw: Draw, op: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
     "op", sorted(op for domain, op in LOWERINGS if domain == "" and op not in UNPUBLISHED)
 )
 def test_published_nodes_with_something_else(op: str) -> None:
-    """Where the portable kernels have a result too, it is the same one."""
 
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(changed(op), st.sampled_from(isas()))
     def ask(made: tuple[onnx.ModelProto, dict[str, Array]], isa: str) -> None:
-        found = outcome(isa, *made)
-        wanted = outcome("none", *made) if found else None
-        for name, value in (wanted or {}).items():
-            assert found is not None
-            assert (found[name].shape, found[name].dtype) == (value.shape, value.dtype), name
+        same_kinds(isa, *made)
 
     ask()
