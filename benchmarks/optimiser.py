@@ -161,7 +161,7 @@ def engine_bytes(path: Path, feeds: Feeds) -> tuple[int, int]:
 
 
 def replan_seconds(memory: GraphMemory) -> float:
-    """The time of planning once more, as for a shape that has come up: the median, for the garbage collector comes by."""
+    """The time of planning once more, as for a shape that has come up; a median, for the garbage collector comes by."""
     sizes = {value: place.nbytes for value, place in memory.plan.places.items()}
     seconds = []
     for _ in range(9):
