@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ def save_bert(path: Path, layers: int = 12, *, external: bool = False) -> None:
         weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(op_type: str, *inputs: str, name: str, **attributes: object) -> str:
+    def node(op_type: str, *inputs: str, name: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -72,7 +73,7 @@ def save_bert(path: Path, layers: int = 12, *, external: bool = False) -> None:
         x = norm(node("Add", narrow, middle, name=f"{name}.sum2"), f"{name}.norm2")
     node("Identity", x, name="y")
     weights.extend(_constants())
-    shape = ["batch", "sequence", HIDDEN]
+    shape: list[str | int | None] = ["batch", "sequence", HIDDEN]
     graph = helper.make_graph(
         nodes,
         "bert",

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def new_lengths() -> str:
         start = time.perf_counter()
         run(feed)
         first = time.perf_counter() - start
-        ratios.append(first / alternate({"warm": lambda feed=feed: run(feed)}, 3)["warm"])
+        ratios.append(first / alternate({"warm": partial(run, feed)}, 3)["warm"])
     ratio = statistics.median(ratios)
     return f"\nBERT-base, the first run with a new length against later runs with it: {ratio:.2f}.\n"
 
@@ -124,7 +125,7 @@ def measure(subject: Subject, model: str | bytes, threads: int, openvino: str = 
     once = time.perf_counter() - start
     repeat = max(1, int(0.002 / max(once, 1e-7)))  # a round of a tiny model is many runs
     seconds = alternate(
-        {name: lambda run=run: many(run, feeds, repeat) for name, run in runs.items()},
+        {name: partial(many, run, feeds, repeat) for name, run in runs.items()},
         max(5, min(20, int(SECONDS / (len(runs) * PAUSE + 4 * once * repeat)))),
         pause=PAUSE,
         turn=3,
@@ -177,7 +178,7 @@ def peak() -> float:
     from epkit_cpu.native import chosen_isa, engine, kernels
 
     module: Any = engine()
-    step = (kernels(chosen_isa())["peak"], longs(2_000_000), [], [0], [])
+    step: tuple[object, ...] = (kernels(chosen_isa())["peak"], longs(2_000_000), [], [0], [])
     program = module.Program([(0, 64, np.dtype(np.int64), True)], [], [], [step], [("n", 0)], 1)
     best = 0.0
     for _ in range(5):

