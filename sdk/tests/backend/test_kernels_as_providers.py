@@ -21,7 +21,7 @@ from epkit.backend import (
     kernel,
     portable_kernels,
 )
-from epkit.errors import BrokenProviderError
+from epkit.errors import BrokenProviderError, RunError
 from epkit.partition.placement import Reason
 from epkit.testing.models import model
 from epkit.testing.oracle import assert_same
@@ -229,6 +229,17 @@ def test_outputs_that_nobody_wants() -> None:
             y, "", deviation = LayerNormalization(x, s) }""")
     with load(graph, normalize) as session:
         assert_same(session(x=X, s=X[1:2]), {"y": 2 * X, "deviation": np.float32([8])})
+
+
+def test_a_kernel_that_gives_too_few_outputs_is_told_so() -> None:
+    @kernel("Split", since=18)
+    def split(x: Any, *, num_outputs: int) -> Any:
+        return x[:2]
+
+    graph = model("g (float[4] x) => (float[2] y, float[2] z) { [s] y, z = Split <num_outputs = 2> (x) }")
+    with load(graph, split) as session, pytest.raises(RunError, match="Split gave 1 of 2 outputs") as raised:
+        session(x=np.zeros(4, np.float32))
+    assert raised.value.where.node == "s"
 
 
 # ---- ready-made ones ----

@@ -83,7 +83,11 @@ def _follow_each_other(node: ir.Node) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call: which slots go in and out, and which are not needed afterwards."""
+    """One kernel call: which slots go in and out, and which are not needed afterwards.
+
+    Attributes:
+        wanted: how many results the node's last named output asks for.
+    """
 
     node: ir.Node
     kernel: Kernel
@@ -91,6 +95,7 @@ class Call:
     outputs: tuple[int, ...]
     attributes: Mapping[str, Any]
     last_uses: tuple[int, ...]
+    wanted: int
 
 
 ABSENT = -1
@@ -149,7 +154,9 @@ class KernelProgram(Program):
         filled = {"node": node, "opset": subgraph.opset(node), "n_outputs": len(node.outputs)}
         attributes.update({name: value for name, value in filled.items() if name in kernel.wants})
         inputs = tuple(ABSENT if value is None else self._slots[value] for value in node.inputs)
-        return Call(node, kernel, inputs, tuple(map(self._slot, node.outputs)), attributes, last_uses)
+        outputs = tuple(map(self._slot, node.outputs))
+        wanted = max((place for place, value in enumerate(node.outputs, 1) if value.name), default=0)
+        return Call(node, kernel, inputs, outputs, attributes, last_uses, wanted)
 
     def run(self, context: RunContext, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         slots = self._frame.copy()
@@ -164,6 +171,8 @@ class KernelProgram(Program):
                 raise
             except Exception as error:
                 raise _failed(call, arguments, error) from error
+            if len(results) < call.wanted:
+                raise _too_few(call, len(results))
             for slot, result in zip(call.outputs, results, strict=False):
                 slots[slot] = result
             for slot in call.last_uses:
@@ -195,6 +204,15 @@ def _failed(call: Call, arguments: Sequence[Tensor], error: Exception) -> RunErr
         f"{call.kernel.op_type} failed: {error or type(error).__name__}",
         where=Where(node=str(call.node.name)),
         remedy=f"check the inputs of this node; they were {shapes or 'none'}",
+    )
+
+
+def _too_few(call: Call, given: int) -> RunError:
+    return RunError(
+        f"{call.kernel.op_type} gave {given} of {call.wanted} outputs",
+        where=Where(node=str(call.node.name)),
+        remedy="the kernel must give a tuple with every output that the node names, "
+        "or refuse such nodes in its when=",
     )
 
 
